@@ -1,0 +1,235 @@
+"""What every stage needs from the machine: errors, atomic files, seeds, threads, device and dtype, progress.
+
+Functions only; nothing runs at import, and torch is imported by the functions that need it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import errno
+import hashlib
+import json
+import os
+import shutil
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import torch
+    from rich.console import Console
+    from rich.progress import Progress
+
+
+class PellucidError(Exception):
+    """Something the user can mend. The command line prints it as one message and exits with code 2."""
+
+
+class DataError(PellucidError):
+    """A data file that cannot be used as asked."""
+
+
+class ConfigError(PellucidError):
+    """A setting that is unknown, missing or out of range."""
+
+
+def problem(where: str | Path, found: str, expected: str, advice: str) -> str:
+    """One message that names the place, what was found, what was expected, and what to do."""
+    return f"{where}: found {found}; expected {expected}. {advice}"
+
+
+# ---------------------------------------------------------------- files
+
+
+@contextlib.contextmanager
+def atomic_file(path: Path) -> Iterator[Path]:
+    """Yield a temporary path beside `path`; when the block ends well it is synced and renamed to `path`.
+
+    Whoever reads `path` sees the old content or the new one, never a half.
+    """
+    path = Path(path)
+    with explained_disk_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        os.close(handle)
+        temporary = Path(name)
+        try:
+            yield temporary
+            _sync(temporary)
+            temporary.chmod(0o644)
+            temporary.replace(path)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def atomic_folder(path: Path) -> Iterator[Path]:
+    """Yield a temporary folder beside `path`; when the block ends well it takes the place of `path`."""
+    path = Path(path)
+    with explained_disk_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}."))
+        try:
+            yield temporary
+            for file in temporary.rglob("*"):
+                if file.is_file():
+                    _sync(file)
+            temporary.chmod(0o755)
+            if path.exists():
+                old = temporary.with_name(temporary.name + ".old")
+                path.replace(old)
+                temporary.replace(path)
+                shutil.rmtree(old)
+            else:
+                temporary.replace(path)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _sync(path: Path) -> None:
+    with path.open("rb+") as file:
+        os.fsync(file.fileno())
+
+
+@contextlib.contextmanager
+def explained_disk_errors(path: Path) -> Iterator[None]:
+    """Turn a full disk, a read-only folder or a file in the way into a PellucidError that says what to do."""
+    advice = {
+        errno.ENOSPC: "the disk is full; free some space, or give --out a folder on another disk",
+        errno.EDQUOT: "the disk quota is used up; free some space, or give --out a folder on another disk",
+        errno.EROFS: "the disk is read-only; give --out a folder that you may write to",
+        errno.EACCES: "permission denied; give --out a folder that you may write to",
+        errno.EPERM: "permission denied; give --out a folder that you may write to",
+        errno.ENOTDIR: "a file stands where a folder is needed; give --out another name",
+        errno.EISDIR: "a folder stands where a file is needed; give another name",
+        errno.EEXIST: "a file stands where a folder is needed; give --out another name",
+    }
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in advice:
+            raise
+        raise PellucidError(f"{path}: cannot write: {advice[error.errno]}. What was written before is kept.") from error
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write `text` to `path` atomically, in UTF-8."""
+    with atomic_file(path) as temporary:
+        temporary.write_text(text, encoding="utf-8", newline="\n")
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write `value` to `path` atomically, as indented JSON (NaN is refused: JSON has none)."""
+    write_text(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def read_json(path: Path) -> Any:
+    """Read a JSON file; an error names the file and the line."""
+    path = Path(path)
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except json.JSONDecodeError as error:
+        raise DataError(
+            problem(f"{path}, line {error.lineno}", f"broken JSON ({error.msg})", "valid JSON", "Mend or remove the file.")
+        ) from error
+    except UnicodeDecodeError as error:
+        raise DataError(problem(path, "bytes that are not UTF-8", "JSON in UTF-8", "Save it as UTF-8.")) from error
+    except FileNotFoundError as error:
+        raise DataError(problem(path, "no file", "a JSON file", "Check the path.")) from error
+    except OSError as error:
+        raise DataError(f"{path}: cannot read: {error.strerror}.") from error
+
+
+def sha256(path: Path) -> str:
+    """Hex SHA-256 of a file's bytes."""
+    with Path(path).open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def data_folder() -> Path | None:
+    """The folder named by PELLUCID_DATA, where data sets and vocabularies are looked for before any download."""
+    name = os.environ.get("PELLUCID_DATA")
+    return Path(name) if name else None
+
+
+# ---------------------------------------------------------------- compute
+
+
+def seed_everything(seed: int) -> None:
+    """Seed torch's global generator (dropout, initialisation). Data order has generators of its own."""
+    import torch
+
+    torch.manual_seed(seed)
+
+
+def pick_device(name: str = "auto") -> torch.device:
+    """`auto` is cuda where there is one, then mps, then cpu; any other name is taken as it is."""
+    import torch
+
+    if name != "auto":
+        return torch.device(name)
+    if torch.cuda.is_available():
+        return torch.device("cuda")
+    if torch.backends.mps.is_available():
+        return torch.device("mps")
+    return torch.device("cpu")
+
+
+def keep_freed_memory() -> None:
+    """Tell glibc to keep freed blocks instead of returning them to the system.
+
+    A training step frees and takes the same large blocks again and again; each return costs page faults, a third of
+    the step of a small model (docs/performance.md). Elsewhere than on glibc this does nothing.
+    """
+    m_trim_threshold, m_mmap_max = -1, -4
+    with contextlib.suppress(OSError, AttributeError):
+        libc = ctypes.CDLL("libc.so.6")
+        libc.mallopt(m_mmap_max, 0)
+        libc.mallopt(m_trim_threshold, 2**31 - 1)
+
+
+def peak_memory_bytes() -> int:
+    """Largest resident size of this process so far, in bytes (0 where the system cannot say)."""
+    try:
+        import resource
+    except ImportError:  # Windows
+        return 0
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
+
+
+# ---------------------------------------------------------------- what people see
+
+
+def terminal() -> Console:
+    """A console on stderr: stdout is left to results."""
+    from rich.console import Console
+
+    return Console(stderr=True, highlight=False)
+
+
+def progress_bar(*columns: Any) -> Progress:
+    """A progress bar on stderr that stays silent when stderr is not a terminal."""
+    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+    shown = columns or (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TextColumn("{task.completed}/{task.total} {task.fields[note]}"),
+        TimeRemainingColumn(),
+    )
+    console = terminal()
+    return Progress(*shown, console=console, disable=not console.is_terminal, transient=True)
+
+
+def inform(message: str) -> None:
+    """One plain line on stderr (text from data or a model stays text: no markup, no escape sequences)."""
+    print(printable(message), file=sys.stderr, flush=True)
+
+
+def printable(text: str) -> str:
+    """`text` with control characters made visible, so that a terminal shows it and never obeys it."""
+    return "".join(c if c.isprintable() or c in "\n\t" else f"\\x{ord(c):02x}" for c in text)
