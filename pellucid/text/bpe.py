@@ -1,0 +1,244 @@
+"""Byte-level byte-pair encoding, as GPT-2 uses it: start from 256 bytes, join the pairs that were frequent in training.
+
+Text is first cut into pieces by a pattern (a word with the space before it, a number, ...), and merges stay inside a piece.
+Two ways lead to the ids: `merge_piece`, which one can read, and for long texts the same merges inside `tiktoken`
+(`_fast`). The second is used only for vocabularies for which `is_regular` shows that both must agree.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, ClassVar
+
+import numpy as np
+import regex
+from numpy.typing import NDArray
+
+from pellucid.runtime import DataError, inform, problem
+from pellucid.text.tokenizer import SPECIAL_TOKENS, Tokenizer
+
+if TYPE_CHECKING:
+    import tiktoken
+
+# How text is cut into pieces. Both are known to llama.cpp; the second is cl100k's in the form that Llama 3 ships.
+PATTERNS = {
+    "gpt2": r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+",
+    "cl100k": r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}"
+    r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+",
+}
+LONG_TEXT = 8192  # characters; from here on building the fast path pays
+LONG_PIECE = 128  # bytes; from here on a heap beats looking at every pair again
+CACHE_SIZE = 1 << 16  # pieces
+
+Pair = tuple[int, int]
+
+
+class BPETokenizer(Tokenizer):
+    """Byte-level BPE over a table of tokens and an ordered list of merges."""
+
+    kind: ClassVar[str] = "bpe"
+
+    def __init__(
+        self, tokens: Sequence[bytes], merges: Sequence[Pair], special_tokens: Mapping[str, int], pattern: str = "gpt2"
+    ) -> None:
+        """`merges` are pairs of ids, first learnt first; `pattern` is a name out of PATTERNS or a regular expression.
+
+        Raises DataError where a byte has no token, or a merge makes something that is no token.
+        """
+        super().__init__(tokens, special_tokens)
+        self.pattern = PATTERNS.get(pattern, pattern)
+        self._ids = {token: i for i, token in self.ordinary_tokens().items()}
+        self._byte_ids = [self._id_of(bytes([value])) for value in range(256)]
+        self._merges = [(left, right) for left, right in merges]
+        self._merged = [self._id_of(self._tokens[left] + self._tokens[right]) for left, right in self._merges]
+        self._ranks: dict[Pair, int] = {}
+        for rank, pair in enumerate(self._merges):
+            self._ranks.setdefault(pair, rank)
+        self._pieces = regex.compile(self.pattern)
+        self._cache: dict[str, list[int]] = {}
+        self._fast_encoding: tiktoken.Encoding | None = None
+        self._fast_is_possible: bool | None = None
+
+    def _id_of(self, token: bytes) -> int:
+        if token not in self._ids:
+            raise DataError(problem("vocabulary", f"no token for {token!r}", "one", "Vocabulary and merges don't fit."))
+        return self._ids[token]
+
+    @classmethod
+    def train(
+        cls,
+        texts: Iterable[str],
+        vocab_size: int,
+        pattern: str = "gpt2",
+        special_tokens: Sequence[str] = SPECIAL_TOKENS,
+    ) -> BPETokenizer:
+        """Learn `vocab_size - 256` merges from `texts`; ids 0 to 255 are the bytes, special tokens come on top.
+
+        The most frequent pair is merged first; ties go to the pair whose bytes are lexicographically greater, so that
+        the merges depend on the text alone. A text too small for so many merges gives fewer, and a message.
+        """
+        from pellucid.text.bpe_training import count_pieces, learn_merges
+
+        if vocab_size < 256:
+            found, advice = f"vocab_size {vocab_size}", "256 bytes come first, then the merges."
+            raise DataError(problem("tokenizer", found, "256 or more", advice))
+        counts = count_pieces(texts, PATTERNS.get(pattern, pattern))
+        if not counts:
+            raise DataError(problem("training text", "no text", "some", "Check the files that you gave."))
+        merges = learn_merges(counts, vocab_size - 256)
+        if len(merges) < vocab_size - 256:
+            made = 256 + len(merges)
+            inform(f"The text supports {made:,} tokens (256 bytes + {len(merges):,} merges) of the {vocab_size:,} asked.")
+        tokens = [bytes([value]) for value in range(256)]
+        for left, right in merges:
+            tokens.append(tokens[left] + tokens[right])
+        tokenizer = cls(tokens, merges, {}, pattern)
+        tokenizer.add_special_tokens(special_tokens)
+        return tokenizer
+
+    # ------------------------------------------------------------ the readable way
+
+    def encode_ordinary(self, text: str) -> list[int]:
+        fast = self._fast(len(text))
+        if fast is not None:
+            return self._encode_fast(fast, text).tolist()
+        return self.encode_readably(text)
+
+    def encode_readably(self, text: str) -> list[int]:
+        """The plain path, and the oracle of the fast one: cut into pieces, merge each."""
+        _check_unicode(text)
+        ids: list[int] = []
+        cache = self._cache
+        for match in self._pieces.finditer(text):
+            piece = match.group()
+            merged = cache.get(piece)
+            if merged is None:
+                merged = self.merge_piece(piece.encode("utf-8"))
+                if len(cache) >= CACHE_SIZE:
+                    cache.clear()
+                cache[piece] = merged
+            ids.extend(merged)
+        return ids
+
+    def merge_piece(self, piece: bytes) -> list[int]:
+        """The tokens of one piece: again and again, join the neighbours whose merge was learnt first."""
+        ids = [self._byte_ids[value] for value in piece]
+        if len(ids) >= LONG_PIECE:
+            return self._merge_long(ids)
+        never = len(self._merges)
+        while len(ids) > 1:
+            ranks = [self._ranks.get(pair, never) for pair in zip(ids, ids[1:], strict=False)]
+            first = min(ranks)
+            if first == never:
+                break
+            at = ranks.index(first)
+            ids[at : at + 2] = [self._merged[first]]
+        return ids
+
+    def _merge_long(self, ids: list[int]) -> list[int]:
+        """As `merge_piece`, in n log n: a heap of (rank, position) over a linked list."""
+        after = list(range(1, len(ids) + 1))
+        before = list(range(-1, len(ids) - 1))
+        end, gone = len(ids), -1
+        ranks = self._ranks
+        heap = [(ranks[pair], i) for i, pair in enumerate(zip(ids, ids[1:], strict=False)) if pair in ranks]
+        heapq.heapify(heap)
+        while heap:
+            rank, i = heapq.heappop(heap)
+            j = after[i]
+            if ids[i] == gone or j == end or ranks.get((ids[i], ids[j])) != rank:
+                continue  # the pair at this place has changed since
+            ids[i], ids[j] = self._merged[rank], gone
+            after[i] = after[j]
+            if after[i] != end:
+                before[after[i]] = i
+            for left in (before[i], i):
+                right = after[left] if left >= 0 else end
+                if right != end and (ids[left], ids[right]) in ranks:
+                    heapq.heappush(heap, (ranks[ids[left], ids[right]], left))
+        return [token for token in ids if token != gone]
+
+    # ------------------------------------------------------------ the fast way
+
+    def encode_arrays(self, texts: Sequence[str]) -> list[NDArray[np.uint32]]:
+        fast = self._fast(sum(map(len, texts)))
+        if fast is None:
+            return [np.array(self.encode_readably(text), dtype=np.uint32) for text in texts]
+        return [self._encode_fast(fast, text) for text in texts]
+
+    def _encode_fast(self, fast: tiktoken.Encoding, text: str) -> NDArray[np.uint32]:
+        _check_unicode(text)
+        ranks = [fast.encode_to_numpy(part, disallowed_special=()) for part in self.safe_parts(text)]
+        return self._rank_to_id[np.concatenate(ranks)] if ranks else np.zeros(0, dtype=np.uint32)
+
+    def safe_parts(self, text: str, size: int = 1 << 20) -> Iterator[str]:
+        """`text` in parts of about `size` characters, cut only where no piece can span the cut.
+
+        For the two patterns that we know, that is before a single space between two other characters.
+        """
+        start = 0
+        if self.pattern in PATTERNS.values():
+            while start + size < len(text):
+                cut = _SAFE_CUT.search(text, start + size)
+                if cut is None:
+                    break
+                yield text[start : cut.start() + 1]
+                start = cut.start() + 1
+        if start < len(text):
+            yield text[start:]
+
+    def _fast(self, length: int) -> tiktoken.Encoding | None:
+        """tiktoken over our merges, built once a long text comes; None for short texts and irregular vocabularies."""
+        if self._fast_encoding is None and length >= LONG_TEXT and self._fast_is_possible is not False:
+            self._fast_is_possible = self.is_regular()
+            if self._fast_is_possible:
+                self._fast_encoding = self._build_fast()
+        return self._fast_encoding
+
+    def _build_fast(self) -> tiktoken.Encoding:
+        import tiktoken
+
+        by_rank = self._byte_ids + self._merged
+        self._rank_to_id = np.array(by_rank, dtype=np.uint32)
+        ranks = {self._tokens[token]: rank for rank, token in enumerate(by_rank)}
+        return tiktoken.Encoding("pellucid", pat_str=self.pattern, mergeable_ranks=ranks, special_tokens={})
+
+    def is_regular(self) -> bool:
+        """Whether joining by the rank of the joined bytes (tiktoken) must equal joining by the list of merges (ours).
+
+        It must when the pattern is one that both engines read alike, each token is made by exactly one merge, each
+        merge joins tokens made before it, and each token's own bytes encode to it. Then a stretch of bytes on token
+        boundaries can stand for one sequence of tokens only at any moment, so no other pair can make the same token.
+        Vocabularies that BPE training made are like that; hand-made ones need not be.
+        """
+        made = set(self._byte_ids)
+        for (left, right), token in zip(self._merges, self._merged, strict=True):
+            if left not in made or right not in made or token in made:
+                return False
+            made.add(token)
+        known_pattern = self.pattern in PATTERNS.values()
+        return known_pattern and all(self.merge_piece(self._tokens[token]) == [token] for token in self._merged)
+
+    # ------------------------------------------------------------ the vocabulary
+
+    def _key(self, token: bytes) -> str | bytes:
+        return token
+
+    def merges(self) -> list[Pair]:
+        return list(self._merges)
+
+    def parents(self) -> dict[int, Pair]:
+        """Id → the two ids that it was merged from."""
+        return dict(zip(self._merged, self._merges, strict=True))
+
+
+_SAFE_CUT = regex.compile(r"\S(?= \S)")
+
+
+def _check_unicode(text: str) -> None:
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError as error:
+        found = f"a lone surrogate at character {error.start:,}"
+        raise DataError(problem("text", found, "Unicode text", "Read the file as UTF-8.")) from error
