@@ -133,7 +133,9 @@ def read_json(path: Path) -> Any:
         return json.loads(path.read_text(encoding="utf-8"))
     except json.JSONDecodeError as error:
         raise DataError(
-            problem(f"{path}, line {error.lineno}", f"broken JSON ({error.msg})", "valid JSON", "Mend or remove the file.")
+            problem(
+                f"{path}, line {error.lineno}", f"broken JSON ({error.msg})", "valid JSON", "Mend or remove the file."
+            )
         ) from error
     except UnicodeDecodeError as error:
         raise DataError(problem(path, "bytes that are not UTF-8", "JSON in UTF-8", "Save it as UTF-8.")) from error

@@ -1,0 +1,41 @@
+# make quickstart: set up and run the whole way.  make test: set up and check everything.  make help: the rest.
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+ARGS   ?=
+export PYTHONUNBUFFERED = 1
+
+.PHONY: help install quickstart test test-nightly lint format types bench clean
+
+help:
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
+
+install: $(VENV)/.installed  ## set up .venv with the pinned versions (seconds when it is there already)
+
+# The CPU build of torch is asked for by its own version first, so that no GPU packages come along on a machine without one.
+$(VENV)/.installed: pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Pellucid needs Python 3.11 or newer; this is $$($(PYTHON) --version). Give one: make $(MAKECMDGOALS) PYTHON=python3.11"; exit 2; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt torch
+	$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@touch $@
+
+quickstart: install  ## the main job: raw text -> your own assistant -> report (ARGS="--minutes 10" for more)
+	$(BIN)/pellucid quickstart $(ARGS)
+
+test: install  ## formatting, linters, types, import rules and all tests
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-cache
+	$(BIN)/pytest
+
+test-nightly: install  ## the tests that take minutes
+	$(BIN)/pytest -m nightly
+
+format: install  ## put the code in shape
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+clean:  ## remove the environment and caches (your runs stay)
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis build *.egg-info

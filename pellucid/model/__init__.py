@@ -1,0 +1,1 @@
+"""Stage 1b: token ids to logits, and the formats in which weights are kept."""

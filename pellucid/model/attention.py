@@ -1,0 +1,142 @@
+"""Attention as a ladder: each class adds one idea to the one before, and the last is the one the model uses.
+
+    mix_by_similarity   a context vector without trainable weights
+    SelfAttention       + queries, keys and values
+    CausalSelfAttention + no look ahead, + dropout
+    SeveralHeads        + several heads, one after another
+    CausalAttention     all heads at once, in one product each; fused, or explicit for reading and seeing
+
+A test shows each rung equal to the next on the same weights (tests/model/test_attention.py).
+Paper: Vaswani et al. 2017, "Attention Is All You Need", section 3.2.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from pellucid.config import ModelConfig
+from pellucid.model.cache import KVCache
+
+# B batch, T tokens, S tokens looked at, D width of the model, H heads, K width of a head
+
+
+def mix_by_similarity(x: Tensor) -> Tensor:
+    """Each token's context vector: all tokens' vectors, mixed by how similar they are to its own. (B, T, D) → same."""
+    scores = x @ x.mT  # (B, T, T)
+    weights = scores.softmax(dim=-1)
+    return weights @ x
+
+
+class SelfAttention(nn.Module):
+    """One head: what a token looks for (query), what it offers (key) and what it tells (value) are learnt apart."""
+
+    def __init__(self, d_model: int, d_head: int) -> None:
+        super().__init__()
+        self.query = nn.Linear(d_model, d_head)
+        self.key = nn.Linear(d_model, d_head)
+        self.value = nn.Linear(d_model, d_head)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, T, D) → context vectors (B, T, K)."""
+        weights = attention_weights(self.query(x), self.key(x), None)
+        context: Tensor = weights @ self.value(x)
+        return context
+
+
+class CausalSelfAttention(SelfAttention):
+    """One head that never looks ahead; some of its weights are dropped while training."""
+
+    def __init__(self, d_model: int, d_head: int, dropout: float = 0.0) -> None:
+        super().__init__(d_model, d_head)
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, T, D) → context vectors (B, T, K)."""
+        mask = causal_mask(x.shape[1], x.device)
+        weights = attention_weights(self.query(x), self.key(x), mask)
+        context: Tensor = self.dropout(weights) @ self.value(x)
+        return context
+
+
+class SeveralHeads(nn.Module):
+    """Several heads, one after another; an output projection mixes what they found."""
+
+    def __init__(self, d_model: int, n_heads: int, dropout: float = 0.0) -> None:
+        super().__init__()
+        d_head = d_model // n_heads
+        self.heads = nn.ModuleList(CausalSelfAttention(d_model, d_head, dropout) for _ in range(n_heads))
+        self.output = nn.Linear(d_model, d_model)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, T, D) → (B, T, D)."""
+        mixed: Tensor = self.output(torch.cat([head(x) for head in self.heads], dim=-1))
+        return mixed
+
+
+class CausalAttention(nn.Module):
+    """All heads at once, as the model uses it: the heads are slices of one wide query, key and value.
+
+    `fused` computes the same in one kernel that never writes the (T, T) weights to memory; the explicit way is its
+    oracle (`fused = False`).
+    """
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.n_heads = config.n_heads
+        self.query = nn.Linear(config.d_model, config.d_model)
+        self.key = nn.Linear(config.d_model, config.d_model)
+        self.value = nn.Linear(config.d_model, config.d_model)
+        self.output = nn.Linear(config.d_model, config.d_model)
+        self.dropout = config.dropout
+        self.fused = True
+
+    def forward(self, x: Tensor, cache: KVCache | None = None, layer: int = 0) -> Tensor:
+        """(B, T, D) → (B, T, D). With a cache, `x` follows the tokens already in it."""
+        q, k, v = (self.split_heads(part(x)) for part in (self.query, self.key, self.value))  # (B, H, T, K)
+        if cache is None:
+            context = self.attend(q, k, v, None, causal=True)
+        else:
+            mask = cache.mask(x.shape[1])
+            k, v = cache.store(layer, k, v)  # (B, H, S, K)
+            context = self.attend(q, k, v, mask, causal=False)
+        mixed: Tensor = self.output(self.join_heads(context))
+        return mixed
+
+    def attend(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, causal: bool) -> Tensor:
+        """Context vectors (B, H, T, K) from queries (B, H, T, K), keys and values (B, H, S, K)."""
+        dropout = self.dropout if self.training else 0.0
+        if self.fused:
+            return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=causal, dropout_p=dropout)
+        if causal:
+            mask = causal_mask(q.shape[2], q.device)
+        return F.dropout(attention_weights(q, k, mask), dropout) @ v
+
+    def split_heads(self, x: Tensor) -> Tensor:
+        """(B, T, D) → (B, H, T, K)."""
+        return x.unflatten(2, (self.n_heads, -1)).transpose(1, 2)
+
+    def join_heads(self, x: Tensor) -> Tensor:
+        """(B, H, T, K) → (B, T, D)."""
+        return x.transpose(1, 2).flatten(2)
+
+
+def causal_mask(length: int, device: torch.device | str = "cpu") -> Tensor:
+    """(T, T) booleans: row t may look at columns 0 to t."""
+    return torch.ones(length, length, dtype=torch.bool, device=device).tril()
+
+
+def attention_scores(q: Tensor, k: Tensor) -> Tensor:
+    """Queries times keys, scaled so that their spread does not grow with K: (…, T, K), (…, S, K) → (…, T, S)."""
+    return q @ k.mT / math.sqrt(q.shape[-1])
+
+
+def attention_weights(q: Tensor, k: Tensor, mask: Tensor | None) -> Tensor:
+    """Softmax of the scores over what the mask lets through: rows sum to one. (…, T, S)."""
+    scores = attention_scores(q, k)
+    if mask is not None:
+        scores = scores.masked_fill(~mask, -math.inf)
+    return scores.softmax(dim=-1)

@@ -1,0 +1,1 @@
+"""Weights in other projects' names, as tables that are read in both directions."""

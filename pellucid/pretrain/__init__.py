@@ -1,0 +1,1 @@
+"""Stage 2: the loss, the one training loop, checkpoints, evaluation."""
