@@ -1,6 +1,6 @@
 """Byte-level byte-pair encoding, as GPT-2 uses it: start from 256 bytes, join the pairs that were frequent in training.
 
-Text is first cut into pieces by a pattern (a word with the space before it, a number, ...), and merges stay inside a piece.
+Text is first cut into pieces by a pattern (a word with the space before it, a number, ...); merges stay inside a piece.
 Two ways lead to the ids: `merge_piece`, which one can read, and for long texts the same merges inside `tiktoken`
 (`_fast`). The second is used only for vocabularies for which `is_regular` shows that both must agree.
 """
@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import pairwise
 from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
@@ -89,7 +90,9 @@ class BPETokenizer(Tokenizer):
         merges = learn_merges(counts, vocab_size - 256)
         if len(merges) < vocab_size - 256:
             made = 256 + len(merges)
-            inform(f"The text supports {made:,} tokens (256 bytes + {len(merges):,} merges) of the {vocab_size:,} asked.")
+            inform(
+                f"The text supports {made:,} tokens (256 bytes + {len(merges):,} merges) of the {vocab_size:,} asked."
+            )
         tokens = [bytes([value]) for value in range(256)]
         for left, right in merges:
             tokens.append(tokens[left] + tokens[right])
@@ -102,7 +105,8 @@ class BPETokenizer(Tokenizer):
     def encode_ordinary(self, text: str) -> list[int]:
         fast = self._fast(len(text))
         if fast is not None:
-            return self._encode_fast(fast, text).tolist()
+            ids: list[int] = self._encode_fast(fast, text).tolist()
+            return ids
         return self.encode_readably(text)
 
     def encode_readably(self, text: str) -> list[int]:
@@ -128,7 +132,7 @@ class BPETokenizer(Tokenizer):
             return self._merge_long(ids)
         never = len(self._merges)
         while len(ids) > 1:
-            ranks = [self._ranks.get(pair, never) for pair in zip(ids, ids[1:], strict=False)]
+            ranks = [self._ranks.get(pair, never) for pair in pairwise(ids)]
             first = min(ranks)
             if first == never:
                 break
@@ -142,7 +146,7 @@ class BPETokenizer(Tokenizer):
         before = list(range(-1, len(ids) - 1))
         end, gone = len(ids), -1
         ranks = self._ranks
-        heap = [(ranks[pair], i) for i, pair in enumerate(zip(ids, ids[1:], strict=False)) if pair in ranks]
+        heap = [(ranks[pair], i) for i, pair in enumerate(pairwise(ids)) if pair in ranks]
         heapq.heapify(heap)
         while heap:
             rank, i = heapq.heappop(heap)
@@ -169,7 +173,10 @@ class BPETokenizer(Tokenizer):
 
     def _encode_fast(self, fast: tiktoken.Encoding, text: str) -> NDArray[np.uint32]:
         _check_unicode(text)
-        ranks = [fast.encode_to_numpy(part, disallowed_special=()) for part in self.safe_parts(text)]
+        try:
+            ranks = [fast.encode_to_numpy(part, disallowed_special=()) for part in self.safe_parts(text)]
+        except ValueError:  # its regular expressions run out of stack on, say, a megabyte of spaces
+            return np.array(self.encode_readably(text), dtype=np.uint32)
         return self._rank_to_id[np.concatenate(ranks)] if ranks else np.zeros(0, dtype=np.uint32)
 
     def safe_parts(self, text: str, size: int = 1 << 20) -> Iterator[str]:

@@ -11,6 +11,7 @@ import heapq
 import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping
+from itertools import pairwise
 
 import regex
 
@@ -60,7 +61,7 @@ def learn_merges(counts: Mapping[bytes, int], merges: int) -> list[Pair]:
 
 
 class _Pieces:
-    """Distinct pieces as token ids, with the count of each pair, where it occurs, and a heap that knows the next one."""
+    """Distinct pieces as token ids, the count of each pair, where it occurs, and a heap that knows the next one."""
 
     def __init__(self, counts: Mapping[bytes, int]) -> None:
         self.pieces = [list(piece) for piece in counts]
@@ -68,7 +69,7 @@ class _Pieces:
         self.pair_counts: dict[Pair, int] = defaultdict(int)
         self.holders: dict[Pair, set[int]] = defaultdict(set)  # may also name pieces that held the pair once
         for index, (piece, count) in enumerate(zip(self.pieces, self.counts, strict=True)):
-            for pair in zip(piece, piece[1:], strict=False):
+            for pair in pairwise(piece):
                 self.pair_counts[pair] += count
                 self.holders[pair].add(index)
         # Reversed order of bytes as text: the heap gives its smallest, ties want the greatest. The end mark, above all

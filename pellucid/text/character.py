@@ -39,7 +39,9 @@ class CharacterTokenizer(Tokenizer):
         by_frequency = sorted(counts, key=lambda piece: (-counts[piece], piece))
         kept = by_frequency[:vocab_size]
         if vocab_size is not None and len(kept) < vocab_size:
-            inform(f"The text holds {len(kept):,} different {cls.kind} tokens, fewer than the {vocab_size:,} asked for.")
+            inform(
+                f"The text holds {len(kept):,} different {cls.kind} tokens, fewer than the {vocab_size:,} asked for."
+            )
         names = list(dict.fromkeys((*special_tokens, UNKNOWN)))
         tokens = [_utf8(piece) for piece in kept] + [name.encode() for name in names]
         return cls(tokens, {name: len(kept) + i for i, name in enumerate(names)})

@@ -1,7 +1,7 @@
 """The word tokenizer: as the character tokenizer, but a token is a word, a punctuation mark or a space.
 
-Each white space character is a token of its own, so that decoding gives the very text back. What was too rare to be kept
-becomes <|unk|>: the weakness that byte-level BPE ends.
+Each white space character is a token of its own, so that decoding gives the very text back. What was too rare to
+be kept becomes <|unk|>: the weakness that byte-level BPE ends.
 """
 
 from __future__ import annotations
@@ -25,4 +25,5 @@ class WordTokenizer(CharacterTokenizer):
 
     @classmethod
     def split(cls, text: str) -> Iterable[str]:
-        return regex.findall(WORD, text)
+        pieces: list[str] = regex.findall(WORD, text)
+        return pieces
