@@ -117,7 +117,8 @@ class CausalAttention(nn.Module):
 
     def split_heads(self, x: Tensor) -> Tensor:
         """(B, T, D) → (B, H, T, K)."""
-        return x.unflatten(2, (self.n_heads, -1)).transpose(1, 2)
+        batch, length, width = x.shape
+        return x.view(batch, length, self.n_heads, width // self.n_heads).transpose(1, 2)
 
     def join_heads(self, x: Tensor) -> Tensor:
         """(B, H, T, K) → (B, T, D)."""

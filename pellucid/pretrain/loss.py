@@ -7,7 +7,7 @@ vocabulary, the widest product of a small model.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from dataclasses import dataclass
 
 import torch.nn.functional as F
 from torch import Tensor
@@ -17,7 +17,8 @@ from pellucid.model.gpt import GPT
 # B batch, T tokens, N trained tokens, V vocabulary
 
 
-class Loss(NamedTuple):
+@dataclass(frozen=True)
+class Loss:
     """Sum of the losses in nats (a scalar tensor), and how many tokens it sums over."""
 
     total: Tensor

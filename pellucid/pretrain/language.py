@@ -1,0 +1,101 @@
+"""Pretraining as a task for `fit`: predict the next token of windows over token shards."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from pellucid.config import FitConfig
+from pellucid.generation.engine import stream_ids
+from pellucid.generation.sampling import Sampling
+from pellucid.model.gpt import GPT
+from pellucid.pretrain.evaluate import bytes_per_token, limited, measure, parts_of
+from pellucid.pretrain.loss import Loss, token_loss
+from pellucid.runtime import PellucidError
+from pellucid.text.batches import Sampler, token_batch, windows
+from pellucid.text.shards import Shards
+
+VALIDATION_TOKENS = 20_000
+
+
+@dataclass(frozen=True)
+class TokenBatch:
+    """Inputs and targets, (B, T) ids each; `tokens` is how many positions are read."""
+
+    inputs: Tensor
+    targets: Tensor
+
+    @property
+    def tokens(self) -> int:
+        return self.inputs.numel()
+
+
+@dataclass
+class LanguageModelling:
+    """Windows of `context` tokens from the shards' train split, scored on the val split."""
+
+    shards: Shards
+    config: FitConfig
+    context: int
+    name: str = "pretrain"
+    _cached: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.train = self.shards.tokens("train")
+        self.starts = windows(self.shards.offsets("train"), len(self.train), self.context)
+        self.sampler = Sampler(len(self.starts), self.config.batch_size, self.config.seed)
+        self.tokenizer = self.shards.tokenizer()
+
+    def batches(self, step: int) -> Sequence[TokenBatch]:
+        """The windows of a step, in micro-batches."""
+        chosen = self.starts[self.sampler.indices(step)]
+        size = self.config.micro_batch_size or len(chosen)
+        pieces = (chosen[first : first + size] for first in range(0, len(chosen), size))
+        return [TokenBatch(*token_batch(self.train, piece, self.context)) for piece in pieces]
+
+    def loss(self, model: GPT, batch: TokenBatch) -> Loss:
+        """Cross-entropy over all positions."""
+        return token_loss(model, batch.inputs.to(model.device), batch.targets.to(model.device))
+
+    def evaluate(self, model: GPT) -> dict[str, float]:
+        """Loss on a fixed part of the val split."""
+        if "parts" not in self._cached:
+            parts = list(parts_of(self.shards.offsets("val"), model.config.context_length))
+            self._cached["parts"] = limited(parts, VALIDATION_TOKENS)
+            self._cached["bytes"] = bytes_per_token(self.tokenizer, model.config.vocab_size)
+        measured = measure(model, self.shards.tokens("val"), self._cached["parts"], self._cached["bytes"])
+        summary = measured.summary(resamples=1)
+        return {key: summary[key] for key in ("loss", "perplexity", "bits_per_byte")}
+
+    def sample(self, model: GPT) -> str:
+        """A text from nothing, at temperature 0.8, always with the same seed."""
+        ids = stream_ids(
+            model, [self.tokenizer.end_of_text], 80, Sampling(0.8), seed=0, stop=self.tokenizer.end_of_text
+        )
+        return self.tokenizer.decode(ids).strip()
+
+
+def steps_for(minutes: float, seconds_per_step: float) -> int:
+    """Optimizer steps that fit into the time, a tenth of it kept for evaluations and checkpoints."""
+    return max(20, int(minutes * 60 * 0.9 / seconds_per_step))
+
+
+def save_language_model(model: GPT, task: LanguageModelling, out: Path) -> None:
+    """Write the model with its tokenizer: a Hugging Face model folder."""
+    end = task.tokenizer.end_of_text
+    model.save(out, bos_token_id=end, eos_token_id=end)
+    task.tokenizer.model_max_length = model.config.context_length
+    task.tokenizer.save(out)
+
+
+def check_vocab(model: GPT, shards: Shards) -> None:
+    """Refuse shards whose ids the model has no embedding for."""
+    if shards.vocab_size != model.config.vocab_size:
+        raise PellucidError(
+            f"the shards hold {shards.vocab_size} kinds of tokens and the model {model.config.vocab_size}. "
+            "Encode the text with the model's own tokenizer."
+        )
