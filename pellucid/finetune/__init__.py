@@ -1,0 +1,1 @@
+"""Stage 3: a pretrained model becomes a classifier or an assistant."""

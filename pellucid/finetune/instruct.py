@@ -1,0 +1,156 @@
+"""Instruction tuning as a task for `fit`: answers are learnt, prompts are only read."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from pellucid.config import FitConfig
+from pellucid.finetune.conversation import ensure_role_tokens
+from pellucid.finetune.instructions import Example
+from pellucid.finetune.padded import LengthGroupedSampler, pad
+from pellucid.generation.engine import generate_batch
+from pellucid.model.gpt import GPT
+from pellucid.pretrain.loss import Loss, token_loss
+from pellucid.runtime import DataError, inform, problem
+from pellucid.text.tokenizer import Tokenizer
+
+# B batch, T tokens
+
+
+@dataclass(frozen=True)
+class AnswerBatch:
+    """Inputs, targets and which targets are trained, each (B, T); lengths without padding."""
+
+    inputs: Tensor
+    targets: Tensor
+    trained: Tensor
+    tokens: int
+
+
+class InstructionTuning:
+    """Conversations with their answers, packed into padded batches of similar lengths."""
+
+    name = "instruct"
+
+    def __init__(
+        self, splits: dict[str, list[Example]], tokenizer: Tokenizer, config: FitConfig, context_length: int
+    ) -> None:
+        self.tokenizer = tokenizer
+        self.rows = {
+            name: encode_examples(members, tokenizer, context_length, name)
+            for name, members in splits.items()
+            if name != "test"
+        }
+        if not self.rows["train"]:
+            advice = "Take a model with a longer context, or shorter instructions."
+            raise DataError(problem("instructions", "no example that fits", f"{context_length} tokens", advice))
+        self.shown = splits["val"][0]
+        self.sampler = LengthGroupedSampler([len(ids) for ids, _ in self.rows["train"]], config.batch_size, config.seed)
+
+    def batches(self, step: int) -> list[AnswerBatch]:
+        """The conversations of a step."""
+        return [self._batch([self.rows["train"][i] for i in self.sampler.indices(step)])]
+
+    def loss(self, model: GPT, batch: AnswerBatch) -> Loss:
+        """Cross-entropy of the answers and their end-of-text."""
+        device = model.device
+        return token_loss(model, batch.inputs.to(device), batch.targets.to(device), batch.trained.to(device))
+
+    def evaluate(self, model: GPT) -> dict[str, float]:
+        """Loss on (the first 512 conversations of) the val split."""
+        total, count = 0.0, 0
+        rows = sorted(self.rows["val"][:512], key=lambda row: len(row[0]))
+        for first in range(0, len(rows), 64):
+            loss = self.loss(model, self._batch(rows[first : first + 64]))
+            total, count = total + float(loss.total), count + loss.count
+        return {"loss": total / max(count, 1)}
+
+    def sample(self, model: GPT) -> str:
+        """The model's answer to the first question of the val split."""
+        prompt = self.shown.question().prompt(self.tokenizer)
+        ((ids, _),) = generate_batch(model, [prompt], 60, self.tokenizer.end_of_text)
+        return self.tokenizer.decode(ids)
+
+    def _batch(self, rows: Sequence[tuple[list[int], list[bool]]]) -> AnswerBatch:
+        ids, lengths = pad([ids for ids, _ in rows], self.tokenizer.end_of_text)
+        trained, _ = pad([mask for _, mask in rows], 0)  # padding is untrained by its place, never by its id
+        return AnswerBatch(ids[:, :-1], ids[:, 1:], trained[:, 1:].bool(), int(lengths.sum()))
+
+
+def encode_examples(
+    examples: Sequence[Example], tokenizer: Tokenizer, context_length: int, name: str = "train"
+) -> list[tuple[list[int], list[bool]]]:
+    """Ids and loss mask of each example that fits the context; the rest is dropped and counted in a message."""
+    rows = [example.whole().encode(tokenizer) for example in examples]
+    kept = [row for row in rows if len(row[0]) <= context_length + 1]
+    if len(kept) < len(rows):
+        inform(f"{len(rows) - len(kept)} of {len(rows)} {name} examples are longer than the context and are left out.")
+    return kept
+
+
+def prepare_model(model: GPT, tokenizer: Tokenizer) -> None:
+    """Give the tokenizer its role tokens and the model room for them."""
+    ensure_role_tokens(tokenizer)
+    if tokenizer.vocab_size > model.config.vocab_size:
+        model.resize_vocab(tokenizer.vocab_size)
+
+
+def save_assistant(model: GPT, tokenizer: Tokenizer, out: Path) -> None:
+    """Write a Hugging Face folder whose tokenizer carries the chat template."""
+    end = tokenizer.end_of_text
+    model.save(out, bos_token_id=end, eos_token_id=end, pad_token_id=end)
+    tokenizer.model_max_length = model.config.context_length
+    tokenizer.save(out)
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What the assistant said to an example, whether it was right and whether it ended by itself."""
+
+    example: Example
+    said: str
+    right: bool
+    ended: bool
+
+
+def answer_all(
+    model: GPT,
+    tokenizer: Tokenizer,
+    examples: Sequence[Example],
+    is_right: Callable[[Example, str], bool],
+    max_tokens: int = 100,
+) -> list[Answer]:
+    """Greedy answers to all examples."""
+    prompts = [example.question().prompt(tokenizer) for example in examples]
+    with torch.inference_mode():
+        answers = generate_batch(model, prompts, max_tokens, tokenizer.end_of_text)
+    texts = [tokenizer.decode(ids) for ids, _ in answers]
+    return [
+        Answer(example, text, is_right(example, text), ended)
+        for example, text, (_, ended) in zip(examples, texts, answers, strict=True)
+    ]
+
+
+def same_text(example: Example, answer: str) -> bool:
+    """Exact match, white space at the ends aside."""
+    return answer.strip() == example.output.strip()
+
+
+def assistant_scores(answers: Sequence[Answer]) -> dict[str, Any]:
+    """Exact match over all and by family, and the share of answers that ended by themselves."""
+    families: dict[str, list[bool]] = defaultdict(list)
+    for answer in answers:
+        families[answer.example.family].append(answer.right)
+    return {
+        "exact_match": sum(answer.right for answer in answers) / max(len(answers), 1),
+        "families": {name: sum(right) / len(right) for name, right in sorted(families.items())},
+        "stop_rate": sum(answer.ended for answer in answers) / max(len(answers), 1),
+        "questions": len(answers),
+    }
