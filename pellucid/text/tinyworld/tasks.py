@@ -1,0 +1,180 @@
+"""Instructions whose answers a program can check, in fifteen families.
+
+An answer is a full sentence in the words of the documents' statements, so that what was learnt there is of use here, and
+the answer of a similar question is nearly always wrong. What is asked decides the split, not how it is worded.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from typing import Final
+
+from pellucid.text.tinyworld import facts, knowledge, words
+from pellucid.text.tinyworld.arithmetic import HELD_OUT, LARGEST, sum_split
+from pellucid.text.tinyworld.dice import Dice, split_of
+from pellucid.text.tinyworld.phrasings import GREETINGS, PHRASINGS, SMALL_TALK
+from pellucid.text.tinyworld.scenes import WEATHER, filled, hold_scene, put_scene
+from pellucid.text.tinyworld.stories import sentence
+
+
+@dataclass(frozen=True)
+class Instruction:
+    """A task, what it is about (or nothing), the right answer, its family, and the split of its content."""
+
+    instruction: str
+    input: str
+    output: str
+    family: str
+    split: str
+
+
+# Phrasing family, slots, input, output, split.
+_Made = tuple[str, dict[str, str], str, str, str]
+
+
+def _with_detail(dice: Dice, told: list[str]) -> str:
+    """The sentences, with one or two others in front or behind that do not matter: three to five in all."""
+    for _ in range(dice.number(1, 2)):
+        detail = filled(dice, dice.choose(WEATHER), {})
+        told = [*told, detail] if dice.chance(0.5) else [detail, *told]
+    return " ".join(told)
+
+
+def _people(dice: Dice) -> list[str]:
+    return dice.sample(words.NAMES, dice.number(2, 3))
+
+
+def _story_where(dice: Dice) -> _Made:
+    scene = put_scene(dice, _people(dice))
+    who, thing, at = dice.choose(tuple(zip(scene.people, scene.things, scene.places, strict=True)))
+    split = split_of(f"where|{who}|{thing}|{at}", HELD_OUT)
+    return "story_where", {"t": thing}, _with_detail(dice, scene.told), f"The {thing} is {at}.", split
+
+
+def _story_who(dice: Dice, asked: str) -> _Made:
+    scene = hold_scene(dice, _people(dice))
+    who, thing = dice.choose(tuple(zip(scene.people, scene.things, strict=True)))
+    split = split_of(f"has|{who}|{thing}", HELD_OUT)
+    return asked, {"t": thing, "who": who}, _with_detail(dice, scene.told), f"{who} has the {thing}.", split
+
+
+def _word(dice: Dice, family: str, statement: str) -> _Made:
+    word, answer = dice.choose(tuple(facts.table(family).items()))
+    return family, {"x": word}, "", sentence(statement.format(word, answer)), facts.word_split(family, word)
+
+
+def _sum(dice: Dice) -> _Made:
+    x, y = dice.number(1, LARGEST), dice.number(1, LARGEST)
+    return "sum", {"x": str(x), "y": str(y)}, "", facts.SUM.format(x, y, x + y), sum_split(x, y)
+
+
+def _counting(dice: Dice) -> _Made:
+    listed = dice.sample(knowledge.SORTED, dice.number(2, 8))
+    split = split_of("counting|" + "|".join(sorted(listed)), HELD_OUT)
+    return "counting", {}, ", ".join(listed), f"There are {len(listed)} words in the list.", split
+
+
+def _sorting(dice: Dice) -> _Made:
+    right = facts.ordered_words(dice, 3)
+    shown = dice.sample(right, 3)
+    split = split_of("sorting|" + "|".join(right), HELD_OUT)
+    return "sorting", {}, ", ".join(shown), "The words in order are {}, {} and {}.".format(*right), split
+
+
+def _rewriting(dice: Dice) -> _Made:
+    kind = dice.choose(("replace", "negative", "past"))
+    who, new = dice.sample(words.NAMES, 2)
+    if kind == "past":
+        now, then = dice.choose(tuple(knowledge.HABITS.items()))
+        (in_, noun), adv = dice.choose(words.PLACES), dice.choose(words.ADVERBS)
+        rest = f"{adv} {in_} the {noun}."
+        before, after, content = f"{who} {now} {rest}", f"{who} {then} {rest}", now
+    elif kind == "negative":
+        verb, (in_, noun) = dice.choose(("is", "was", "will be", "can be")), dice.choose(words.PLACES)
+        content = dice.choose(words.MOODS)
+        first, _, more = verb.partition(" ")
+        rest = f"{more} {content} {in_} the {noun}.".lstrip()
+        before, after = f"{who} {first} {rest}", f"{who} {first} not {rest}"
+    else:
+        content = dice.choose(words.THINGS)
+        rest = f"{dice.choose(('has', 'likes', 'wants', 'needs'))} the {dice.choose(words.COLOURS)} {content}."
+        before, after = f"{who} {rest}", f"{new} {rest}"
+    return kind, {"who": who, "new": new}, before, after, split_of(f"{kind}|{who}|{content}", HELD_OUT)
+
+
+# Word patterns: which of the chosen words stand in one period.
+_PERIODS: Final = ((0, 1), (0, 1, 2), (0, 0, 1), (0, 1, 1))
+
+
+def _pattern(dice: Dice) -> _Made:
+    if dice.chance(0.3):
+        start, step = dice.number(1, facts.LARGEST_START), dice.choose(facts.STEPS)
+        items = facts.run_of(start, step, 7)
+        shown, split = items[:5], _run_split(start, step)
+    else:
+        period = dice.choose(_PERIODS)
+        chosen = dice.sample(knowledge.SORTED, max(period) + 1)
+        count = 2 * len(period) + dice.number(0, len(period) - 1)
+        items = [chosen[period[i % len(period)]] for i in range(count + 2)]
+        shown, split = items[:-2], split_of("pattern|" + "|".join(sorted(chosen)), HELD_OUT)
+    answer = f"The next two are {items[len(shown)]} and {items[len(shown) + 1]}."
+    return "pattern", {}, " ".join(shown), answer, split
+
+
+def _run_split(start: int, step: int) -> str:
+    return split_of(f"run|{start}|{step}", HELD_OUT)
+
+
+def _small_talk(dice: Dice) -> _Made:
+    said, answer = SMALL_TALK[dice.choose(tuple(SMALL_TALK))]
+    phrase, (front, back), name = dice.choose(said), dice.choose(GREETINGS), dice.choose(words.NAMES)
+    phrasing = front.format(name=name) + phrase
+    return phrasing, {}, "", back.format(name=name) + answer, split_of(f"talk|{phrasing}", HELD_OUT)
+
+
+_MAKERS: Final[dict[str, Callable[[Dice], _Made]]] = {
+    "story_where": _story_where,
+    "story_who": partial(_story_who, asked="story_who"),
+    "story_what": partial(_story_who, asked="story_what"),
+    "opposite": partial(_word, family="opposite", statement=facts.OPPOSITE),
+    "plural": partial(_word, family="plural", statement=facts.PLURAL),
+    "past_tense": partial(_word, family="past_tense", statement=facts.PAST),
+    "counting": _counting,
+    "sum": _sum,
+    "sorting": _sorting,
+    "spelling": partial(_word, family="spelling", statement=facts.SPELLING),
+    "category": partial(_word, family="category", statement=facts.KIND),
+    "colour": partial(_word, family="colour", statement=facts.COLOUR),
+    "rewriting": _rewriting,
+    "pattern": _pattern,
+    "small_talk": _small_talk,
+}
+
+FAMILIES: Final[tuple[str, ...]] = tuple(_MAKERS)
+
+
+def instructions(seed: int) -> Iterator[Instruction]:
+    """Endless instructions, each family as often as another; the same seed gives the same ones.
+
+    Of all contents, 10 % are val and 10 % are test: the words, number pairs, word sets and people with their things and
+    places that are asked about, however the question is worded.
+    """
+    dice = Dice(f"instructions {seed}")
+    while True:
+        family = dice.choose(FAMILIES)
+        wording, slots, input_, output, split = _MAKERS[family](dice)
+        text = dice.choose(PHRASINGS[wording]).format_map(slots) if wording in PHRASINGS else wording
+        yield Instruction(sentence(text), input_, output, family, split)
+
+
+def is_right(example: Instruction, answer: str) -> bool:
+    """Whether `answer` solves `example`: its output, but for space around it; a sum may be turned around."""
+    given = " ".join(answer.split())
+    if given == example.output:
+        return True
+    if example.family == "sum":
+        x, _, y, *rest = example.output.split()
+        return given == " ".join([y, "plus", x, *rest])
+    return False
