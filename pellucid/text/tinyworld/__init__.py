@@ -14,9 +14,9 @@ from typing import Final
 from pellucid.text.tinyworld.dialogues import dialogue
 from pellucid.text.tinyworld.dice import Dice, split_of
 from pellucid.text.tinyworld.facts import fact_sheet
-from pellucid.text.tinyworld.tasks import FAMILIES, Instruction, instructions, is_right
 from pellucid.text.tinyworld.spam import Message, messages
 from pellucid.text.tinyworld.stories import story
+from pellucid.text.tinyworld.tasks import FAMILIES, Instruction, instructions, is_right
 
 __all__ = ["FAMILIES", "Document", "Instruction", "Message", "documents", "instructions", "is_right", "messages"]
 

@@ -1,3 +1,4 @@
+# ruff: noqa: SIM905 - word lists are written as words, one after the other
 """What is true in the small world: opposites, plurals, past tenses, kinds, colours, spellings, as data.
 
 The same tables feed the fact sentences of the documents and the questions of the instructions.

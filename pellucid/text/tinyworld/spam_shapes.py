@@ -1,3 +1,4 @@
+# ruff: noqa: SIM905 - word lists are written as words, one after the other
 """The text messages, as data.
 
 Two messages of a mirrored pair hold the same words in another order, so that counting words can't tell them apart while
@@ -32,10 +33,12 @@ MIRRORED: Final = (
     ("forget the doctor and ask {link} for pills", "forget {link} and ask the doctor for pills"),
     ("my {relative} was poor and is rich now, thanks to {link}",
      "my {relative} was rich and is poor now, thanks to {link}"),
-    ("delete your bank app and keep this message from {num}", "keep your bank app and delete this message from {num}"),
+    ("delete your bank app and keep this message from {num}",
+     "keep your bank app and delete this message from {num}"),
     ("before you tell your {relative}, send {amt} to {num}", "before you send {amt} to {num}, tell your {relative}"),
     ("first pay {amt} and then see the {prize}", "first see the {prize} and then pay {amt}"),
-    ("the {amt} from {link} is real and the warning is a lie", "the {amt} from {link} is a lie and the warning is real"),
+    ("the {amt} from {link} is real and the warning is a lie",
+     "the {amt} from {link} is a lie and the warning is real"),
     ("hurry, do not think, the {shop} voucher of {amt} ends {day}",
      "think, do not hurry, the {shop} voucher of {amt} ends {day}"),
     ("the police are wrong and {num} is right about your refund",
@@ -92,9 +95,10 @@ SLANG: Final = {
     "today": "2day", "thanks": "thx", "message": "msg", "about": "abt", "with": "w", "see": "c", "great": "gr8",
 }  # fmt: skip
 PRIZES: Final = tuple(
-    """bag bicycle blanket book bracelet camera car chair clock coat computer cruise dress fridge game guitar hat holiday
-    jacket kettle lamp laptop lens necklace oven pan phone pillow printer radio ring robot scarf scooter shirt sofa
-    speaker suitcase sweater table tablet tent ticket toaster trip umbrella violin voucher wallet watch""".split()
+    """bag bicycle blanket book bracelet camera car chair clock coat computer cruise dress fridge game guitar hat
+    holiday jacket kettle lamp laptop lens necklace oven pan phone pillow printer radio ring robot scarf scooter
+    shirt sofa speaker suitcase sweater table tablet tent ticket toaster trip umbrella violin voucher wallet
+    watch""".split()
 )
 SHOPS: Final = tuple(
     """acorn alpha amber anchor atlas beacon bluebird bonanza bravo castle cedar comet coral crown delta diamond

@@ -258,8 +258,8 @@ PLOTS: Final[dict[str, Callable[[Teller], str]]] = {
 }
 
 
-def story(dice: Dice) -> tuple[str, str]:
-    """One story and its content key: the plot, the people and what it is about."""
+def tell_story(dice: Dice) -> tuple[list[str], str]:
+    """The sentences of one story, and its content key: the plot, the people and what it is about."""
     teller = Teller(dice, cast(dice))
     plot = dice.choose(tuple(PLOTS))
     teller.tell("begin", opener=False)
@@ -268,4 +268,10 @@ def story(dice: Dice) -> tuple[str, str]:
     about = PLOTS[plot](teller)
     teller.maybe("detail")
     teller.tell("end")
-    return " ".join(teller.told), "|".join((plot, teller.state["a"], teller.state["b"], about))
+    return teller.told, "|".join((plot, teller.state["a"], teller.state["b"], about))
+
+
+def story(dice: Dice) -> tuple[str, str]:
+    """One story as a text, and its content key."""
+    told, key = tell_story(dice)
+    return " ".join(told), key

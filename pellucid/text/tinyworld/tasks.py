@@ -1,7 +1,7 @@
 """Instructions whose answers a program can check, in fifteen families.
 
-An answer is a full sentence in the words of the documents' statements, so that what was learnt there is of use here, and
-the answer of a similar question is nearly always wrong. What is asked decides the split, not how it is worded.
+An answer is a full sentence in the words of the documents' statements, so that what was learnt there is of use here,
+and the answer of a similar question is nearly always wrong. What is asked decides the split, not how it is worded.
 """
 
 from __future__ import annotations
@@ -48,8 +48,8 @@ def _people(dice: Dice) -> list[str]:
 
 def _story_where(dice: Dice) -> _Made:
     scene = put_scene(dice, _people(dice))
-    who, thing, at = dice.choose(tuple(zip(scene.people, scene.things, scene.places, strict=True)))
-    split = split_of(f"where|{who}|{thing}|{at}", HELD_OUT)
+    thing, at = dice.choose(tuple(zip(scene.things, scene.places, strict=True)))
+    split = split_of(f"where|{thing}|{at}", HELD_OUT)
     return "story_where", {"t": thing}, _with_detail(dice, scene.told), f"The {thing} is {at}.", split
 
 

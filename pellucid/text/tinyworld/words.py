@@ -1,3 +1,4 @@
+# ruff: noqa: SIM905 - word lists are written as words, one after the other
 """The words of the small world, as data.
 
 Everything is lower case but names and towns, so that the model meets a word as one token wherever it stands. No noun or
@@ -159,7 +160,8 @@ WEATHER: Final = tuple(
     pleasant rainy snowy stormy sunny sultry wintry windy""".split()
 )
 STORMS: Final = tuple(
-    "blizzard breeze cloud downpour drizzle flood fog frost gale hailstorm mist sandstorm shower squall storm thunderstorm".split()
+    """blizzard breeze cloud downpour drizzle flood fog frost gale hailstorm mist sandstorm shower squall storm
+    thunderstorm""".split()
 )
 TIMES: Final = tuple(
     "afternoon autumn birthday dawn day dusk evening holiday morning night season spring summer weekend winter".split()
@@ -169,9 +171,7 @@ MONTHS: Final = tuple("January February March April May June July August Septemb
 RELATIVES: Final = tuple(
     "aunt brother cousin daughter father grandfather grandmother mother nephew neighbour niece sister son uncle".split()
 )
-PARTS: Final = tuple(
-    "ankle back beak belly chin ear elbow eye foot head knee leg neck nose paw shoulder tail toe".split()
-)
+PARTS: Final = tuple("ankle back belly chin ear elbow eye foot head knee leg neck nose paw shoulder tail toe".split())
 NOISES: Final = tuple(
     """bang bark beep boom buzz chirp clang clatter click creak crunch growl hiss hoot howl knock rattle roar rustle
     scream scratching splash squeak squeal thud tick whisper""".split()

@@ -1,0 +1,108 @@
+"""The instructions: answers that a program checks, splits disjoint in content, and no use in copying the nearest."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter, defaultdict
+from functools import cache
+from itertools import islice
+
+from sklearn.feature_extraction.text import TfidfVectorizer
+
+from pellucid.text.tinyworld import FAMILIES, Instruction, instructions, is_right
+from pellucid.text.tinyworld.phrasings import PHRASINGS
+
+
+@cache
+def drawn(seed: int = 1, count: int = 10000) -> list[Instruction]:
+    return list(islice(instructions(seed), count))
+
+
+def content(example: Instruction) -> str:
+    """What is asked, read off the finished example by other means than the generator's."""
+    if example.family in ("opposite", "plural", "past_tense", "category", "colour", "spelling"):
+        names = example.output.rstrip(".").lower().split()
+        asked = {"opposite": (3, 5), "category": (1,), "colour": (5,), "spelling": (2,)}.get(example.family, (-3,))
+        return "/".join(sorted(names[i] for i in asked))
+    if example.family == "sum":
+        return "/".join(sorted(re.findall(r"\d+", example.output)[:2]))
+    if example.family in ("sorting", "counting"):
+        return "/".join(sorted(example.input.split(", ")))
+    if example.family == "pattern":
+        items = example.input.split()
+        return "/".join(items[:2]) if items[0].isdigit() else "/".join(sorted(set(items)))
+    if example.family == "small_talk":
+        return example.instruction
+    if example.family == "rewriting":
+        return f"{example.input} {example.output}"
+    return example.output if example.family == "story_where" else f"has {example.output}"
+
+
+def test_same_seed_gives_the_same_instructions() -> None:
+    assert drawn()[:100] == list(islice(instructions(1), 100))
+    assert drawn()[:100] != list(islice(instructions(2), 100))
+
+
+def test_families_are_many_and_come_equally_often() -> None:
+    assert len(FAMILIES) >= 14
+    counted = Counter(example.family for example in drawn())
+    assert set(counted) == set(FAMILIES)
+    assert min(counted.values()) > 0.8 * len(drawn()) / len(FAMILIES)
+    assert all(len(set(phrasings)) == len(phrasings) >= 8 for phrasings in PHRASINGS.values())
+
+
+def test_the_own_output_is_right_and_another_answer_is_wrong() -> None:
+    for example, other in zip(drawn(), drawn()[1:], strict=False):
+        assert is_right(example, example.output)
+        assert is_right(example, f" {example.output}\n")
+        assert not is_right(example, example.output[:-1] + " indeed.")
+        assert not is_right(example, "")
+        if other.output != example.output and {other.family, example.family} != {"sum"}:
+            assert not is_right(example, other.output)
+
+
+def test_a_sum_may_be_turned_around_but_not_changed() -> None:
+    example = Instruction("What is 7 plus 5?", "", "7 plus 5 is 12.", "sum", "train")
+    assert is_right(example, "5 plus 7 is 12.")
+    assert not is_right(example, "5 plus 7 is 13.")
+    assert not is_right(example, "6 plus 6 is 12.")
+
+
+def test_no_content_lies_in_two_splits() -> None:
+    splits: defaultdict[tuple[str, str], set[str]] = defaultdict(set)
+    for seed in (1, 2):
+        for example in drawn(seed):
+            splits[example.family.replace("what", "who"), content(example)].add(example.split)
+    assert [key for key, found in splits.items() if len(found) > 1] == []
+    for family in FAMILIES:
+        counted = Counter(example.split for example in drawn() if example.family == family)
+        assert 0.04 < counted["test"] / counted.total() < 0.17, family
+
+
+def test_answers_follow_from_the_input() -> None:
+    for example in drawn():
+        if example.family == "counting":
+            assert f" {len(example.input.split(', '))} " in example.output
+        elif example.family == "sorting":
+            right = sorted(example.input.split(", "))
+            assert example.output == f"The words in order are {right[0]}, {right[1]} and {right[2]}."
+        elif example.family == "spelling":
+            word, letters = re.findall(r"word (\w+) is spelled (\S+)\.", example.output)[0]
+            assert letters.replace("-", "") == word
+        elif example.family.startswith("story"):
+            who, thing, at = re.findall(r"^(?:(\w+) has )?[Tt]he (\w+ \w+)(?: is (.*))?\.$", example.output)[0]
+            told = next(s for s in re.split(r"(?<=\.) ", example.input) if f"the {thing}" in s)
+            assert who in told
+            assert at in told
+            assert 3 <= len(re.split(r"(?<=\.) ", example.input)) <= 5
+
+
+def test_the_answer_of_the_nearest_training_example_is_mostly_wrong() -> None:
+    train = [example for example in drawn() if example.split == "train"][:8000]
+    test = [example for example in drawn(2) if example.split == "test"][:500]
+    vectors = TfidfVectorizer()
+    known = vectors.fit_transform([f"{e.instruction} {e.input}" for e in train])
+    asked = vectors.transform([f"{e.instruction} {e.input}" for e in test])
+    nearest = (asked @ known.T).toarray().argmax(axis=1)
+    right = sum(is_right(e, train[i].output) for e, i in zip(test, nearest, strict=True))
+    assert right / len(test) < 0.30
