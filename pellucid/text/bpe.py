@@ -182,7 +182,7 @@ class BPETokenizer(Tokenizer):
     def safe_parts(self, text: str, size: int = 1 << 20) -> Iterator[str]:
         """`text` in parts of about `size` characters, cut only where no piece can span the cut.
 
-        For the two patterns that we know, that is before a single space between two other characters.
+        For the two patterns that we know, that is before a space that follows a visible character.
         """
         start = 0
         if self.pattern in PATTERNS.values():
@@ -240,7 +240,7 @@ class BPETokenizer(Tokenizer):
         return dict(zip(self._merged, self._merges, strict=True))
 
 
-_SAFE_CUT = regex.compile(r"\S(?= \S)")
+_SAFE_CUT = regex.compile(r"\S(?= )")
 
 
 def _check_unicode(text: str) -> None:

@@ -1,4 +1,4 @@
-"""What the tests of the text stage share: a tiny text, a tokenizer trained on the spot, GPT-2's files where they are."""
+"""What the tests of the text stage share: a tiny text, a tokenizer trained on it, GPT-2's files where there are any."""
 
 from __future__ import annotations
 
