@@ -17,6 +17,7 @@ import regex
 from numpy.typing import NDArray
 
 from pellucid.runtime import DataError, inform, problem
+from pellucid.text.pieces import cut
 from pellucid.text.tokenizer import SPECIAL_TOKENS, Tokenizer
 
 if TYPE_CHECKING:
@@ -114,8 +115,7 @@ class BPETokenizer(Tokenizer):
         _check_unicode(text)
         ids: list[int] = []
         cache = self._cache
-        for match in self._pieces.finditer(text):
-            piece = match.group()
+        for piece in cut(self._pieces, text):
             merged = cache.get(piece)
             if merged is None:
                 merged = self.merge_piece(piece.encode("utf-8"))

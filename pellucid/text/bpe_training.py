@@ -16,6 +16,7 @@ from itertools import pairwise
 import regex
 
 from pellucid.runtime import DataError, problem, progress_bar
+from pellucid.text.pieces import cut
 
 Pair = tuple[int, int]
 QUIET_SECONDS = 2.0  # work that ends sooner shows no progress bar
@@ -23,13 +24,13 @@ QUIET_SECONDS = 2.0  # work that ends sooner shows no progress bar
 
 def count_pieces(texts: Iterable[str], pattern: str) -> dict[bytes, int]:
     """Distinct pieces of the texts, as UTF-8, with how often each occurs."""
-    cut = regex.compile(pattern)
+    compiled = regex.compile(pattern)
     counts: Counter[str] = Counter()
     characters, began = 0, time.monotonic()
     with progress_bar() as bar:
         task = bar.add_task("reading text for the tokenizer", total=None, note="", visible=False)
         for text in texts:
-            counts.update(cut.findall(text))
+            counts.update(cut(compiled, text))
             characters += len(text)
             late = time.monotonic() - began > QUIET_SECONDS
             bar.update(task, completed=characters, visible=late, note=f"{len(counts):,} distinct pieces")

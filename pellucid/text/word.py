@@ -12,6 +12,7 @@ from typing import ClassVar
 import regex
 
 from pellucid.text.character import CharacterTokenizer
+from pellucid.text.pieces import cut
 
 # Letters, marks, numbers and _ make words, with apostrophes inside; written without \w, which engines read differently.
 WORD = r"[\p{L}\p{M}\p{N}_]+(?:['’][\p{L}\p{M}\p{N}_]+)*|\s|[^\s\p{L}\p{M}\p{N}_]"
@@ -25,5 +26,4 @@ class WordTokenizer(CharacterTokenizer):
 
     @classmethod
     def split(cls, text: str) -> Iterable[str]:
-        pieces: list[str] = regex.findall(WORD, text)
-        return pieces
+        return cut(regex.compile(WORD), text)
