@@ -17,6 +17,7 @@ from tiktoken.load import data_gym_to_mergeable_bpe_ranks
 
 from pellucid.runtime import DataError
 from pellucid.text.bpe import LONG_PIECE, LONG_TEXT, PATTERNS, BPETokenizer
+from pellucid.text.pieces import cut
 from pellucid.text.tokenizer import Tokenizer
 
 any_text = st.text(st.characters(exclude_categories=["Cs"]), max_size=60)
@@ -37,7 +38,7 @@ relaxed = settings(suppress_health_check=[HealthCheck.function_scoped_fixture], 
 
 def naive_merges(text: str, count: int, pattern: str) -> list[tuple[bytes, bytes]]:
     """The definition: recount all pairs of all pieces for each merge; the greatest (count, left, right) wins."""
-    pieces = [[bytes([b]) for b in piece.encode()] for piece in regex.findall(PATTERNS[pattern], text)]
+    pieces = [[bytes([b]) for b in piece.encode()] for piece in cut(regex.compile(PATTERNS[pattern]), text)]
     merges = []
     for _ in range(count):
         counts = Counter(pair for piece in pieces for pair in pairwise(piece))
