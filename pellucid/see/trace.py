@@ -1,0 +1,245 @@
+"""Every named intermediate value of one real forward pass, observed from outside.
+
+Forward hooks note what goes into and comes out of the model's modules; `forward` knows nothing of it, and the hooks are
+gone when `trace` returns. Only the scores and weights of the attention, which the fused kernel never shows, are
+computed again, by the model's own functions on the queries and keys that were noted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any, Literal, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from pellucid.generation.sampling import Sampling, next_token
+from pellucid.model.attention import attention_scores, attention_weights, causal_mask
+from pellucid.model.gpt import GPT
+from pellucid.runtime import DataError, problem
+from pellucid.text.tokenizer import Piece, Tokenizer
+
+# T tokens, D width of the model, H heads, K width of a head, F width of the feed-forward, V vocabulary, L layers
+
+DIGITS = 6  # decimals of the numbers that a page gets
+
+
+class Point(NamedTuple):
+    """Where a value is noted: at a module's input or output."""
+
+    name: str
+    module: str
+    side: Literal["input", "output"]
+
+
+MODEL_POINTS = (
+    Point("token_embedding", "token_embedding", "output"),  # (T, D)
+    Point("position_embedding", "position_embedding", "output"),  # (T, D)
+    Point("input", "dropout", "input"),  # (T, D) token vector + position vector
+    Point("final_norm", "final_norm", "output"),  # (T, D)
+    Point("logits", "", "output"),  # (T, V)
+)
+BLOCK_POINTS = (  # each under "blocks.<layer>."; the values of the heads are (H, T, K), the others (T, D)
+    Point("residual_in", "", "input"),
+    Point("attention_norm", "attention_norm", "output"),
+    Point("attention.query", "attention.query", "output"),
+    Point("attention.key", "attention.key", "output"),
+    Point("attention.value", "attention.value", "output"),
+    Point("attention.context", "attention.output", "input"),
+    Point("attention.output", "attention.output", "output"),
+    Point("residual_mid", "feed_forward_norm", "input"),
+    Point("feed_forward_norm", "feed_forward_norm", "output"),
+    Point("feed_forward.expanded", "feed_forward.expand", "output"),  # (T, F), before GELU
+    Point("feed_forward.hidden", "feed_forward.contract", "input"),  # (T, F), after GELU
+    Point("feed_forward.output", "feed_forward", "output"),
+    Point("residual_out", "", "output"),
+)
+BY_HEADS = ("attention.query", "attention.key", "attention.value", "attention.context")
+
+
+class NextWord(NamedTuple):
+    """One candidate for the next token."""
+
+    id: int
+    text: str
+    logit: float
+    probability: float
+
+
+@dataclass(frozen=True)
+class Trace:
+    """What one forward pass computed: `values["blocks.0.attention.weights"]` is (H, T, T), and so on, in float32.
+
+    `tokens` holds the pieces of the text, end-of-text first; `note` says what was cut away, if anything was.
+    """
+
+    text: str
+    tokens: tuple[Piece, ...]
+    values: dict[str, Tensor]
+    note: str = ""
+    model: GPT = field(repr=False, compare=False, kw_only=True)
+    tokenizer: Tokenizer = field(repr=False, compare=False, kw_only=True)
+
+    def __getitem__(self, name: str) -> Tensor:
+        """The value of that name; KeyError lists the names when there is none."""
+        if name not in self.values:
+            raise KeyError(f"{name!r}; known: {', '.join(self.values)}")
+        return self.values[name]
+
+    def next_words(self, k: int = 10, position: int = -1) -> list[NextWord]:
+        """The `k` likeliest tokens to follow the token at `position`, of all V: nothing is renormalised."""
+        return self._likeliest(self.values["logits"][position], k)[0]
+
+    def logit_lens(self, k: int = 1) -> dict[str, list[list[NextWord]]]:
+        """What the model would say had it ended earlier: the final norm and the logits on each layer's residual stream.
+
+        Name of the residual → for each position the `k` likeliest tokens. The last row is the model's own answer.
+        Reads the model's weights as they are now. (nostalgebraist 2020, "interpreting GPT: the logit lens".)
+        """
+        lens = {}
+        for name in ("input", *(f"blocks.{layer}.residual_out" for layer in range(self.model.config.n_layers))):
+            with torch.no_grad():
+                weight = self.model.token_embedding.weight
+                residual = self.values[name].to(weight)
+                logits = self.model.logits(self.model.final_norm(residual)).float().cpu()
+            lens[name] = self._likeliest(logits, k)
+        return lens
+
+    def norms(self) -> dict[str, Tensor]:
+        """Length of each token's vector, (T,), in the residual stream and of what each part adds to it."""
+        parts = ("attention.output", "residual_mid", "feed_forward.output", "residual_out")
+        layers = range(self.model.config.n_layers)
+        names = ["input", *(f"blocks.{layer}.{part}" for layer in layers for part in parts)]
+        return {name: self.values[name].norm(dim=-1) for name in names}
+
+    def attention(self) -> Tensor:
+        """The attention weights of all layers and heads, (L, H, T, T)."""
+        layers = range(self.model.config.n_layers)
+        return torch.stack([self.values[f"blocks.{layer}.attention.weights"] for layer in layers])
+
+    def to_json(self, k: int = 10) -> dict[str, Any]:
+        """Plain data for a page: tokens, vectors, attention, norms, lens and next words, numbers to six decimals."""
+        positions = range(len(self.tokens))
+        return {
+            "text": self.text,
+            "note": self.note,
+            "layers": self.model.config.n_layers,
+            "heads": self.model.config.n_heads,
+            "tokens": [piece._asdict() for piece in self.tokens],
+            "input": {name: rounded(self.values[name]) for name in ("token_embedding", "position_embedding", "input")},
+            "attention": rounded(self.attention()),
+            "norms": {name: rounded(norm) for name, norm in self.norms().items()},
+            "lens": {name: [_plain(words[0]) for words in row] for name, row in self.logit_lens().items()},
+            "next": [[_plain(word) for word in self.next_words(k, position)] for position in positions],
+        }
+
+    def _repr_html_(self) -> str:
+        """How a notebook shows it: the tokens and the next words."""
+        from pellucid.see.html import render
+
+        return render("trace.html", trace=self, words=self.next_words(5))
+
+    def _likeliest(self, logits: Tensor, k: int) -> list[list[NextWord]]:
+        """(T, V) or (V,) → for each row its `k` likeliest tokens."""
+        logits = logits if logits.dim() == 2 else logits[None]
+        k = min(k, logits.shape[-1])
+        columns = next_token(logits, Sampling(temperature=1.0))
+        best = columns.probability.topk(k, dim=1)
+        rows = zip(best.indices.tolist(), best.values.tolist(), logits.gather(1, best.indices).tolist(), strict=True)
+        return [
+            [NextWord(i, token_text(self.tokenizer, i), logit, p) for i, p, logit in zip(ids, ps, ls, strict=True)]
+            for ids, ps, ls in rows
+        ]
+
+
+def trace(model: GPT, tokenizer: Tokenizer, text: str, max_tokens: int | None = None) -> Trace:
+    """Run `model` once on end-of-text + `text` and keep every value of BLOCK_POINTS and MODEL_POINTS.
+
+    Text past the context (or past `max_tokens`, where that is less) is cut away at the end, and `note` says so.
+    DataError where the tokenizer has no end-of-text, or has ids that the model has not.
+    """
+    pieces, note = _pieces(model, tokenizer, text, max_tokens)
+    ids = torch.tensor([[piece.id for piece in pieces]], device=model.device)
+    values: dict[str, Tensor] = {}
+    was_training = model.training
+    model.eval()
+    try:
+        with observed(model, values), torch.no_grad():
+            model(ids)
+    finally:
+        model.train(was_training)
+    mask = causal_mask(len(pieces))
+    for layer in range(model.config.n_layers):
+        at = f"blocks.{layer}.attention"
+        q, k = values[f"{at}.query"], values[f"{at}.key"]
+        values[f"{at}.scores"] = attention_scores(q, k)  # (H, T, T)
+        values[f"{at}.weights"] = attention_weights(q, k, mask)
+    return Trace(text, pieces, values, note, model=model, tokenizer=tokenizer)
+
+
+@contextmanager
+def observed(model: GPT, values: dict[str, Tensor]) -> Iterator[None]:
+    """Within the block each forward pass of `model` (one row) fills `values`, by name, in the order of the data."""
+    heads = model.config.n_heads
+    with ExitStack() as hooks:
+        for point in MODEL_POINTS:
+            _hook(hooks, model.get_submodule(point.module), point.side, partial(_note, values, point.name, None))
+        for layer, block in enumerate(model.blocks):
+            for point in BLOCK_POINTS:
+                note = partial(_note, values, f"blocks.{layer}.{point.name}", heads if point.name in BY_HEADS else None)
+                _hook(hooks, block.get_submodule(point.module), point.side, note)
+        yield
+
+
+def _hook(hooks: ExitStack, module: nn.Module, side: str, note: Callable[[Tensor], None]) -> None:
+    if side == "input":
+        handle = module.register_forward_pre_hook(lambda _module, inputs: note(inputs[0]))
+    else:
+        handle = module.register_forward_hook(lambda _module, _inputs, output: note(output))
+    hooks.callback(handle.remove)
+
+
+def _note(values: dict[str, Tensor], name: str, heads: int | None, value: Tensor) -> None:
+    """Keep a copy without the row's dimension, as (H, T, K) where `heads` is given."""
+    kept = value.detach().float().cpu().clone()
+    kept = kept[0] if kept.dim() == 3 else kept
+    values[name] = kept if heads is None else kept.view(len(kept), heads, -1).transpose(0, 1)
+
+
+def _pieces(model: GPT, tokenizer: Tokenizer, text: str, max_tokens: int | None) -> tuple[tuple[Piece, ...], str]:
+    """End-of-text and the pieces of `text` that fit, and a sentence about what did not."""
+    name = tokenizer.end_of_text_name
+    pieces = [Piece(tokenizer.end_of_text, name, 0, 0), *tokenizer.pieces(text)]
+    room = min(model.config.context_length, max_tokens or model.config.context_length)
+    note = ""
+    if len(pieces) > room:
+        note = f"The text has {len(pieces) - 1:,} tokens; only the first {room - 1:,} are shown."
+        pieces = pieces[:room]
+    largest = max(piece.id for piece in pieces)
+    if largest >= model.config.vocab_size:
+        expected = f"ids below {model.config.vocab_size:,}, the model's vocabulary"
+        raise DataError(problem("trace", f"the token id {largest:,}", expected, "Give the tokenizer of this model."))
+    return tuple(pieces), note
+
+
+def token_text(tokenizer: Tokenizer, token: int) -> str:
+    """The text of one id; a model may have more logits than its tokenizer has tokens (rounded-up vocabularies)."""
+    if token >= tokenizer.vocab_size:
+        return f"[{token}]"
+    return tokenizer.token_bytes(token).decode("utf-8", errors="replace")
+
+
+def rounded(values: Tensor) -> Any:
+    """Nested lists of numbers with DIGITS decimals."""
+    return _round(values.double().tolist())
+
+
+def _round(value: Any) -> Any:
+    return [_round(item) for item in value] if isinstance(value, list) else round(value, DIGITS)
+
+
+def _plain(word: NextWord) -> dict[str, Any]:
+    return {**word._asdict(), "logit": round(word.logit, DIGITS), "probability": round(word.probability, DIGITS)}

@@ -1,0 +1,163 @@
+"""The trace shows what the model really computed, and leaves the model as it was."""
+
+from __future__ import annotations
+
+import json
+from functools import cache
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pellucid.config import ModelConfig
+from pellucid.model.gpt import GPT
+from pellucid.runtime import DataError
+from pellucid.see.trace import BLOCK_POINTS, MODEL_POINTS, Trace, trace
+from pellucid.text.bpe import BPETokenizer
+
+TEXT = "Anna gives the red lamp to Ben."
+
+
+@cache
+def plain_tokenizer() -> BPETokenizer:
+    return BPETokenizer.train(["the red lamp, the red fox " * 4], vocab_size=262)
+
+
+def ids_of(picture: Trace) -> torch.Tensor:
+    return torch.tensor([[piece.id for piece in picture.tokens]])
+
+
+def hooks_of(model: GPT) -> int:
+    return sum(len(part._forward_hooks) + len(part._forward_pre_hooks) for part in model.modules())
+
+
+def test_traced_logits_are_the_models_own(model: GPT, tokenizer: BPETokenizer) -> None:
+    picture = trace(model, tokenizer, TEXT)
+    with torch.no_grad():
+        torch.testing.assert_close(picture["logits"], model(ids_of(picture))[0], atol=1e-6, rtol=0)
+
+
+def test_every_point_is_there_for_every_layer(model: GPT, tokenizer: BPETokenizer) -> None:
+    names = {point.name for point in MODEL_POINTS}
+    parts = [point.name for point in BLOCK_POINTS] + ["attention.scores", "attention.weights"]
+    names |= {f"blocks.{layer}.{part}" for layer in range(3) for part in parts}
+    assert set(trace(model, tokenizer, TEXT).values) == names
+
+
+@settings(max_examples=15, deadline=None)
+@given(
+    layers=st.integers(1, 3),
+    heads=st.integers(1, 3),
+    width=st.integers(1, 5),
+    text=st.text(max_size=20),
+    seed=st.integers(0, 9),
+)
+def test_the_parts_of_any_small_model_add_up(layers: int, heads: int, width: int, text: str, seed: int) -> None:
+    tokenizer = plain_tokenizer()
+    torch.manual_seed(seed)
+    config = ModelConfig(
+        vocab_size=tokenizer.vocab_size, context_length=128, d_model=heads * width, n_layers=layers, n_heads=heads
+    )
+    model = GPT(config)
+    picture = trace(model, tokenizer, text)
+    values = picture.values
+    length = len(picture.tokens)
+    added = values["token_embedding"] + values["position_embedding"]
+    torch.testing.assert_close(added, values["input"])
+    stream = values["input"]
+    for layer, block in enumerate(model.blocks):
+        at = f"blocks.{layer}"
+        weights = values[f"{at}.attention.weights"]
+        assert weights.shape == (heads, length, length)
+        assert torch.equal(weights, weights.tril())
+        torch.testing.assert_close(weights.sum(dim=-1), torch.ones(heads, length))
+        context = weights @ values[f"{at}.attention.value"]
+        torch.testing.assert_close(context, values[f"{at}.attention.context"], atol=1e-5, rtol=0)
+        with torch.no_grad():
+            output = block.attention.output(block.attention.join_heads(context[None]))[0]
+        torch.testing.assert_close(output, values[f"{at}.attention.output"], atol=1e-5, rtol=0)
+        assert torch.equal(values[f"{at}.residual_in"], stream)
+        torch.testing.assert_close(stream + values[f"{at}.attention.output"], values[f"{at}.residual_mid"])
+        stream = values[f"{at}.residual_out"]
+        torch.testing.assert_close(values[f"{at}.residual_mid"] + values[f"{at}.feed_forward.output"], stream)
+
+
+def test_hooks_are_gone_and_the_training_mode_is_back(model: GPT, tokenizer: BPETokenizer) -> None:
+    model.train()
+    try:
+        first, second = trace(model, tokenizer, TEXT), trace(model, tokenizer, TEXT)
+        assert model.training
+    finally:
+        model.eval()
+    assert hooks_of(model) == 0
+    assert torch.equal(first["logits"], second["logits"]), "dropout was on"
+
+
+def test_hooks_are_gone_after_a_failure(tokenizer: BPETokenizer) -> None:
+    small = GPT(ModelConfig(vocab_size=tokenizer.vocab_size, context_length=8, d_model=4, n_layers=1, n_heads=1))
+    small.final_norm.weight = torch.nn.Parameter(torch.ones(5))
+    with pytest.raises(RuntimeError):
+        trace(small, tokenizer, "")
+    assert hooks_of(small) == 0
+
+
+def test_the_empty_text_is_end_of_text_alone(model: GPT, tokenizer: BPETokenizer) -> None:
+    picture = trace(model, tokenizer, "")
+    assert [piece.id for piece in picture.tokens] == [tokenizer.end_of_text]
+    assert picture.note == ""
+    assert picture["blocks.0.attention.weights"].flatten().tolist() == [1.0] * 3
+
+
+def test_a_text_longer_than_the_context_is_cut_and_said_so(model: GPT, tokenizer: BPETokenizer) -> None:
+    picture = trace(model, tokenizer, TEXT * 20)
+    assert len(picture.tokens) == model.config.context_length
+    assert "only the first 63 are shown" in picture.note
+
+
+def test_a_tokenizer_of_another_model_is_an_error(tokenizer: BPETokenizer) -> None:
+    small = GPT(ModelConfig(vocab_size=10, context_length=8, d_model=4, n_layers=1, n_heads=1))
+    with pytest.raises(DataError, match="tokenizer of this model"):
+        trace(small, tokenizer, "a")
+
+
+def test_next_words_are_the_softmax_over_the_whole_vocabulary(model: GPT, tokenizer: BPETokenizer) -> None:
+    picture = trace(model, tokenizer, TEXT)
+    everything = picture.next_words(k=tokenizer.vocab_size)
+    assert sum(word.probability for word in everything) == pytest.approx(1, abs=1e-5)
+    assert [word.logit for word in everything] == sorted((word.logit for word in everything), reverse=True)
+    assert everything[0].id == int(picture["logits"][-1].argmax())
+    assert picture.next_words(3, position=0)[0].id == int(picture["logits"][0].argmax())
+
+
+def test_the_last_row_of_the_logit_lens_is_the_models_answer(model: GPT, tokenizer: BPETokenizer) -> None:
+    picture = trace(model, tokenizer, TEXT)
+    lens = picture.logit_lens(2)
+    assert list(lens) == ["input", *(f"blocks.{layer}.residual_out" for layer in range(3))]
+    for position, words in enumerate(lens["blocks.2.residual_out"]):
+        own = picture.next_words(2, position)
+        assert [word.id for word in words] == [word.id for word in own]
+        assert words[0].probability == pytest.approx(own[0].probability, abs=1e-6)
+
+
+def test_the_page_gets_the_models_values_to_six_decimals(model: GPT, tokenizer: BPETokenizer) -> None:
+    picture = trace(model, tokenizer, TEXT)
+    data = json.loads(json.dumps(picture.to_json(), allow_nan=False))
+    torch.testing.assert_close(torch.tensor(data["attention"]), picture.attention(), atol=1e-6, rtol=0)
+    for name in ("token_embedding", "position_embedding", "input"):
+        torch.testing.assert_close(torch.tensor(data["input"][name]), picture[name], atol=1e-6, rtol=0)
+    torch.testing.assert_close(torch.tensor(data["norms"]["input"]), picture.norms()["input"], atol=1e-5, rtol=0)
+    best = [words[0]["logit"] for words in data["next"]]
+    torch.testing.assert_close(torch.tensor(best), picture["logits"].amax(dim=1), atol=1e-5, rtol=0)
+
+
+def test_a_notebook_shows_text_and_never_markup(model: GPT, tokenizer: BPETokenizer) -> None:
+    shown = trace(model, tokenizer, "<i>a</i>")._repr_html_()
+    assert "<i>" not in shown
+    assert "&lt;" in shown
+
+
+def test_offsets_cut_the_text_into_its_tokens(model: GPT, tokenizer: BPETokenizer) -> None:
+    picture = trace(model, tokenizer, TEXT)
+    pieces = [TEXT.encode()[piece.start : piece.end].decode() for piece in picture.tokens]
+    assert pieces == ["", *(piece.text for piece in picture.tokens[1:])]
