@@ -16,6 +16,8 @@ from typing import Any
 from jinja2 import ChainableUndefined, Environment, FileSystemLoader
 from markupsafe import Markup
 
+from pellucid.runtime import printable
+
 TEMPLATES = Path(__file__).parent / "templates"
 MISSING = "–"
 
@@ -59,8 +61,8 @@ def script_json(value: Any) -> Markup:
 
 
 def visible(text: object) -> str:
-    """Text of one token with spaces and line ends that can be seen."""
-    return str(text).replace(" ", "·").replace("\n", "⏎").replace("\t", "⇥") or "∅"
+    """Text of one token with spaces, line ends and control characters that can be seen."""
+    return printable(str(text).replace(" ", "·").replace("\n", "⏎").replace("\t", "⇥")) or "∅"
 
 
 def percent(value: Any, decimals: int = 1) -> str:
