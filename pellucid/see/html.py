@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+import math
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -33,7 +34,7 @@ def environment() -> Environment:
         lstrip_blocks=True,
     )
     env.filters |= {"percent": percent, "number": number, "duration": duration, "script_json": script_json}
-    env.filters |= {"visible": visible}
+    env.filters |= {"visible": visible, "printable": lambda text: printable(str(text)), "exp": math.exp}
     env.globals |= {"style": inlined("style.css")}
     return env
 
