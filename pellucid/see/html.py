@@ -21,6 +21,7 @@ from pellucid.runtime import printable
 
 TEMPLATES = Path(__file__).parent / "templates"
 MISSING = "–"
+JOINED = "\N{NO-BREAK SPACE}"  # between a number and its unit
 
 
 @cache
@@ -68,7 +69,7 @@ def visible(text: object) -> str:
 
 def percent(value: Any, decimals: int = 1) -> str:
     """0.934 → 93.4 %."""
-    return f"{100 * value:.{decimals}f} %" if _is_number(value) else MISSING
+    return f"{100 * value:.{decimals}f}{JOINED}%" if _is_number(value) else MISSING
 
 
 def number(value: Any, decimals: int = 0) -> str:
@@ -81,13 +82,13 @@ def duration(seconds: Any) -> str:
     if not _is_number(seconds):
         return MISSING
     if seconds < 10:
-        return f"{seconds:.1f} s"
+        return f"{seconds:.1f}{JOINED}s"
     whole = round(seconds)
     if whole < 60:
-        return f"{whole} s"
+        return f"{whole}{JOINED}s"
     if whole < 3600:
-        return f"{whole // 60} min {whole % 60} s"
-    return f"{whole // 3600} h {whole % 3600 // 60} min"
+        return f"{whole // 60}{JOINED}min {whole % 60}{JOINED}s"
+    return f"{whole // 3600}{JOINED}h {whole % 3600 // 60}{JOINED}min"
 
 
 def _is_number(value: Any) -> bool:

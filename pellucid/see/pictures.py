@@ -76,15 +76,15 @@ class Level:
 # ---------------------------------------------------------------- loss
 
 
-def loss_picture(curves: Sequence[Curve], levels: Sequence[Level] = ()) -> Markup:
+def loss_picture(curves: Sequence[Curve], levels: Sequence[Level] = (), unit: str = "nats per token") -> Markup:
     """Training (thin) and held-out losses (strong) over tokens, beside the levels; empty when there is nothing."""
     curves = [curve for curve in curves if curve.train or curve.val]
     if not curves:
         return Markup("")
-    return _picture("Loss over training tokens", lambda figure: _draw_losses(figure.subplots(), curves, levels))
+    return _picture("Loss over training tokens", lambda figure: _draw_losses(figure.subplots(), curves, levels, unit))
 
 
-def _draw_losses(axes: Axes, curves: Sequence[Curve], levels: Sequence[Level]) -> None:
+def _draw_losses(axes: Axes, curves: Sequence[Curve], levels: Sequence[Level], unit: str) -> None:
     several = len(curves) > 1
     for i, curve in enumerate(curves):
         colour = SERIES[i % len(SERIES)]
@@ -109,7 +109,7 @@ def _draw_losses(axes: Axes, curves: Sequence[Curve], levels: Sequence[Level]) -
         )  # fmt: skip
     axes.xaxis.set_major_formatter(lambda value, _: _short(value))
     axes.set_xlabel("tokens")
-    axes.set_ylabel("loss (nats per token)")
+    axes.set_ylabel(f"loss ({unit})")
     axes.grid(axis="y", lw=0.8)
     axes.legend(frameon=False, loc="upper right")
 
@@ -187,7 +187,7 @@ def heads_picture(picture: Trace) -> Markup:
                 axes.set_yticks([])
                 axes.set_title(f"{layer + 1}.{head + 1}", fontsize=8, color=SOFT, pad=3)
 
-    side = max(0.55, min(1.25, 7 / heads))
+    side = max(0.55, min(1.7, 6.4 / heads))
     return _picture("Attention weights of all heads", draw, sizes=((side * heads, (side + 0.12) * layers),))
 
 

@@ -43,8 +43,8 @@ def gather(folder: Path) -> dict[str, Any]:
         "report": read_json(folder / "report.json"),
         **results,
         "losses": loss_picture([read_curve(folder)], _levels(results["evaluate"])),
-        "classifier_losses": loss_picture([read_curve(folder / "classifier")]),
-        "assistant_losses": loss_picture([read_curve(folder / "assistant")]),
+        "classifier_losses": loss_picture([read_curve(folder / "classifier")], unit="nats per text"),
+        "assistant_losses": loss_picture([read_curve(folder / "assistant")], unit="nats per answer token"),
         "written": spread(read_lines(folder / "samples.jsonl"), SAMPLES),
         "attention": _attention(folder, (results["text"] or {}).get("sentence") or ""),
     }
@@ -90,7 +90,7 @@ def write_runs_report(runs: Sequence[Path], html: Path) -> None:
     DataError for a folder that is not there or in which nothing was trained.
     """
     rows = [_run(Path(folder)) for folder in runs]
-    picture = loss_picture([row["curve"] for row in rows])
+    picture = loss_picture([row["curve"] for row in rows], unit="nats")
     title = rows[0]["name"] if len(rows) == 1 else f"{len(rows)} runs side by side"
     write_text(html, render("runs.html", title=title, runs=rows, losses=picture))
 
