@@ -129,7 +129,7 @@ function drawAttention() {
   [...$("heads").children].forEach((button, i) => button.setAttribute("aria-pressed", i === state.layer * data.heads + state.head));
   [...$("looks").children].forEach((span, i) => {
     span.className = i === state.token ? "from" : i > state.token ? "later" : "";
-    span.style.background = i > state.token ? "" : colour("--accent", 0.85 * Math.sqrt(weights[state.token][i]));
+    span.style.background = i > state.token ? "" : colour("--accent", 0.55 * Math.sqrt(weights[state.token][i]));
   });
   say(state.token);
   drawHeat(weights);
