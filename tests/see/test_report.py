@@ -160,7 +160,11 @@ def test_a_stage_that_is_missing_is_left_out(quickstart: Path, tmp_path: Path, s
     folder = tmp_path / "partial"
     shutil.copytree(quickstart, folder)
     (folder / "results" / f"{stage}.json").unlink()
+    (folder / "model.safetensors").unlink()  # no model, no attention picture
     write_report(folder, tmp_path / "report.html")
+    page = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert "What it looks at" not in page
+    assert "None" not in page
 
 
 def test_a_report_of_numbers_alone_is_still_a_page(tmp_path: Path) -> None:
