@@ -61,7 +61,7 @@ class ModelConfig:
 
 
 PRESETS: dict[str, ModelConfig] = {
-    "laptop": ModelConfig(d_model=192, n_layers=4, n_heads=6, context_length=256),
+    "laptop": ModelConfig(d_model=192, n_layers=4, n_heads=3, context_length=256),
     "laptop-large": ModelConfig(d_model=320, n_layers=6, n_heads=5, context_length=256),
     "gpt2": ModelConfig(d_model=768, n_layers=12, n_heads=12, dropout=0.1),
     "gpt2-medium": ModelConfig(d_model=1024, n_layers=24, n_heads=16, dropout=0.1),
@@ -74,8 +74,10 @@ PRESETS: dict[str, ModelConfig] = {
 class FitConfig:
     """What the one training loop needs to know; every task uses the same."""
 
-    steps: int = 1000
-    """Optimizer steps in all."""
+    steps: int = 0
+    """Optimizer steps in all; 0 is as many as fit into the minutes."""
+    minutes: float = 0.0
+    """Time to train when no steps are given."""
     batch_size: int = 32
     """Examples of one optimizer step."""
     micro_batch_size: int = 0
@@ -100,10 +102,14 @@ class FitConfig:
     """Precision of the matrix products; auto times both on this machine and keeps the faster."""
     device: str = "auto"
     """auto, cpu, cuda or mps."""
-    evaluate_every: int = 0
-    """Steps between evaluations on held-out data; 0 is ten times in all."""
+    evaluate_share: float = 0.1
+    """Share of the run between evaluations on held-out data."""
     checkpoint_every: int = 0
     """Steps between checkpoints; 0 is one about every 30 seconds."""
+
+    def __post_init__(self) -> None:
+        if self.steps < 1 and not self.minutes > 0:
+            raise ConfigError(problem("training", "neither steps nor minutes", "one of them above 0", "Give one."))
 
 
 # ---------------------------------------------------------------- one class for each verb

@@ -151,6 +151,18 @@ def sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def write_run(out: Path, verb: str, config: dict[str, Any], data: dict[str, str]) -> None:
+    """Write run.json: what was asked, with which settings and versions, on which data (names → SHA-256)."""
+    import numpy
+    import torch
+
+    from pellucid import __version__
+
+    versions = {"pellucid": __version__, "python": sys.version.split()[0], "torch": torch.__version__}
+    record = {"verb": verb, "command": sys.argv, "config": config, "data": data}
+    write_json(out / "run.json", {**record, "versions": {**versions, "numpy": numpy.__version__}})
+
+
 def data_folder() -> Path | None:
     """The folder named by PELLUCID_DATA, where data sets and vocabularies are looked for before any download."""
     name = os.environ.get("PELLUCID_DATA")
@@ -220,7 +232,7 @@ def progress_bar(*columns: Any) -> Progress:
     shown = columns or (
         TextColumn("{task.description}"),
         BarColumn(),
-        TextColumn("{task.completed}/{task.total} {task.fields[note]}"),
+        TextColumn("{task.percentage:>3.0f} %  {task.fields[note]}", markup=False),
         TimeRemainingColumn(),
     )
     console = terminal()

@@ -16,6 +16,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from pellucid.config import FitConfig
 from pellucid.runtime import DataError, atomic_folder, inform, read_json, sha256, write_json
 
 KEEP = 2
@@ -24,11 +25,21 @@ _FILES = ("model.safetensors", "optimizer.safetensors")
 
 @dataclass
 class Progress:
-    """How far a run has come: optimizer steps done, tokens seen, seconds spent, best held-out loss."""
+    """How far a run has come: optimizer steps done, tokens trained, seconds spent over all sittings."""
 
     step: int = 0
     tokens: int = 0
     seconds: float = 0.0
+
+    def share(self, config: FitConfig) -> float:
+        """Share of the run that is done, from 0 to 1: of its steps, or of its minutes."""
+        done = self.step / config.steps if config.steps else self.seconds / (60 * config.minutes)
+        return min(done, 1.0)
+
+    def note(self, record: dict[str, Any], config: FitConfig) -> str:
+        """What stands beside the progress bar."""
+        steps = f"step {self.step}/{config.steps}" if config.steps else f"step {self.step}"
+        return f"{steps}  loss {record['loss']:.3f}  {record['tokens_per_s']:,.0f} tokens/s"
 
 
 def save_checkpoint(

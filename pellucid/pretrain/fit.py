@@ -59,49 +59,51 @@ def fit(model: nn.Module, task: Task, config: FitConfig, out: Path, resume: bool
     """Train `model` in place for `config.steps` optimizer steps; writes metrics.jsonl, samples.jsonl and training/.
 
     Stopped by a signal it saves and raises KeyboardInterrupt; with `resume` it goes on from the newest checkpoint and
-    ends with the same weights, bit for bit, as if it had not been stopped (same device).
+    ends with the same weights, bit for bit, as if it had not been stopped (same device). With `config.minutes` instead
+    of steps the clock decides how many steps there are, so two runs are alike but not the same.
     """
     if config.dtype == "auto":
         config = replace(config, dtype=measure_speed(model, task, config).dtype)  # type: ignore[arg-type]
     keep_freed_memory()
     torch.manual_seed(config.seed)
     optimizers = make_optimizers(model, config)
-    settings = as_dict(replace(config, evaluate_every=0, checkpoint_every=0))
+    settings = as_dict(replace(config, checkpoint_every=0))
     folder = out / "training"
     newest = newest_checkpoint(folder) if resume else None
     progress = load_checkpoint(newest, model, optimizers, settings) if newest else Progress()
     log = MetricsLog(out, progress.step)
-    every = config.evaluate_every or max(1, config.steps // 10)
-    last_saved = time.monotonic()
+    timer = Timer(progress.seconds)
+    evaluated, saved = progress.share(config), time.monotonic()
     with progress_bar() as bar, stop_signals() as stopped:
-        shown = bar.add_task(task.name, total=config.steps, completed=progress.step, note="")
-        while progress.step < config.steps:
-            began = time.perf_counter()
-            record = train_step(model, task, optimizers, config, progress.step)
-            seconds = time.perf_counter() - began
+        shown = bar.add_task(task.name, total=1.0, completed=progress.share(config), note="")
+        while (share := progress.share(config)) < 1:
+            record = train_step(model, task, optimizers, config, progress.step, share)
             progress.step += 1
             progress.tokens += record.pop("count")
-            progress.seconds += seconds
-            record |= {"tokens": progress.tokens, "tokens_per_s": round(record.pop("seen") / seconds, 1)}
+            step_seconds = timer.total() - progress.seconds
+            progress.seconds = timer.total()
+            record |= {"tokens": progress.tokens, "tokens_per_s": round(record.pop("seen") / step_seconds, 1)}
             log.write({"step": progress.step, "split": "train", **record, "seconds": round(progress.seconds, 3)})
-            bar.update(shown, advance=1, note=f"loss {record['loss']:.3f}  {record['tokens_per_s']:,.0f} tokens/s")
-            if progress.step % every == 0 or progress.step == config.steps:
+            share = progress.share(config)
+            bar.update(shown, completed=share, note=progress.note(record, config))
+            if share - evaluated >= config.evaluate_share - 1e-9 or share >= 1:
                 evaluate_and_log(model, task, log, progress)
-            due = time.monotonic() - last_saved > 30
+                evaluated = share
+            due = time.monotonic() - saved > 30
             if config.checkpoint_every:
                 due = progress.step % config.checkpoint_every == 0
-            if stopped() or due or progress.step == config.steps:
+            if stopped() or due or share >= 1:
                 save_or_say(folder, model, optimizers, progress, settings)
-                last_saved = time.monotonic()
-            if stopped():
+                saved = time.monotonic()
+            if stopped() and share < 1:
                 raise KeyboardInterrupt
     return progress
 
 
 def train_step(
-    model: nn.Module, task: Task, optimizers: list[torch.optim.Optimizer], config: FitConfig, step: int
+    model: nn.Module, task: Task, optimizers: list[torch.optim.Optimizer], config: FitConfig, step: int, share: float
 ) -> dict[str, Any]:
-    """One optimizer step: the mean loss over all trained tokens of all micro-batches."""
+    """One optimizer step: the mean loss over all trained tokens of all micro-batches. `share` of the run is done."""
     model.train()
     total, count, seen = 0.0, 0, 0
     for batch in task.batches(step):
@@ -114,7 +116,7 @@ def train_step(
         seen += batch.tokens
     if not math.isfinite(total):
         raise PellucidError(f"{task.name}: the loss is {total} at step {step + 1}. Lower the learning rate.")
-    scale = rate_scale(step, config)
+    scale = rate_scale(share, config)
     set_rate(optimizers, scale)
     grad_norm = 0.0
     if count:
@@ -143,13 +145,13 @@ def measure_speed(model: nn.Module, task: Task, config: FitConfig, steps: int = 
         trial = replace(config, dtype=dtype)
         twin = copy.deepcopy(model)
         optimizers = make_optimizers(twin, trial)
-        train_step(twin, task, optimizers, trial, 0)
-        times = []
+        train_step(twin, task, optimizers, trial, 0, 0.0)
+        times = []  # the best of a few: a busy machine only ever makes a step slower
         for step in range(1, steps + 1):
             began = time.perf_counter()
-            train_step(twin, task, optimizers, trial, step)
+            train_step(twin, task, optimizers, trial, step, 0.0)
             times.append(time.perf_counter() - began)
-        tried[dtype] = sum(times) / len(times)
+        tried[dtype] = min(times)
     torch.set_rng_state(state)
     best = min(tried, key=lambda dtype: tried[dtype])
     return Speed(best, tried[best], tried)
@@ -164,6 +166,17 @@ def evaluate_and_log(model: nn.Module, task: Task, log: MetricsLog, progress: Pr
     log.write({"step": progress.step, "split": "val", **scores, "tokens": progress.tokens})
     if text:
         log.write_sample({"step": progress.step, "loss": scores["loss"], "text": text})
+
+
+class Timer:
+    """Seconds of a run, over all its sittings."""
+
+    def __init__(self, before: float) -> None:
+        self.before, self.began = before, time.monotonic()
+
+    def total(self) -> float:
+        """Seconds up to now."""
+        return self.before + time.monotonic() - self.began
 
 
 def save_or_say(folder: Path, *state: Any) -> None:

@@ -79,11 +79,6 @@ class LanguageModelling:
         return self.tokenizer.decode(ids).strip()
 
 
-def steps_for(minutes: float, seconds_per_step: float) -> int:
-    """Optimizer steps that fit into the time, a tenth of it kept for evaluations and checkpoints."""
-    return max(20, int(minutes * 60 * 0.9 / seconds_per_step))
-
-
 def save_language_model(model: GPT, task: LanguageModelling, out: Path) -> None:
     """Write the model with its tokenizer: a Hugging Face model folder."""
     end = task.tokenizer.end_of_text

@@ -32,14 +32,14 @@ def make_optimizers(model: nn.Module, config: FitConfig) -> list[torch.optim.Opt
     return [torch.optim.AdamW([g for g in groups if g["params"]], lr=config.lr, betas=(0.9, 0.99), fused=True)]
 
 
-def rate_scale(step: int, config: FitConfig) -> float:
-    """Share of the peak learning rate at `step` (from 0): a straight rise, a plateau, a straight fall to zero.
+def rate_scale(share: float, config: FitConfig) -> float:
+    """Share of the peak learning rate when `share` of the run is done: a straight rise, a plateau, a straight fall.
 
     Page: Hägele et al. 2024, "Scaling Laws and Compute-Optimal Training Beyond Fixed Training Durations".
     """
-    warmup = max(1, round(config.warmup_share * config.steps))
-    decay = max(1, round(config.decay_share * config.steps))
-    return max(0.0, min((step + 1) / warmup, 1.0, (config.steps - step) / decay))
+    rise = (share + 1e-3) / max(config.warmup_share, 1e-3)
+    fall = (1 - share) / max(config.decay_share, 1e-3)
+    return max(0.0, min(rise, 1.0, fall))
 
 
 def set_rate(optimizers: list[torch.optim.Optimizer], scale: float) -> None:

@@ -169,6 +169,10 @@ class Shards:
         nats = self._of(split)["nats"]
         return None if nats is None else float(nats)
 
+    def hashes(self) -> dict[str, str]:
+        """SHA-256 of each file of tokens, by its name."""
+        return {f"{split}.npy": str(self._of(split)["files"][f"{split}.npy"]) for split in self.splits}
+
     def tokenizer(self) -> Tokenizer:
         """The tokenizer that made these shards, from beside them."""
         tokenizer = Tokenizer.load(self.folder)

@@ -1,0 +1,1 @@
+"""The assistant at work: a chat in the terminal."""

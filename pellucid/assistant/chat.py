@@ -1,0 +1,120 @@
+"""`pellucid chat`: a talk with an assistant in the terminal, or over a pipe, a line in and a reply out.
+
+The history goes along as far as it fits into the context; the oldest turns are dropped, and that is said.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+from pellucid.config import Chat
+from pellucid.finetune.conversation import ROLE_TOKENS, Conversation, Message
+from pellucid.generation.engine import stream_ids
+from pellucid.generation.sampling import Sampling
+from pellucid.model.gpt import GPT
+from pellucid.runtime import ConfigError, DataError, inform, printable, problem
+from pellucid.text.tokenizer import Tokenizer
+
+HELP = "/reset forgets the talk, /temperature 0.8 sets how free the choice of words is, /quit ends (or Ctrl-D)."
+
+
+class ChatSession:
+    """One talk with one assistant."""
+
+    def __init__(self, model: GPT, tokenizer: Tokenizer, sampling: Sampling, max_tokens: int = 200, seed: int = 0):
+        missing = [name for name in ROLE_TOKENS if name not in tokenizer.special_tokens]
+        if missing or tokenizer.chat_template is None:
+            advice = "Make one with `pellucid finetune instruct`, or try `pellucid generate` for this folder."
+            raise DataError(problem("chat", "a model that was not taught to talk", "an assistant", advice))
+        self.model, self.tokenizer = model, tokenizer
+        self.sampling, self.max_tokens, self.seed = sampling, max_tokens, seed
+        self.history: list[Message] = []
+
+    def reply(self, text: str) -> Iterator[str]:
+        """The reply to `text`, in pieces as they are made; both turns join the history."""
+        self.history.append(Message("user", text))
+        prompt = self._prompt()
+        stream, pieces = self.tokenizer.stream(), []
+        room = max(1, min(self.max_tokens, self.model.config.context_length - len(prompt)))
+        self.seed += 1
+        for token in stream_ids(self.model, prompt, room, self.sampling, self.seed, self.tokenizer.end_of_text):
+            pieces.append(stream.push(token))
+            yield pieces[-1]
+        pieces.append(stream.flush())
+        yield pieces[-1]
+        self.history.append(Message("assistant", "".join(pieces)))
+
+    def _prompt(self) -> list[int]:
+        """Ids of the talk so far; the oldest turns are dropped until a quarter of the context is left for the reply."""
+        limit = self.model.config.context_length * 3 // 4
+        dropped = 0
+        while True:
+            prompt = Conversation(tuple(self.history)).prompt(self.tokenizer)
+            if len(prompt) <= limit or len(self.history) == 1:
+                break
+            del self.history[: 2 if len(self.history) > 2 else 1]
+            dropped += 1
+        if dropped:
+            inform(f"(the talk is longer than the context: {dropped} of the oldest turns forgotten)")
+        if len(prompt) > limit:
+            raise DataError(
+                problem("message", f"{len(prompt)} tokens", f"at most {limit}", "Say it in fewer words.")
+            )
+        return prompt
+
+
+def chat(options: Chat) -> tuple[dict[str, Any], str]:
+    """`pellucid chat`."""
+    if options.max_tokens < 1:
+        raise ConfigError(problem("--max-tokens", str(options.max_tokens), "1 or more", "200 is the default."))
+    sampling = Sampling(options.temperature)
+    model, tokenizer = GPT.load(options.run), Tokenizer.load(options.run)
+    session = ChatSession(model, tokenizer, sampling, options.max_tokens, options.seed)
+    if options.json:
+        question = sys.stdin.read().strip()
+        return {"reply": "".join(session.reply(question))}, ""
+    talk(session)
+    return {}, ""
+
+
+def talk(session: ChatSession) -> None:
+    """Read lines and answer them until the end of input; a person also gets a prompt sign and a greeting."""
+    person = sys.stdin.isatty()
+    if person:
+        print(f"Talk with {session.model.parameter_count():,} parameters. {HELP}")
+    while True:
+        try:
+            line = input("> " if person else "")
+        except EOFError:
+            return
+        if not line.strip():
+            continue
+        if line.startswith("/"):
+            if line.strip() in ("/quit", "/exit"):
+                return
+            print(command(session, line.strip()))
+            continue
+        try:
+            for piece in session.reply(line):
+                print(printable(piece), end="", flush=True)
+            print(flush=True)
+        except DataError as error:
+            session.history.pop()
+            inform(str(error))
+
+
+def command(session: ChatSession, line: str) -> str:
+    """Carry out a line that begins with a slash; returns what to say."""
+    name, _, value = line.partition(" ")
+    if name == "/reset":
+        session.history.clear()
+        return "(forgotten)"
+    if name == "/temperature":
+        try:
+            session.sampling = Sampling(float(value))
+        except (ValueError, ConfigError):
+            return f"(temperature: found {value!r}; expected a number from 0 up, such as 0.8)"
+        return f"(temperature {session.sampling.temperature})"
+    return f"({HELP})"

@@ -1,0 +1,142 @@
+"""The command line: one table of verbs, each with its settings and the function that does it.
+
+Nothing heavy is imported before the verb is known, so `pellucid --help` answers at once.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import json
+import os
+import sys
+from importlib import import_module
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from pellucid import __version__
+from pellucid.runtime import PellucidError
+
+
+class Verb(NamedTuple):
+    """The class in pellucid.config that holds its settings, and module:function that does it."""
+
+    settings: str
+    function: str
+    summary: str
+
+
+VERBS = {
+    "quickstart": Verb("Quickstart", "pellucid.quickstart:quickstart", "all three stages end to end, then a report"),
+    "tokenizer train": Verb("TokenizerTrain", "pellucid.text.commands:train_tokenizer", "learn a tokenizer from text"),
+    "tokenizer show": Verb("TokenizerShow", "pellucid.text.commands:show_tokens", "how a text falls into tokens"),
+    "encode": Verb("Encode", "pellucid.text.commands:encode", "text files → token shards"),
+    "pretrain": Verb("Pretrain", "pellucid.pretrain.commands:pretrain", "train a GPT from scratch on shards"),
+    "evaluate": Verb("Evaluate", "pellucid.pretrain.commands:evaluate", "loss, perplexity, bits per byte of a model"),
+    "generate": Verb("Generate", "pellucid.generation.commands:generate_text", "continue a text"),
+    "finetune classify": Verb(
+        "FinetuneClassify", "pellucid.finetune.commands:finetune_classify", "make a classifier from labelled texts"
+    ),
+    "classify": Verb("Classify", "pellucid.finetune.commands:classify", "say the class of texts"),
+    "finetune instruct": Verb(
+        "FinetuneInstruct", "pellucid.finetune.commands:finetune_instruct", "make an assistant from instructions"
+    ),
+    "chat": Verb("Chat", "pellucid.assistant.chat:chat", "talk with an assistant"),
+    "see": Verb("See", "pellucid.see.commands:see", "look inside a model: one offline HTML page"),
+    "report": Verb("Report", "pellucid.see.commands:report", "runs side by side: one offline HTML page"),
+}
+
+
+def main() -> None:
+    """Run the command line and exit: 0 done, 2 something to mend (said in one message), 130 stopped by Ctrl-C."""
+    try:
+        sys.exit(run(sys.argv[1:]))
+    except PellucidError as error:
+        print(f"pellucid: {error}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        print("\npellucid: stopped. What was done so far is kept; the same command goes on from there.", file=sys.stderr)
+        sys.exit(130)
+    except BrokenPipeError:  # the reader of our output has left, as `head` does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(0)
+
+
+def run(arguments: list[str]) -> int:
+    """Find the verb, read its settings, do it, print the result."""
+    if not arguments or arguments[0] in ("-h", "--help", "help"):
+        print(overview())
+        return 0
+    if arguments[0] in ("-V", "--version"):
+        print(f"pellucid {__version__}")
+        return 0
+    name, rest = find_verb(arguments)
+    verb = VERBS[name]
+    settings = read_settings(name, verb, rest)
+    module, function = verb.function.split(":")
+    result, text = getattr(import_module(module), function)(settings)
+    if settings.json:
+        print(json.dumps(result, ensure_ascii=False, allow_nan=False))
+    elif text:
+        print(text)
+    return 0
+
+
+def overview() -> str:
+    """The table of verbs, as help."""
+    lines = [f"  pellucid {name:<18} {verb.summary}" for name, verb in VERBS.items()]
+    return "\n".join(
+        [
+            "Pellucid: a language model you build, train, use and see through.",
+            "",
+            *lines,
+            "",
+            "pellucid VERB --help tells what a verb takes. Each takes --json and --config FILE.toml.",
+            "New here? Type: pellucid quickstart",
+        ]
+    )
+
+
+def find_verb(arguments: list[str]) -> tuple[str, list[str]]:
+    """The verb, of one word or two, and the arguments behind it."""
+    for words in (2, 1):
+        name = " ".join(arguments[:words])
+        if name in VERBS:
+            return name, arguments[words:]
+    second = [name.split()[1] for name in VERBS if name.startswith(f"{arguments[0]} ")]
+    if second:
+        raise PellucidError(f"{arguments[0]!r} needs a second word: {' or '.join(second)}.")
+    near = difflib.get_close_matches(" ".join(arguments[:2]), VERBS, n=1) or difflib.get_close_matches(
+        arguments[0], VERBS, n=1
+    )
+    hint = f"Did you mean `pellucid {near[0]}`?" if near else "`pellucid --help` lists them."
+    raise PellucidError(f"there is no verb {arguments[0]!r}. {hint}")
+
+
+def read_settings(name: str, verb: Verb, arguments: list[str]) -> Any:
+    """The verb's settings: the class's defaults, then the TOML file of --config, then the command line."""
+    import tyro
+
+    config = import_module("pellucid.config")
+    kind = getattr(config, verb.settings)
+    file, arguments = take_config(arguments)
+    default = None
+    if file is not None:
+        fields = {field.name for field in dataclasses.fields(kind) if field.default is dataclasses.MISSING}
+        missing = {field: tyro.MISSING for field in fields}
+        default = config.from_dict(kind, config.read_toml(file), file, **missing)
+    return tyro.cli(
+        kind, prog=f"pellucid {name}", description=kind.__doc__, args=arguments, default=default, add_help=True
+    )
+
+
+def take_config(arguments: list[str]) -> tuple[Path | None, list[str]]:
+    """Cut `--config FILE` out of the arguments."""
+    for place, argument in enumerate(arguments):
+        if argument == "--config":
+            if place + 1 == len(arguments):
+                raise PellucidError("--config needs a file: --config settings.toml")
+            return Path(arguments[place + 1]), arguments[:place] + arguments[place + 2 :]
+        if argument.startswith("--config="):
+            return Path(argument.split("=", 1)[1]), arguments[:place] + arguments[place + 1 :]
+    return None, arguments

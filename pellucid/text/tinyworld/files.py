@@ -1,0 +1,35 @@
+"""Writes tinyworld to files of the kinds that users bring, so that the embedded corpus takes the same way as their own."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from dataclasses import asdict
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from pellucid.runtime import atomic_file
+from pellucid.text.tinyworld.spam import messages
+from pellucid.text.tinyworld.tasks import instructions
+
+
+def write_messages(path: Path, count: int, seed: int) -> None:
+    """`count` labelled text messages, as jsonl with text, label and split."""
+    _write(path, (asdict(message) for message in islice(messages(seed), count)))
+
+
+def write_instructions(path: Path, count: int, seed: int) -> None:
+    """`count` instructions with answers, as jsonl with instruction, input, output, family and split."""
+    _write(path, (asdict(example) for example in islice(instructions(seed), count)))
+
+
+def write_documents(path: Path, documents: Iterable[Any]) -> None:
+    """Documents as jsonl with text, kind, split and nats."""
+    _write(path, (asdict(document) for document in documents))
+
+
+def _write(path: Path, records: Iterable[dict[str, Any]]) -> None:
+    with atomic_file(path) as temporary, temporary.open("w", encoding="utf-8") as file:
+        for record in records:
+            file.write(json.dumps(record, ensure_ascii=False) + "\n")
