@@ -8,13 +8,14 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from pellucid.version import __version__ as __version__
+
 if TYPE_CHECKING:
     from pellucid.generation.engine import generate as generate
     from pellucid.model.gpt import GPT as GPT
     from pellucid.see.trace import trace as trace
     from pellucid.text.tokenizer import Tokenizer as Tokenizer
 
-__version__ = "0.1.0"
 __all__ = ["GPT", "Tokenizer", "generate", "trace"]
 
 _HOME = {

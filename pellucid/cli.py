@@ -14,8 +14,8 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from pellucid import __version__
 from pellucid.runtime import PellucidError
+from pellucid.version import __version__
 
 
 class Verb(NamedTuple):
@@ -55,7 +55,9 @@ def main() -> None:
         print(f"pellucid: {error}", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
-        print("\npellucid: stopped. What was done so far is kept; the same command goes on from there.", file=sys.stderr)
+        print(
+            "\npellucid: stopped. What was done so far is kept; the same command goes on from there.", file=sys.stderr
+        )
         sys.exit(130)
     except BrokenPipeError:  # the reader of our output has left, as `head` does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -123,7 +125,7 @@ def read_settings(name: str, verb: Verb, arguments: list[str]) -> Any:
     default = None
     if file is not None:
         fields = {field.name for field in dataclasses.fields(kind) if field.default is dataclasses.MISSING}
-        missing = {field: tyro.MISSING for field in fields}
+        missing = dict.fromkeys(fields, tyro.MISSING)
         default = config.from_dict(kind, config.read_toml(file), file, **missing)
     return tyro.cli(
         kind, prog=f"pellucid {name}", description=kind.__doc__, args=arguments, default=default, add_help=True

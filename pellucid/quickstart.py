@@ -19,7 +19,6 @@ from typing import Any
 import numpy as np
 import torch
 
-from pellucid import __version__
 from pellucid.config import PRESETS, FitConfig, ModelConfig, Quickstart, as_dict
 from pellucid.finetune.commands import CLASSIFY_RATES, INSTRUCT_RATES, finetune_assistant, finetune_classifier
 from pellucid.finetune.instruct import same_text
@@ -39,6 +38,7 @@ from pellucid.text.shards import Shards, write_shards
 from pellucid.text.splits import split_documents
 from pellucid.text.tinyworld.files import write_documents, write_instructions, write_messages
 from pellucid.text.word import WordTokenizer
+from pellucid.version import __version__
 
 Results = dict[str, Any]
 
@@ -256,7 +256,9 @@ def show_evaluation(result: Results) -> str:
         row = result[name]
         low, high = row["loss_interval"]
         spread = f"{low:.3f} to {high:.3f}"
-        lines.append(f"{name:>12}{row['loss']:>8.3f}{spread:>18}{row['perplexity']:>12.1f}{row['bits_per_byte']:>11.3f}")
+        lines.append(
+            f"{name:>12}{row['loss']:>8.3f}{spread:>18}{row['perplexity']:>12.1f}{row['bits_per_byte']:>11.3f}"
+        )
     if result["floor_loss"] is not None:
         floor, bits = result["floor_loss"], result["floor_bits_per_byte"]
         lines.append(f"{'floor':>12}{floor:>8.3f}{'':>18}{np.exp(floor):>12.1f}{bits:>11.3f}")
@@ -384,5 +386,3 @@ def farewell(run: Run, report: Results) -> str:
             f"  pellucid see {out} --text 'The opposite of hot is cold.'",
         ]
     )
-
-

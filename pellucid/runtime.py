@@ -156,7 +156,7 @@ def write_run(out: Path, verb: str, config: dict[str, Any], data: dict[str, str]
     import numpy
     import torch
 
-    from pellucid import __version__
+    from pellucid.version import __version__
 
     versions = {"pellucid": __version__, "python": sys.version.split()[0], "torch": torch.__version__}
     record = {"verb": verb, "command": sys.argv, "config": config, "data": data}

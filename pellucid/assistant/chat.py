@@ -59,9 +59,7 @@ class ChatSession:
         if dropped:
             inform(f"(the talk is longer than the context: {dropped} of the oldest turns forgotten)")
         if len(prompt) > limit:
-            raise DataError(
-                problem("message", f"{len(prompt)} tokens", f"at most {limit}", "Say it in fewer words.")
-            )
+            raise DataError(problem("message", f"{len(prompt)} tokens", f"at most {limit}", "Say it in fewer words."))
         return prompt
 
 

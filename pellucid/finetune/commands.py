@@ -74,7 +74,7 @@ def finetune_assistant(
     is_right: Callable[[Example, str], bool] = same_text,
     questions: int = 1000,
 ) -> dict[str, Any]:
-    """Finetune the model in `base` on instructions, save it, and let it answer (up to `questions` of) the test split."""
+    """Finetune the model in `base` on instructions, save it, and let it answer up to `questions` of the test split."""
     torch.manual_seed(config.seed)
     model, tokenizer = GPT.load(base), Tokenizer.load(base)
     prepare_model(model, tokenizer)
@@ -166,7 +166,7 @@ def classify(options: Classify) -> tuple[dict[str, Any], str]:
     model, tokenizer = Classifier.load(options.run), Tokenizer.load(options.run)
     rows = encode_texts(texts, tokenizer, model.gpt.config.context_length)
     probabilities = predict(model, rows, tokenizer.end_of_text)
-    results = [
+    results: list[dict[str, Any]] = [
         {"text": text, "label": model.labels[int(row.argmax())], "probability": float(row.max())}
         for text, row in zip(texts, probabilities, strict=True)
     ]

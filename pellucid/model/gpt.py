@@ -114,8 +114,12 @@ class GPT(nn.Module):
 
     @classmethod
     def load(cls, folder: str | Path) -> GPT:
-        """Read a run folder or a Hugging Face folder of the GPT-2 architecture. PellucidError names what is wrong."""
+        """Read a run folder or a Hugging Face folder of the GPT-2 architecture. PellucidError names what is wrong.
+
+        Of a classifier's folder this is the model without its head.
+        """
         config, weights, _ = read_model_folder(Path(folder))
+        weights.pop("head", None)
         with torch.device("meta"):
             model = cls(config)
         model.load_state_dict(weights, assign=True)

@@ -75,7 +75,8 @@ def fit(model: nn.Module, task: Task, config: FitConfig, out: Path, resume: bool
     timer = Timer(progress.seconds)
     evaluated, saved = progress.share(config), time.monotonic()
     with progress_bar() as bar, stop_signals() as stopped:
-        shown = bar.add_task(task.name, total=1.0, completed=progress.share(config), note="")
+        shown = bar.add_task(task.name, total=1.0, note="")
+        bar.update(shown, completed=progress.share(config))
         while (share := progress.share(config)) < 1:
             record = train_step(model, task, optimizers, config, progress.step, share)
             progress.step += 1

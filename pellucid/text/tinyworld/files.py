@@ -1,4 +1,4 @@
-"""Writes tinyworld to files of the kinds that users bring, so that the embedded corpus takes the same way as their own."""
+"""Writes tinyworld to files of the kinds that users bring, so that the embedded corpus goes the same way as theirs."""
 
 from __future__ import annotations
 
