@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from pellucid.config import ModelConfig
-from pellucid.runtime import DataError, problem
+from pellucid.runtime import ConfigError, DataError, problem
 
 
 @dataclass(frozen=True)
@@ -50,6 +50,12 @@ _BLOCK = (
 )
 _BUFFERS = (".attn.bias", ".attn.masked_bias")  # causal masks that old files carry: no weights
 PREFIX = "transformer."
+_MEANT = {  # settings that would make another model of the same tensors
+    "activation_function": "gelu_new",
+    "scale_attn_weights": True,
+    "scale_attn_by_inverse_layer_idx": False,
+    "tie_word_embeddings": True,
+}
 
 
 def table(config: ModelConfig) -> list[Entry]:
@@ -92,7 +98,10 @@ def to_theirs(weights: dict[str, Tensor], config: ModelConfig) -> dict[str, Tens
 def to_ours(theirs: dict[str, Tensor], config: ModelConfig, where: str) -> dict[str, Tensor]:
     """Their tensors as our state dict; a missing, extra or wrongly shaped one is a DataError that names it."""
     rest = {name.removeprefix(PREFIX): tensor for name, tensor in theirs.items() if not name.endswith(_BUFFERS)}
-    rest.pop("lm_head.weight", None)  # tied: the same numbers as wte.weight
+    head, embedding = rest.pop("lm_head.weight", None), rest.get("wte.weight")
+    if head is not None and embedding is not None and not torch.equal(head, embedding):
+        advice = "A model with an output layer of its own is another architecture."
+        raise DataError(problem(where, "lm_head.weight that differs from wte.weight", "the same numbers", advice))
     result = {}
     for entry in table(config):
         tensor = rest.pop(entry.theirs, None)
@@ -137,7 +146,7 @@ def config_to_theirs(config: ModelConfig) -> dict[str, Any]:
 def config_to_ours(theirs: dict[str, Any], where: str) -> ModelConfig:
     """Our config from config.json; a setting that GPT-2 knows and we do not is a DataError."""
     advice = "Use a folder of the GPT-2 architecture."
-    for key, known in (("activation_function", "gelu_new"), ("scale_attn_by_inverse_layer_idx", False)):
+    for key, known in _MEANT.items():
         if theirs.get(key, known) != known:
             raise DataError(problem(where, f"{key} {theirs[key]!r}", repr(known), advice))
     try:
@@ -152,5 +161,7 @@ def config_to_ours(theirs: dict[str, Any], where: str) -> ModelConfig:
             dropout=theirs.get("resid_pdrop", 0.0),
             norm_eps=theirs.get("layer_norm_epsilon", 1e-5),
         )
+    except ConfigError as error:
+        raise DataError(f"{where}: {error}") from error
     except (KeyError, TypeError) as error:
         raise DataError(problem(where, f"a broken setting ({error})", "GPT-2's settings", advice)) from error
