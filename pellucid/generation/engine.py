@@ -85,6 +85,10 @@ def decode(
     generator = torch.Generator(device=model.device).manual_seed(seed)
     window = model.config.context_length
     rows = [list(prompt) for prompt in prompts]
+    if any(len(row) > window for row in rows):
+        inform(f"a prompt is longer than the context of {window} tokens: only its end is read")
+    said = False
+    rows = [newest(row, window) for row in rows]
     cache, logits = prefill(model, rows, max_tokens)
     for step in range(max_tokens):
         chosen = choose(next_token(logits, sampling), generator)
@@ -94,24 +98,27 @@ def decode(
         if step + 1 == max_tokens:
             return
         if cache.used == cache.length:
-            inform(f"the context of {window} tokens is full: going on with its newer half")
-            rows = [row[-(window // 2) :] for row in rows]
+            if not said:
+                inform(f"the context of {window} tokens is full: going on with its newer half")
+            said = True
+            rows = [newest(row, window) for row in rows]
             cache, logits = prefill(model, rows, max_tokens - step)
         else:
             logits = model(chosen[:, None], cache)[:, -1].float()
 
 
+def newest(row: list[int], window: int) -> list[int]:
+    """The row itself where it fits into the window, else as much of its end as fills half of it."""
+    return row if len(row) <= window else row[-max(1, window // 2) :]
+
+
 def prefill(model: GPT, rows: Sequence[Sequence[int]], max_tokens: int) -> tuple[KVCache, Tensor]:
-    """Read the prompts at once: a cache with room for what follows, and the logits (B, V) of the next token."""
-    window = model.config.context_length
-    kept = [row if len(row) < window else row[-(window // 2) :] for row in rows]
-    if any(len(row) >= window for row in rows):
-        inform(f"a prompt is longer than the context of {window} tokens: only its end is read")
-    longest = max(len(row) for row in kept)
-    lengths = torch.tensor([len(row) for row in kept], device=model.device)
-    ids = torch.tensor([[0] * (longest - len(row)) + list(row) for row in kept], device=model.device)
-    padding = None if len(set(map(len, kept))) == 1 else longest - lengths
-    room = min(window, longest + max_tokens)
-    cache = KVCache(model.config, len(kept), room, padding, model.token_embedding.weight.dtype, model.device)
+    """Read rows that fit at once: a cache with room for what follows, and the logits (B, V) of the next token."""
+    longest = max(len(row) for row in rows)
+    lengths = torch.tensor([len(row) for row in rows], device=model.device)
+    ids = torch.tensor([[0] * (longest - len(row)) + list(row) for row in rows], device=model.device)
+    padding = None if len(set(map(len, rows))) == 1 else longest - lengths
+    room = min(model.config.context_length, longest + max_tokens)
+    cache = KVCache(model.config, len(rows), room, padding, model.token_embedding.weight.dtype, model.device)
     hidden = model.hidden(ids, cache)
     return cache, model.logits(hidden[:, -1]).float()

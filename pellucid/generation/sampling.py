@@ -51,7 +51,8 @@ def next_token(logits: Tensor, sampling: Sampling) -> NextToken:
         kept = torch.zeros_like(logits, dtype=torch.bool).scatter(1, logits.argmax(dim=1, keepdim=True), True)
     else:
         scaled = logits / sampling.temperature
-        kept = _top_k(scaled, sampling.top_k) & _top_p(scaled, sampling.top_p)
+        kept = _top_k(scaled, sampling.top_k)  # top-p looks at the probabilities of what top-k has left, as others do
+        kept = kept & _top_p(scaled.masked_fill(~kept, -math.inf), sampling.top_p)
     probability = scaled.masked_fill(~kept, -math.inf).softmax(dim=1)
     return NextToken(logits, scaled, kept, probability)
 

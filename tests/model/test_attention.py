@@ -1,4 +1,4 @@
-"""The ladder of attention: each rung equals the next on the same weights, and every fast way equals the explicit one."""
+"""The ladder of attention: each rung equals the next on the same weights, and every fast way equals the plain one."""
 
 from __future__ import annotations
 

@@ -180,7 +180,7 @@ def test_a_broken_config_is_named(folder: Path, content: str) -> None:
 
 
 def test_a_folder_that_is_none_says_what_to_do(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="no such folder; expected a run folder.*pellucid quickstart"):
+    with pytest.raises(DataError, match=r"no such folder; expected a run folder.*pellucid quickstart"):
         GPT.load(tmp_path / "nowhere")
     (tmp_path / "file").write_text("x")
     with pytest.raises(DataError, match="found a file"):
