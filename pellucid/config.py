@@ -370,13 +370,14 @@ def from_dict(kind: type[T], values: dict[str, Any], where: str | Path, **defaul
     Unknown keys and values of the wrong type are a ConfigError.
     """
     hints = typing.get_type_hints(kind)
-    settings = {key.replace("-", "_"): value for key, value in values.items()}
-    for key, value in settings.items():
-        if key not in hints:
-            near = difflib.get_close_matches(key, hints, n=1, cutoff=0.5)
+    settings = {}
+    for key, value in values.items():
+        name = key.replace("-", "_")
+        if name not in hints:
+            near = difflib.get_close_matches(name, hints, n=1, cutoff=0.5)
             hint = f"Did you mean {near[0]}?" if near else f"Known settings: {', '.join(hints)}."
             raise ConfigError(problem(where, f"unknown setting {key!r}", "a known one", hint))
-        settings[key] = _checked(value, hints[key], f"{where}, {key}")
+        settings[name] = _checked(value, hints[name], f"{where}, {key}")
     return kind(**{**defaults, **settings})
 
 

@@ -1,0 +1,166 @@
+"""The command line: quick to start, helpful about mistakes, and clean on stdout."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pellucid import config
+from pellucid.cli import VERBS, find_verb
+from pellucid.runtime import PellucidError, printable
+
+Cli = Any
+MESSAGE_LINES = 12  # more than this is no short message
+
+
+def assert_short_message(done: subprocess.CompletedProcess[str], *said: str) -> None:
+    """Exit code 2, nothing on stdout, and one short message that says the right things."""
+    assert done.returncode == 2, done.stderr
+    assert done.stdout == ""
+    assert "Traceback" not in done.stderr
+    assert len(done.stderr.strip().splitlines()) <= MESSAGE_LINES, done.stderr
+    for words in said:
+        assert words in done.stderr
+
+
+@pytest.mark.parametrize("arguments", [["-c", "import pellucid"], ["-m", "pellucid", "--help"]])
+def test_the_start_takes_less_than_a_third_of_a_second(arguments: list[str]) -> None:
+    times = []
+    for _ in range(5):
+        began = time.perf_counter()
+        subprocess.run([sys.executable, *arguments], check=True, capture_output=True, cwd=Path(__file__).parents[1])
+        times.append(time.perf_counter() - began)
+    assert min(times) < 0.3
+
+
+@pytest.mark.parametrize("code", ["import pellucid", "import pellucid.cli; pellucid.cli.run(['--help'])"])
+def test_neither_the_import_nor_the_help_loads_anything_heavy(code: str) -> None:
+    heavy = "[name for name in ('torch', 'numpy', 'sklearn', 'rich', 'tyro', 'matplotlib') if name in sys.modules]"
+    code = f"import sys; {code}; print({heavy}, file=sys.stderr)"
+    done = subprocess.run(
+        [sys.executable, "-c", code], check=True, capture_output=True, text=True, cwd=Path(__file__).parents[1]
+    )
+    assert done.stderr.strip() == "[]"
+
+
+@pytest.mark.parametrize("name", VERBS)
+def test_each_verb_has_settings_and_a_function(name: str) -> None:
+    verb = VERBS[name]
+    module, function = verb.function.split(":")
+    assert callable(getattr(import_module(module), function))
+    fields = config.__dict__[verb.settings].__dataclass_fields__
+    assert "json" in fields
+    assert find_verb([*name.split(), "more"]) == (name, ["more"])
+
+
+@pytest.mark.parametrize("name", VERBS)
+def test_each_verb_has_a_help_page(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    from pellucid.cli import run
+
+    with pytest.raises(SystemExit) as ended:
+        run([*name.split(), "--help"])
+    assert ended.value.code == 0
+    assert "--json" in capsys.readouterr().out
+
+
+def test_the_help_lists_every_verb_and_the_version_is_one_line(cli: Cli) -> None:
+    done = cli("--help")
+    assert all(f"pellucid {name} " in done.stdout for name in VERBS)
+    assert cli("--version").stdout.startswith("pellucid 0.")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["pretrian"], "Did you mean `pellucid pretrain`?"),
+        (["finetune", "clasify"], "classify or instruct"),
+        (["finetune"], "classify or instruct"),
+        (["xyzzy"], "`pellucid --help` lists them"),
+        (["see", "somewhere", "--htlm", "x"], "--html"),
+        (["see"], "Run folder"),
+        (["generate", "somewhere", "--prompt", "x", "--max-tokens", "ten"], "--max-tokens"),
+        (["generate", "nowhere", "--prompt", "x"], "nowhere: found no such folder"),
+        (["chat", "somewhere", "--config"], "--config needs a file"),
+        (["chat", "somewhere", "--config", "no.toml"], "no.toml: cannot read"),
+    ],
+)
+def test_a_mistake_gets_exit_code_2_and_a_short_message(call: Cli, arguments: list[str], said: str) -> None:
+    assert_short_message(call(*arguments), said)
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ('max-tokns = 5\nprompt = "x"', "unknown setting 'max-tokns'; expected a known one. Did you mean max_tokens?"),
+        ("max-tokens = 'five'", "max-tokens: found 'five'; expected a value of type int"),
+        ("max-tokens = true", "expected a value of type int"),
+        ("top_p = \n", "line 1"),
+        ("[generate]\nmax-tokens = 5", "unknown setting 'generate'"),
+    ],
+)
+def test_a_mistake_in_a_settings_file_names_the_file_and_the_key(
+    call: Cli, tmp_path: Path, content: str, said: str
+) -> None:
+    (tmp_path / "my.toml").write_text(content)
+    done = call("generate", "somewhere", "--prompt", "x", "--config", tmp_path / "my.toml")
+    assert_short_message(done, "my.toml", said)
+
+
+def test_the_command_line_stands_over_the_settings_file_and_the_file_over_the_defaults(
+    call: Cli, tmp_path: Path, base_folder: Path
+) -> None:
+    (tmp_path / "my.toml").write_text('max-tokens = 5\ntemperature = 0\nprompt = "The"')
+    by_file = json.loads(call("generate", base_folder, f"--config={tmp_path / 'my.toml'}", "--json").stdout)
+    assert by_file["tokens"] == 5
+    done = call("generate", base_folder, "--config", tmp_path / "my.toml", "--json", "--max-tokens", 3)
+    assert json.loads(done.stdout)["tokens"] == 3
+
+
+def test_json_is_one_object_and_nothing_else_on_stdout(call: Cli, base_folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "text.txt").write_text("The red fox has a lamp.\n" * 30)
+    calls = [
+        ("generate", base_folder, "--prompt", "The", "--max-tokens", 80),
+        ("tokenizer", "show", "The fox", "--tokenizer", base_folder),
+        ("tokenizer", "train", tmp_path / "text.txt", "--vocab-size", 270, "--out", tmp_path / "tokenizer"),
+        ("encode", tmp_path / "text.txt", "--tokenizer", base_folder, "--out", tmp_path / "shards"),
+        ("evaluate", base_folder, "--data", tmp_path / "text.txt"),
+        ("see", base_folder, "--text", "The fox"),
+    ]
+    for arguments in calls:
+        done = call(*arguments, "--json")
+        assert done.returncode == 0, done.stderr
+        assert isinstance(json.loads(done.stdout), dict)
+        assert done.stdout.count("\n") == 1
+
+
+def test_generated_json_says_how_fast_it_was(call: Cli, base_folder: Path) -> None:
+    result = json.loads(call("generate", base_folder, "--prompt", "The", "--max-tokens", 8, "--json").stdout)
+    assert result.keys() == {"text", "tokens", "tokens_per_s", "first_token_s"}
+    assert result["tokens"] <= 8
+
+
+def test_generation_shows_the_prompt_and_then_what_the_json_says(call: Cli, base_folder: Path) -> None:
+    arguments = ("generate", base_folder, "--prompt", "The", "--max-tokens", 8, "--seed", 4)
+
+    assert call(*arguments).stdout == "The" + printable(json.loads(call(*arguments, "--json").stdout)["text"]) + "\n"
+
+
+def test_a_closed_pipe_is_no_error(base_folder: Path) -> None:
+    line = f"{sys.executable} -m pellucid generate {base_folder} --prompt The --max-tokens 300 | head -c 3"
+    done = subprocess.run(
+        ["bash", "-c", line], capture_output=True, text=True, cwd=Path(__file__).parents[1], check=True
+    )
+    assert "Traceback" not in done.stderr
+    assert "Error" not in done.stderr
+
+
+def test_a_verb_of_one_word_too_few_is_explained() -> None:
+    with pytest.raises(PellucidError, match="'tokenizer' needs a second word: train or show"):
+        find_verb(["tokenizer"])
