@@ -34,7 +34,8 @@ class NGram:
 
     def __init__(self, tokens: NDArray[Any], vocab_size: int, order: int = 4) -> None:
         self.vocab_size = vocab_size
-        self.order = max(1, min(order, int(64 / math.log2(max(vocab_size, 2)))))  # a key has 64 bits
+        longest = int(64 / math.log2(max(vocab_size, 2)))  # a key has 64 bits
+        self.order = max(1, min(order, longest, len(tokens)))
         self._orders: list[_Order] = []
         grams, counts = np.unique(self._keys(tokens, self.order), return_counts=True)
         for n in range(self.order, 0, -1):

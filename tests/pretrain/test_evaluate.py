@@ -1,0 +1,99 @@
+"""Evaluation: each token is judged once, by the right probability, and the spread is around the mean."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pellucid.config import ModelConfig
+from pellucid.model.gpt import GPT
+from pellucid.pretrain.evaluate import Measured, Part, bytes_per_token, limited, measure, parts_of
+from pellucid.text.shards import Shards
+
+lengths = st.lists(st.integers(1, 60), min_size=1, max_size=8)
+
+
+@settings(max_examples=60, deadline=None)
+@given(lengths, st.integers(1, 20))
+def test_each_token_behind_the_first_is_judged_exactly_once(documents: list[int], context: int) -> None:
+    offsets = np.cumsum([0, *documents])
+    judged = []
+    for part in parts_of(offsets, context):
+        assert 0 < part.length <= context
+        judged += range(part.start + part.fresh + 1, part.start + part.length + 1)
+    assert sorted(judged) == list(range(1, offsets[-1] + 1))
+    assert len(set(judged)) == len(judged)
+
+
+@settings(max_examples=60, deadline=None)
+@given(lengths, st.integers(2, 20))
+def test_a_token_sees_its_document_or_half_a_context_at_least_and_never_the_document_before(
+    documents: list[int], context: int
+) -> None:
+    offsets = np.cumsum([0, *documents])
+    for part in parts_of(offsets, context):
+        begin = offsets[np.searchsorted(offsets, part.start, side="right") - 1]
+        assert part.start + part.length <= begin + documents[int(np.searchsorted(offsets, begin))]
+        assert part.start == begin or part.fresh >= context - context // 2
+
+
+@settings(max_examples=30, deadline=None)
+@given(lengths, st.integers(1, 100), st.integers(0, 9))
+def test_a_limit_draws_whole_parts_and_always_the_same_ones(documents: list[int], most: int, seed: int) -> None:
+    parts = list(parts_of(np.cumsum([0, *documents]), 10))
+    chosen = limited(parts, most, seed)
+    assert chosen == limited(parts, most, seed) == sorted(chosen, key=lambda part: part.start)
+    assert set(chosen) <= set(parts)
+    fresh = sum(part.length - part.fresh for part in chosen)
+    assert fresh >= min(most, sum(documents))
+    assert fresh < most + 10
+
+
+def test_the_loss_of_each_part_is_that_of_the_model_run_on_it_alone(shards: Shards, shape: ModelConfig) -> None:
+    torch.manual_seed(0)
+    model = GPT(shape).eval()
+    tokens = np.asarray(shards.tokens("val"))
+    parts = list(parts_of(shards.offsets("val"), shape.context_length))
+    sizes = bytes_per_token(shards.tokenizer(), shape.vocab_size)
+    measured = measure(model, tokens, parts, sizes, batch_size=3)
+    for number, part in enumerate(parts):
+        window = torch.from_numpy(tokens[part.start : part.start + part.length + 1].astype(np.int64))
+        log = model(window[None, :-1])[0].log_softmax(-1)
+        nats = -log[range(part.length), window[1:]][part.fresh :].sum()
+        assert math.isclose(measured.nats[number], nats.item(), rel_tol=1e-5)
+    assert measured.tokens.sum() == len(tokens) - 1
+    assert measured.bytes.sum() == shards.bytes("val")
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.lists(st.tuples(st.floats(0.1, 200), st.integers(1, 50)), min_size=1, max_size=30))
+def test_the_mean_lies_within_its_interval_and_perplexity_and_bits_follow_from_it(
+    rows: list[tuple[float, int]],
+) -> None:
+    nats, tokens = np.array([n for n, _ in rows]), np.array([t for _, t in rows])
+    summary = Measured(nats, tokens, 4 * tokens).summary()
+    low, high = summary["loss_interval"]
+    spread = 0.02 * (high - low) + 1e-9  # few parts: the mean may stand on the edge
+    assert low - spread <= summary["loss"] <= high + spread
+    assert math.isclose(summary["perplexity"], math.exp(min(summary["loss"], 700)))
+    assert math.isclose(summary["bits_per_byte"], summary["loss"] / math.log(2) / 4)
+
+
+def test_the_interval_is_as_wide_as_theory_says() -> None:
+    nats = np.random.default_rng(0).normal(3, 1, 400)
+    ones = np.ones(400, dtype=np.int64)
+    low, high = Measured(nats, ones, ones).summary()["loss_interval"]
+    assert abs((high - low) / (2 * 1.96 / math.sqrt(400)) - 1) < 0.15
+
+
+def test_nothing_to_measure_is_no_crash() -> None:
+    empty = np.zeros(0)
+    assert Measured(empty, empty.astype(int), empty.astype(int)).summary()["tokens"] == 0
+
+
+def test_a_part_is_a_value() -> None:
+    assert Part(0, 3, 1) == Part(0, 3, 1)
