@@ -110,6 +110,9 @@ class FitConfig:
     def __post_init__(self) -> None:
         if self.steps < 1 and not self.minutes > 0:
             raise ConfigError(problem("training", "neither steps nor minutes", "one of them above 0", "Give one."))
+        for name in ("batch_size", "lr", "evaluate_share", "clip"):
+            if not getattr(self, name) > 0:
+                raise ConfigError(problem(f"training, {name}", f"{getattr(self, name)}", "more than 0", "Change it."))
 
 
 # ---------------------------------------------------------------- one class for each verb

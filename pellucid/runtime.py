@@ -180,10 +180,14 @@ def seed_everything(seed: int) -> None:
 
 
 def pick_device(name: str = "auto") -> torch.device:
-    """`auto` is cuda where there is one, then mps, then cpu; any other name is taken as it is."""
+    """`auto` is cuda where there is one, then mps, then cpu; a device that is not there is a ConfigError."""
     import torch
 
     if name != "auto":
+        there = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+        if not there.get(name.partition(":")[0]):
+            known = ", ".join(kind for kind, usable in there.items() if usable)
+            raise ConfigError(problem("--device", repr(name), f"auto or one that is here ({known})", "Change it."))
         return torch.device(name)
     if torch.cuda.is_available():
         return torch.device("cuda")

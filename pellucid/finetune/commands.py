@@ -24,8 +24,8 @@ from pellucid.finetune.instructions import Example, nearest_answers, read_instru
 from pellucid.finetune.labelled import Labelled, read_labelled, split_labelled
 from pellucid.finetune.scores import classification_scores, word_count_answers
 from pellucid.model.gpt import GPT
-from pellucid.pretrain.fit import fit, measure_speed
-from pellucid.runtime import ConfigError, DataError, printable, problem, sha256, write_json, write_run
+from pellucid.pretrain.fit import fit
+from pellucid.runtime import ConfigError, DataError, pick_device, printable, problem, sha256, write_json, write_run
 from pellucid.text.documents import read_text
 from pellucid.text.tokenizer import Tokenizer
 
@@ -39,12 +39,10 @@ def finetune_classifier(
 ) -> dict[str, Any]:
     """Finetune the model in `base` on labelled texts, save it, and score it once on the test split."""
     torch.manual_seed(config.seed)
-    gpt, tokenizer = GPT.load(base), Tokenizer.load(base)
+    gpt, tokenizer = GPT.load(base).to(pick_device(config.device)), Tokenizer.load(base)
     labels = sorted({example.label for members in splits.values() for example in members})
     model = Classifier(gpt, labels)
     task = Classification(splits, labels, tokenizer, config, gpt.config.context_length)
-    if config.dtype == "auto":
-        config = replace(config, dtype=measure_speed(model, task, config).dtype)  # type: ignore[arg-type]
     fit(model, task, config, out, resume)
     model.save(out, tokenizer)
     test = splits["test"]
@@ -76,11 +74,9 @@ def finetune_assistant(
 ) -> dict[str, Any]:
     """Finetune the model in `base` on instructions, save it, and let it answer up to `questions` of the test split."""
     torch.manual_seed(config.seed)
-    model, tokenizer = GPT.load(base), Tokenizer.load(base)
+    model, tokenizer = GPT.load(base).to(pick_device(config.device)), Tokenizer.load(base)
     prepare_model(model, tokenizer)
     task = InstructionTuning(splits, tokenizer, config, model.config.context_length)
-    if config.dtype == "auto":
-        config = replace(config, dtype=measure_speed(model, task, config).dtype)  # type: ignore[arg-type]
     fit(model, task, config, out, resume)
     save_assistant(model, tokenizer, out)
     test = splits["test"][:questions]

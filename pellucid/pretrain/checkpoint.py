@@ -25,11 +25,12 @@ _FILES = ("model.safetensors", "optimizer.safetensors")
 
 @dataclass
 class Progress:
-    """How far a run has come: optimizer steps done, tokens trained, seconds spent over all sittings."""
+    """How far a run has come: optimizer steps done, tokens trained, seconds spent over all sittings, and in steps."""
 
     step: int = 0
     tokens: int = 0
     seconds: float = 0.0
+    step_seconds: float = 0.0
 
     def share(self, config: FitConfig) -> float:
         """Share of the run that is done, from 0 to 1: of its steps, or of its minutes."""
@@ -49,19 +50,21 @@ def save_checkpoint(
     progress: Progress,
     settings: dict[str, Any],
 ) -> None:
-    """Write `folder`/step-N atomically and drop all but the newest checkpoints."""
+    """Write `folder`/step-N atomically; drop older ones but the last before it, and what damage or a crash left."""
     with atomic_folder(folder / f"step-{progress.step:08d}") as temporary:
         save_file({name: tensor.contiguous() for name, tensor in model.state_dict().items()}, temporary / _FILES[0])
         save_file(_optimizer_tensors(optimizers) | {"random": torch.get_rng_state()}, temporary / _FILES[1])
         state = {"progress": vars(progress), "settings": settings}
         state["sha256"] = {name: sha256(temporary / name) for name in _FILES}
         write_json(temporary / "state.json", state)
-    for old in sorted(folder.glob("step-*"))[:-KEEP]:
+    there = sorted(folder.glob("step-*"))
+    here = there.index(folder / f"step-{progress.step:08d}") + 1  # later ones are of a try that was given up
+    for old in [*there[: max(0, here - KEEP)], *there[here:], *folder.glob(".step-*")]:
         shutil.rmtree(old, ignore_errors=True)
 
 
-def newest_checkpoint(folder: Path) -> Path | None:
-    """The newest whole checkpoint; a damaged one is named and the one before it taken."""
+def newest_checkpoint(folder: Path, quiet: bool = False) -> Path | None:
+    """The newest whole checkpoint; a damaged one is named (unless `quiet`) and the one before it taken."""
     for path in sorted(folder.glob("step-*"), reverse=True):
         try:
             hashes = read_json(path / "state.json")["sha256"]
@@ -69,8 +72,15 @@ def newest_checkpoint(folder: Path) -> Path | None:
                 return path
         except (DataError, OSError, KeyError, TypeError):
             pass
-        inform(f"{path}: a damaged checkpoint; the one before it is used")
+        if not quiet:
+            inform(f"{path}: a damaged checkpoint; the one before it is used")
     return None
+
+
+def checkpoint_settings(path: Path) -> dict[str, Any]:
+    """The settings that the run was started with."""
+    settings: dict[str, Any] = read_json(path / "state.json")["settings"]
+    return settings
 
 
 def load_checkpoint(

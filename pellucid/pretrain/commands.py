@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +11,9 @@ import torch
 from pellucid.config import Evaluate, FitConfig, ModelConfig, Pretrain, as_dict, model_config
 from pellucid.model.gpt import GPT
 from pellucid.pretrain.evaluate import bytes_per_token, limited, measure, parts_of
-from pellucid.pretrain.fit import fit, measure_speed, read_lines
+from pellucid.pretrain.fit import fit, read_lines, settle_precision
 from pellucid.pretrain.language import LanguageModelling, check_vocab, save_language_model
-from pellucid.runtime import pick_device, write_run
+from pellucid.runtime import ConfigError, pick_device, problem, write_run
 from pellucid.text.documents import read_documents
 from pellucid.text.shards import Shards
 from pellucid.text.tokenizer import Tokenizer
@@ -26,13 +25,13 @@ def train_language_model(
     shards: Shards, shape: ModelConfig, config: FitConfig, context: int, out: Path, resume: bool
 ) -> dict[str, Any]:
     """Pretrain a fresh model of `shape` on windows of `context` tokens and save it to `out`."""
+    if context > shape.context_length:
+        expected = f"at most {shape.context_length}, the model's context length"
+        raise ConfigError(problem("--context", str(context), expected, "Change one of them."))
     torch.manual_seed(config.seed)
     model = GPT(shape).to(pick_device(config.device))
     task = LanguageModelling(shards, config, context)
-    tried: dict[str, float] = {}
-    if config.dtype == "auto":
-        speed = measure_speed(model, task, config)
-        config, tried = replace(config, dtype=speed.dtype), speed.tried  # type: ignore[arg-type]
+    config, tried = settle_precision(model, task, config, out, resume)
     write_run(out, "pretrain", as_dict(config) | {"model": as_dict(shape), "context": context}, shards.hashes())
     progress = fit(model, task, config, out, resume)
     save_language_model(model, task, out)
@@ -40,7 +39,7 @@ def train_language_model(
     return {
         "steps": progress.step,
         "tokens": progress.tokens,
-        "tokens_per_s": round(progress.tokens / progress.seconds, 1),
+        "tokens_per_s": round(progress.tokens / progress.step_seconds, 1),
         "val_loss": losses[-1],
         "dtype": config.dtype,
         "tried": tried,

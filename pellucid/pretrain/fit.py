@@ -22,10 +22,16 @@ import torch
 from torch import nn
 
 from pellucid.config import FitConfig, as_dict
-from pellucid.pretrain.checkpoint import Progress, load_checkpoint, newest_checkpoint, save_checkpoint
+from pellucid.pretrain.checkpoint import (
+    Progress,
+    checkpoint_settings,
+    load_checkpoint,
+    newest_checkpoint,
+    save_checkpoint,
+)
 from pellucid.pretrain.loss import Loss
 from pellucid.pretrain.optim import make_optimizers, rate_scale, set_rate
-from pellucid.runtime import PellucidError, inform, keep_freed_memory, progress_bar, write_text
+from pellucid.runtime import DataError, PellucidError, inform, keep_freed_memory, problem, progress_bar, write_text
 
 
 class Task(Protocol):
@@ -62,34 +68,36 @@ def fit(model: nn.Module, task: Task, config: FitConfig, out: Path, resume: bool
     ends with the same weights, bit for bit, as if it had not been stopped (same device). With `config.minutes` instead
     of steps the clock decides how many steps there are, so two runs are alike but not the same.
     """
-    if config.dtype == "auto":
-        config = replace(config, dtype=measure_speed(model, task, config).dtype)  # type: ignore[arg-type]
+    config, _ = settle_precision(model, task, config, out, resume)
     keep_freed_memory()
     torch.manual_seed(config.seed)
     optimizers = make_optimizers(model, config)
     settings = as_dict(replace(config, checkpoint_every=0))
     folder = out / "training"
+    if not resume:
+        check_nothing_there(folder)
     newest = newest_checkpoint(folder) if resume else None
     progress = load_checkpoint(newest, model, optimizers, settings) if newest else Progress()
     log = MetricsLog(out, progress.step)
     timer = Timer(progress.seconds)
-    evaluated, saved = progress.share(config), time.monotonic()
+    saved = time.monotonic()
     with progress_bar() as bar, stop_signals() as stopped:
         shown = bar.add_task(task.name, total=1.0, note="")
         bar.update(shown, completed=progress.share(config))
         while (share := progress.share(config)) < 1:
+            before, began = share, time.monotonic()
             record = train_step(model, task, optimizers, config, progress.step, share)
+            step_seconds = time.monotonic() - began
             progress.step += 1
             progress.tokens += record.pop("count")
-            step_seconds = timer.total() - progress.seconds
+            progress.step_seconds += step_seconds
             progress.seconds = timer.total()
             record |= {"tokens": progress.tokens, "tokens_per_s": round(record.pop("seen") / step_seconds, 1)}
             log.write({"step": progress.step, "split": "train", **record, "seconds": round(progress.seconds, 3)})
             share = progress.share(config)
             bar.update(shown, completed=share, note=progress.note(record, config))
-            if share - evaluated >= config.evaluate_share - 1e-9 or share >= 1:
+            if evaluations_due(share, config) > evaluations_due(before, config) or share >= 1:
                 evaluate_and_log(model, task, log, progress)
-                evaluated = share
             due = time.monotonic() - saved > 30
             if config.checkpoint_every:
                 due = progress.step % config.checkpoint_every == 0
@@ -101,6 +109,18 @@ def fit(model: nn.Module, task: Task, config: FitConfig, out: Path, resume: bool
     return progress
 
 
+def check_nothing_there(folder: Path) -> None:
+    """Refuse to begin where the checkpoints of another run are: they would be lost."""
+    if any(folder.glob("step-*")):
+        advice = "With --resume it goes on; or give another --out."
+        raise DataError(problem(folder.parent, "a folder that holds a run already", "a new one", advice))
+
+
+def evaluations_due(share: float, config: FitConfig) -> int:
+    """How many evaluations belong before `share` of the run: the same however often it was stopped."""
+    return int(share / config.evaluate_share + 1e-9)
+
+
 def train_step(
     model: nn.Module, task: Task, optimizers: list[torch.optim.Optimizer], config: FitConfig, step: int, share: float
 ) -> dict[str, Any]:
@@ -108,7 +128,7 @@ def train_step(
     model.train()
     total, count, seen = 0.0, 0, 0
     for batch in task.batches(step):
-        with precision(config):
+        with precision(model, config):
             loss = task.loss(model, batch)
         if loss.count:
             loss.total.backward()  # type: ignore[no-untyped-call]
@@ -131,10 +151,26 @@ def train_step(
     return {"loss": mean, "lr": config.lr * scale, "grad_norm": grad_norm, "count": count, "seen": seen}
 
 
-def precision(config: FitConfig) -> torch.autocast:
+def precision(model: nn.Module, config: FitConfig) -> torch.autocast:
     """Matrix products in bfloat16 when the config says so; weights, sums and norms stay in float32."""
-    device = "cuda" if config.device.startswith("cuda") else "cpu"
+    device = next(model.parameters()).device.type
     return torch.autocast(device, torch.bfloat16, enabled=config.dtype == "bfloat16")
+
+
+def settle_precision(
+    model: nn.Module, task: Task, config: FitConfig, out: Path, resume: bool
+) -> tuple[FitConfig, dict[str, float]]:
+    """`auto` made definite: the precision that the run in `out` began with, or else the faster one on this machine.
+
+    Also returns the seconds per step of each that was tried.
+    """
+    if config.dtype != "auto":
+        return config, {}
+    newest = newest_checkpoint(out / "training", quiet=True) if resume else None
+    if newest:
+        return replace(config, dtype=checkpoint_settings(newest)["dtype"]), {}
+    speed = measure_speed(model, task, config)
+    return replace(config, dtype=speed.dtype), speed.tried  # type: ignore[arg-type]
 
 
 def measure_speed(model: nn.Module, task: Task, config: FitConfig, steps: int = 3) -> Speed:

@@ -73,9 +73,8 @@ class LanguageModelling:
 
     def sample(self, model: GPT) -> str:
         """A text from nothing, at temperature 0.8, always with the same seed."""
-        ids = stream_ids(
-            model, [self.tokenizer.end_of_text], 80, Sampling(0.8), seed=0, stop=self.tokenizer.end_of_text
-        )
+        end, most = self.tokenizer.end_of_text, min(80, model.config.context_length)
+        ids = stream_ids(model, [end], most, Sampling(0.8), seed=0, stop=end)
         return self.tokenizer.decode(ids).strip()
 
 
