@@ -61,7 +61,7 @@ class ModelConfig:
 
 
 PRESETS: dict[str, ModelConfig] = {
-    "laptop": ModelConfig(d_model=192, n_layers=4, n_heads=3, context_length=256),
+    "laptop": ModelConfig(d_model=128, n_layers=4, n_heads=2, context_length=256),
     "laptop-large": ModelConfig(d_model=320, n_layers=6, n_heads=5, context_length=256),
     "gpt2": ModelConfig(d_model=768, n_layers=12, n_heads=12, dropout=0.1),
     "gpt2-medium": ModelConfig(d_model=1024, n_layers=24, n_heads=16, dropout=0.1),
@@ -82,9 +82,9 @@ class FitConfig:
     """Examples of one optimizer step."""
     micro_batch_size: int = 0
     """Examples of one forward and backward pass; 0 is the whole batch at once."""
-    lr: float = 3e-3
+    lr: float = 5e-3
     """Peak learning rate of AdamW: embeddings, biases, norms (and the matrices, when the optimizer is adamw)."""
-    matrix_lr: float = 0.02
+    matrix_lr: float = 0.03
     """Peak learning rate of Muon: the matrices inside the blocks."""
     optimizer: Literal["muon", "adamw"] = "muon"
     """muon: Muon for the matrices inside the blocks and AdamW for the rest; adamw: AdamW for all."""

@@ -10,8 +10,9 @@ import os
 import platform
 import sys
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -28,7 +29,16 @@ from pellucid.model.gpt import GPT
 from pellucid.pretrain.commands import EVALUATION_TOKENS, train_language_model
 from pellucid.pretrain.evaluate import Measured, bytes_per_token, limited, measure, parts_of
 from pellucid.pretrain.ngram import NGram, unigram_nats
-from pellucid.runtime import PellucidError, peak_memory_bytes, printable, read_json, sha256, write_json
+from pellucid.runtime import (
+    ConfigError,
+    PellucidError,
+    peak_memory_bytes,
+    printable,
+    problem,
+    read_json,
+    sha256,
+    write_json,
+)
 from pellucid.see.report import write_report
 from pellucid.text import tinyworld
 from pellucid.text.bpe import BPETokenizer
@@ -52,7 +62,9 @@ def quickstart(options: Quickstart) -> tuple[Results, str]:
     run.step("evaluate", "4  Evaluation: beside what counting can do", evaluate, show_evaluation)
     run.step("classify", "5  Classification: spam or not", classify, show_classifier)
     run.step("instruct", "6  Instructions: a personal assistant", instruct, show_assistant)
-    report = write_reports(run)
+    if run.news or not (run.out / "report.json").is_file():
+        write_reports(run)
+    report = read_json(run.out / "report.json")
     return report, farewell(run, report)
 
 
@@ -65,21 +77,27 @@ class Run:
 
     options: Quickstart
     results: dict[str, Results]
+    news: bool = False  # whether this sitting did any step
 
     @classmethod
     def open(cls, options: Quickstart) -> Run:
         """Begin in `options.out`, or go on there; a folder of other settings is refused."""
+        if not 0 <= options.minutes < float("inf"):
+            raise ConfigError(problem("--minutes", str(options.minutes), "0 or more", "4.5 is a good first run."))
         inputs = [*options.text, *(path for path in (options.labels, options.instructions) if path)]
         hashes = {str(path): sha256(path) for path in inputs if path.is_file()}
         settings = {**as_dict(options), "out": "", "json": False, "files": hashes}
         file = options.out / "results" / "settings.json"
-        if file.is_file() and read_json(file) != settings:
+        begun = (options.out / "results" / "text.json").is_file()
+        if begun and read_json(file) != settings:
             raise PellucidError(
                 f"{options.out}: holds a quickstart with other settings or files. Give another --out, or remove it."
             )
         if not file.is_file() and options.out.is_dir() and any(options.out.iterdir()):
             raise PellucidError(f"{options.out}: is not empty and holds no quickstart. Give another --out.")
-        write_json(file, settings)
+        if not begun:
+            check_inputs(options)  # a mistake in any of the files should show now, not after the pretraining
+            write_json(file, settings)
         return cls(options, {})
 
     @property
@@ -100,11 +118,26 @@ class Run:
             self.results[name] = read_json(file)
             say("(done before)")
         else:
-            began = time.monotonic()
-            result = work(self)
-            self.results[name] = {**result, "seconds": round(time.monotonic() - began, 2)}
+            self.news = True
+            with self.clock(name) as seconds:
+                result = work(self)
+            peak = round(peak_memory_bytes() / 2**30, 2)
+            self.results[name] = {**result, "seconds": round(seconds(), 2), "peak_memory_gb": peak}
             write_json(file, self.results[name])
         say(show(self.results[name]))
+
+    @contextmanager
+    def clock(self, name: str) -> Iterator[Callable[[], float]]:
+        """Counts the seconds of a step over all its sittings; what a stopped one took is kept in a file."""
+        file, began = self.out / "results" / f"{name}.stopped.json", time.monotonic()
+        before = float(read_json(file)["seconds"]) if file.is_file() else 0.0
+        try:
+            yield lambda: before + time.monotonic() - began
+        except BaseException:
+            with suppress(PellucidError, OSError):
+                write_json(file, {"seconds": before + time.monotonic() - began})
+            raise
+        file.unlink(missing_ok=True)
 
     def spent(self) -> float:
         """Seconds of the steps done so far."""
@@ -124,14 +157,13 @@ def make_text(run: Run) -> Results:
     options, corpus = run.options, run.out / "corpus"
     sources = list(options.text)
     if not sources:
-        count = max(1500, int(6000 * run.minutes))
+        count = max(600, int(6000 * run.minutes))
         sources = [corpus / "documents.jsonl"]
-        write_documents(sources[0], islice(tinyworld.documents(options.seed), count))
+        write_documents(sources[0], islice(tinyworld.documents(options.seed), count), options.seed)
     if not options.labels:
-        write_messages(corpus / "messages.jsonl", max(1500, int(1600 * run.minutes)), options.seed)
+        write_messages(corpus / "messages.jsonl", max(600, int(1600 * run.minutes)), options.seed)
     if not options.instructions:
-        write_instructions(corpus / "instructions.jsonl", max(3000, int(6000 * run.minutes)), options.seed)
-    read_inputs(run)  # a mistake in any of the files should show now, not after the pretraining
+        write_instructions(corpus / "instructions.jsonl", max(1000, int(6000 * run.minutes)), options.seed)
     splits = split_documents(read_documents(sources))
     train = [document.text for document in splits["train"]]
     tokenizer = BPETokenizer.train(train, vocab_size=4096)
@@ -150,6 +182,16 @@ def make_text(run: Run) -> Results:
         "sentence": sentence,
         "views": {kind: [piece.text for piece in view.pieces(sentence)] for kind, view in views.items()},
     }
+
+
+def check_inputs(options: Quickstart) -> None:
+    """Read all files of the user's own once, for the errors in them."""
+    if options.text:
+        split_documents(read_documents(options.text))
+    if options.labels:
+        split_labelled(read_labelled(options.labels), seed=options.seed)
+    if options.instructions:
+        split_examples(read_instructions(options.instructions), seed=options.seed)
 
 
 def read_inputs(run: Run) -> tuple[Any, Any]:
@@ -178,9 +220,11 @@ def show_text(result: Results) -> str:
 
 
 def shape_of(run: Run) -> ModelConfig:
-    """The shape of the model: a larger one where there is time to train it."""
-    name = "laptop" if run.minutes < 8 else "laptop-large"
-    return ModelConfig(**{**as_dict(PRESETS[name]), "vocab_size": run.results["text"]["vocab_size"]})
+    """The shape of the model: a larger one where there is time to train it, a tiny one where there is hardly any."""
+    shape = replace(
+        PRESETS["laptop" if run.minutes < 8 else "laptop-large"], vocab_size=run.results["text"]["vocab_size"]
+    )
+    return replace(shape, d_model=64, n_layers=2, n_heads=2, d_ff=256) if run.minutes < 0.5 else shape
 
 
 def describe_model(run: Run) -> Results:
@@ -204,10 +248,12 @@ def show_model(result: Results) -> str:
 
 def pretrain(run: Run) -> Results:
     """Train the model from scratch for its share of the time."""
-    config = FitConfig(minutes=0.46 * run.minutes, seed=run.options.seed)
+    config = FitConfig(minutes=0.46 * run.minutes, batch_size=8, seed=run.options.seed)
     shards = Shards.open(run.out / "shards")
     context = min(128 if run.minutes < 8 else 256, len(shards.tokens("train")) - 2)
-    return train_language_model(shards, shape_of(run), config, context, run.out, resume=True)
+    return train_language_model(
+        shards, shape_of(run), config, context, run.out, resume=True, in_order=not run.options.text
+    )
 
 
 def show_pretrain(result: Results) -> str:
@@ -298,7 +344,9 @@ def instruct(run: Run) -> Results:
     minutes = max(0.1 * run.minutes, min(left, 0.4 * run.minutes))
     config = FitConfig(minutes=minutes, seed=run.options.seed, evaluate_share=0.2, **INSTRUCT_RATES)  # type: ignore[arg-type]
     is_right = same_text if run.options.instructions else solves
-    return finetune_assistant(run.out, examples, config, run.out / "assistant", resume=True, is_right=is_right)
+    questions = max(50, min(1000, int(1000 * run.minutes)))
+    out = run.out / "assistant"
+    return finetune_assistant(run.out, examples, config, out, resume=True, is_right=is_right, questions=questions)
 
 
 def solves(example: Example, answer: str) -> bool:
@@ -324,7 +372,7 @@ def show_assistant(result: Results) -> str:
 # ---------------------------------------------------------------- 7 report
 
 
-def write_reports(run: Run) -> Results:
+def write_reports(run: Run) -> None:
     """report.json and report.html."""
     say("\n── 7  Report")
     began = time.monotonic()
@@ -348,7 +396,7 @@ def write_reports(run: Run) -> Results:
             "families": assistant["scores"]["families"],
             "stop_rate": assistant["scores"]["stop_rate"],
         },
-        "machine": machine(),
+        "machine": machine() | {"peak_memory_gb": max(result["peak_memory_gb"] for result in results.values())},
         "version": __version__,
         "command": " ".join(["pellucid", *sys.argv[1:]]),
     }
@@ -358,7 +406,6 @@ def write_reports(run: Run) -> Results:
     seconds = round(time.monotonic() - began, 2)
     report["seconds"] |= {"report": seconds, "total": round(run.spent() + seconds, 2)}
     write_json(run.out / "report.json", report)
-    return report
 
 
 def machine() -> Results:
@@ -369,7 +416,6 @@ def machine() -> Results:
         "torch": torch.__version__,
         "cores": os.cpu_count(),
         "memory_gb": round(memory, 1),
-        "peak_memory_gb": round(peak_memory_bytes() / 2**30, 2),
         "platform": platform.platform(),
     }
 

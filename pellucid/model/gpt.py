@@ -36,12 +36,22 @@ class GPT(nn.Module):
         self.initialise()
 
     def initialise(self) -> None:
-        """GPT-2's start: all matrices N(0, 0.02²), those that end on the shortcut smaller by √(2 × layers)."""
+        """GPT-2's start, carried over to other widths: all matrices N(0, 0.02²) at a width of 768.
+
+        Narrower models start larger, by √(768 / width), and their token vectors by 768 / width: only when a token's
+        own vector stands out does a small model soon learn to copy from its context (docs/performance.md). Matrices
+        that end on the shortcut start smaller by √(2 × layers), biases at 0.
+        """
+        narrow = 768 / self.config.d_model
         for name, parameter in self.named_parameters():
-            if parameter.dim() == 2:
+            if name == "token_embedding.weight":
+                nn.init.normal_(parameter, std=0.02 * narrow)
+            elif name == "position_embedding.weight":
+                nn.init.normal_(parameter, std=0.02)
+            elif parameter.dim() == 2:
                 onto_shortcut = name.endswith(("attention.output.weight", "feed_forward.contract.weight"))
                 scale = 1 / math.sqrt(2 * self.config.n_layers) if onto_shortcut else 1
-                nn.init.normal_(parameter, std=0.02 * scale)
+                nn.init.normal_(parameter, std=0.02 * math.sqrt(narrow) * scale)
             elif name.endswith("bias"):
                 nn.init.zeros_(parameter)
 

@@ -22,15 +22,18 @@ EVALUATION_TOKENS = 200_000
 
 
 def train_language_model(
-    shards: Shards, shape: ModelConfig, config: FitConfig, context: int, out: Path, resume: bool
+    shards: Shards, shape: ModelConfig, config: FitConfig, context: int, out: Path, resume: bool, in_order: bool = False
 ) -> dict[str, Any]:
-    """Pretrain a fresh model of `shape` on windows of `context` tokens and save it to `out`."""
+    """Pretrain a fresh model of `shape` on windows of `context` tokens and save it to `out`.
+
+    `in_order` meets the documents in the order of the shards, the first time through.
+    """
     if context > shape.context_length:
         expected = f"at most {shape.context_length}, the model's context length"
         raise ConfigError(problem("--context", str(context), expected, "Change one of them."))
     torch.manual_seed(config.seed)
     model = GPT(shape).to(pick_device(config.device))
-    task = LanguageModelling(shards, config, context)
+    task = LanguageModelling(shards, config, context, in_order)
     config, tried = settle_precision(model, task, config, out, resume)
     write_run(out, "pretrain", as_dict(config) | {"model": as_dict(shape), "context": context}, shards.hashes())
     progress = fit(model, task, config, out, resume)

@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
 from torch import Tensor
 
 from pellucid.config import FitConfig
@@ -20,6 +22,7 @@ from pellucid.text.batches import Sampler, token_batch, windows
 from pellucid.text.shards import Shards
 
 VALIDATION_TOKENS = 20_000
+SHUFFLED = 1000  # windows that an ordered pass mixes with each other
 
 
 @dataclass(frozen=True)
@@ -41,6 +44,7 @@ class LanguageModelling:
     shards: Shards
     config: FitConfig
     context: int
+    in_order: bool = False  # the first time through, meet the documents roughly in the order in which they were written
     name: str = "pretrain"
     _cached: dict[str, Any] = field(default_factory=dict)
 
@@ -48,14 +52,22 @@ class LanguageModelling:
         self.train = self.shards.tokens("train")
         self.starts = windows(self.shards.offsets("train"), len(self.train), self.context)
         self.sampler = Sampler(len(self.starts), self.config.batch_size, self.config.seed)
+        jitter = np.random.default_rng(self.config.seed).uniform(0, SHUFFLED, len(self.starts))
+        self.order = np.argsort(np.arange(len(self.starts)) + jitter) if self.in_order else None
         self.tokenizer = self.shards.tokenizer()
 
     def batches(self, step: int) -> Sequence[TokenBatch]:
         """The windows of a step, in micro-batches."""
-        chosen = self.starts[self.sampler.indices(step)]
+        chosen = self.starts[self._indices(step)]
         size = self.config.micro_batch_size or len(chosen)
         pieces = (chosen[first : first + size] for first in range(0, len(chosen), size))
         return [TokenBatch(*token_batch(self.train, piece, self.context)) for piece in pieces]
+
+    def _indices(self, step: int) -> NDArray[np.int64]:
+        first = step * self.config.batch_size
+        if self.order is not None and first + self.config.batch_size <= len(self.order):
+            return self.order[first : first + self.config.batch_size]
+        return self.sampler.indices(step)
 
     def loss(self, model: GPT, batch: TokenBatch) -> Loss:
         """Cross-entropy over all positions."""

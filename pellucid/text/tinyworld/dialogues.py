@@ -97,7 +97,7 @@ def _who(dice: Dice, a: str, b: str) -> tuple[list[str], str]:
 def _third(dice: Dice, a: str, b: str) -> list[str]:
     if dice.chance(0.5):
         return []
-    return [dice.choose([name for name in words.NAMES if name not in (a, b)])]
+    return [dice.choose([name for name in words.CAST if name not in (a, b)])]
 
 
 def _knowledge(dice: Dice, a: str, b: str) -> tuple[list[str], str]:
@@ -147,12 +147,12 @@ TALKS: Final[dict[str, Callable[[Dice, str, str], tuple[list[str], str]]]] = {
     "habits": _habits,
 }
 # The talks that teach to look something up come more often.
-TALK_WEIGHTS: Final = (2.5, 2.5, 2.0, 1.5, 1.5)
+TALK_WEIGHTS: Final = (4, 4, 2, 1, 1)
 
 
 def dialogue(dice: Dice) -> tuple[str, str]:
     """One talk and its content key: what it is about and between whom."""
-    a, b = dice.sample(words.NAMES, 2)
+    a, b = dice.sample(words.CAST, 2)
     talk = dice.choose(tuple(TALKS), TALK_WEIGHTS)
     scene = filled(dice, dice.choose(SCENES), {"a": a, "b": b})
     told, about = TALKS[talk](dice, a, b)

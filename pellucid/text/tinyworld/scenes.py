@@ -58,13 +58,13 @@ def filled(dice: Dice, shape: str, known: dict[str, str]) -> str:
 
 def draw_things(dice: Dice, count: int) -> list[str]:
     """Different things, each with a colour."""
-    return [f"{dice.choose(words.COLOURS)} {thing}" for thing in dice.sample(words.THINGS, count)]
+    return [f"{dice.choose(words.PAINTS)} {thing}" for thing in dice.sample(words.OWNED, count)]
 
 
 def put_scene(dice: Dice, people: list[str]) -> Scene:
     """Each of `people` leaves a thing at a place of its own."""
     things = draw_things(dice, len(people))
-    places = [f"{in_} the {noun}" for in_, noun in dice.sample(words.PLACES, len(people))]
+    places = [f"{in_} the {noun}" for in_, noun in dice.sample(words.SCENES, len(people))]
     told = [
         filled(dice, dice.choose(PUT), {"who": who, "t": thing, "at": at})
         for who, thing, at in zip(people, things, places, strict=True)

@@ -52,7 +52,7 @@ FREE: Final[dict[str, Sequence[str]]] = {
 
 # Only a shape that begins like this bears a phrase like "after that," in front of it.
 OPENED: Final = ("{a}", "{b}", "{he}", "{his}", "they ", "the {", "a {")
-TAIL_SHARE: Final = 0.3  # of the sentences that can bear more
+TAIL_SHARE: Final = 0.4  # of the sentences that can bear more
 
 _AN = re.compile(r"\b([Aa]) (?=[aeiou])")
 
@@ -117,8 +117,8 @@ class Teller:
 
 def cast(dice: Dice) -> dict[str, str]:
     """Two people and a place: the slots that every plot has."""
-    a, b = dice.sample(words.NAMES, 2)
-    return {"a": a, "b": b, **pronouns(a), **pronouns(b, "b"), **located(dice.choose(words.PLACES))}
+    a, b = dice.sample(words.CAST, 2)
+    return {"a": a, "b": b, **pronouns(a), **pronouns(b, "b"), **located(dice.choose(words.SCENES))}
 
 
 def located(place: tuple[str, str], number: str = "") -> dict[str, str]:
@@ -128,12 +128,12 @@ def located(place: tuple[str, str], number: str = "") -> dict[str, str]:
 
 def second_place(story: Teller) -> dict[str, str]:
     """Another place than the one where the story began."""
-    return located(story.dice.choose([p for p in words.PLACES if f"the {p[1]}" != story.state["pl"]]), "2")
+    return located(story.dice.choose([p for p in words.SCENES if f"the {p[1]}" != story.state["pl"]]), "2")
 
 
 def coloured(dice: Dice, number: str = "") -> dict[str, str]:
     """A thing and its colour: the slots `t` ("red ball") and `tn` ("ball"), with `number` behind."""
-    colour, thing = dice.choose(words.COLOURS), dice.choose(words.THINGS)
+    colour, thing = dice.choose(words.PAINTS), dice.choose(words.OWNED)
     return {"t" + number: f"{colour} {thing}", "tn" + number: thing}
 
 
@@ -163,8 +163,8 @@ def _trade(story: Teller) -> str:
     state = story.state
     state |= coloured(story.dice)
     story.tell("owns")
-    colour = story.dice.choose(words.COLOURS)
-    other = story.dice.choose([thing for thing in words.THINGS if thing != state["tn"]])
+    colour = story.dice.choose(words.PAINTS)
+    other = story.dice.choose([thing for thing in words.OWNED if thing != state["tn"]])
     state |= {"t2": f"{colour} {other}", "tn2": other}
     story.tell("trade")
     story.maybe("detail")
@@ -235,7 +235,7 @@ def _storm(story: Teller) -> str:
 
 
 def _animal(story: Teller) -> str:
-    story.state["an"] = story.dice.choose(words.ANIMALS)
+    story.state["an"] = story.dice.choose(words.PETS)
     story.tell("animal_in_need")
     story.tell("animal_helped")
     story.maybe("animal_helped")

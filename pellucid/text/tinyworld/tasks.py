@@ -43,7 +43,7 @@ def _with_detail(dice: Dice, told: list[str]) -> str:
 
 
 def _people(dice: Dice) -> list[str]:
-    return dice.sample(words.NAMES, dice.number(2, 3))
+    return dice.sample(words.CAST, dice.number(2, 3))
 
 
 def _story_where(dice: Dice) -> _Made:
@@ -85,21 +85,21 @@ def _sorting(dice: Dice) -> _Made:
 
 def _rewriting(dice: Dice) -> _Made:
     kind = dice.choose(("replace", "negative", "past"))
-    who, new = dice.sample(words.NAMES, 2)
+    who, new = dice.sample(words.CAST, 2)
     if kind == "past":
         now, then = dice.choose(tuple(knowledge.HABITS.items()))
-        (in_, noun), adv = dice.choose(words.PLACES), dice.choose(words.ADVERBS)
+        (in_, noun), adv = dice.choose(words.SCENES), dice.choose(words.ADVERBS)
         rest = f"{adv} {in_} the {noun}."
         before, after, content = f"{who} {now} {rest}", f"{who} {then} {rest}", now
     elif kind == "negative":
-        verb, (in_, noun) = dice.choose(("is", "was", "will be", "can be")), dice.choose(words.PLACES)
+        verb, (in_, noun) = dice.choose(("is", "was", "will be", "can be")), dice.choose(words.SCENES)
         content = dice.choose(words.MOODS)
         first, _, more = verb.partition(" ")
         rest = f"{more} {content} {in_} the {noun}.".lstrip()
         before, after = f"{who} {first} {rest}", f"{who} {first} not {rest}"
     else:
-        content = dice.choose(words.THINGS)
-        rest = f"{dice.choose(('has', 'likes', 'wants', 'needs'))} the {dice.choose(words.COLOURS)} {content}."
+        content = dice.choose(words.OWNED)
+        rest = f"{dice.choose(('has', 'likes', 'wants', 'needs'))} the {dice.choose(words.PAINTS)} {content}."
         before, after = f"{who} {rest}", f"{new} {rest}"
     return kind, {"who": who, "new": new}, before, after, split_of(f"{kind}|{who}|{content}", HELD_OUT)
 

@@ -194,3 +194,11 @@ OPENERS: Final = (
     "in no time, ", "just then, ", "sure enough, ", "strangely, ", "with a smile, ", "with a sigh, ", "by chance, ",
     "after a while, ", "an hour later, ", "that very day, ", "quite soon, ", "now ", "again ", "as planned, ",
 )  # fmt: skip
+
+# What stories and questions are about, again and again, so that a small model can learn to look them up: the cast, what
+# they own and where they are. All the other people, things and places pass by once.
+CAST: Final = (*GIRLS[1::9], *BOYS[2::9])
+OWNED: Final = THINGS[::4]
+SCENES: Final = PLACES[::4]
+PAINTS: Final = COLOURS[:10]
+PETS: Final = ANIMALS[::4]
