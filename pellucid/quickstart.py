@@ -159,7 +159,7 @@ def make_text(run: Run) -> Results:
     if not sources:
         count = max(600, int(6000 * run.minutes))
         sources = [corpus / "documents.jsonl"]
-        write_documents(sources[0], islice(tinyworld.documents(options.seed), count))
+        write_documents(sources[0], islice(tinyworld.documents(options.seed), count), options.seed)
     if not options.labels:
         write_messages(corpus / "messages.jsonl", max(600, int(1600 * run.minutes)), options.seed)
     if not options.instructions:
@@ -251,7 +251,9 @@ def pretrain(run: Run) -> Results:
     config = FitConfig(minutes=0.46 * run.minutes, batch_size=8, seed=run.options.seed)
     shards = Shards.open(run.out / "shards")
     context = min(128 if run.minutes < 8 else 256, len(shards.tokens("train")) - 2)
-    return train_language_model(shards, shape_of(run), config, context, run.out, resume=True)
+    return train_language_model(
+        shards, shape_of(run), config, context, run.out, resume=True, in_order=not run.options.text
+    )
 
 
 def show_pretrain(result: Results) -> str:
