@@ -108,7 +108,7 @@ class Run:
     @property
     def minutes(self) -> float:
         """The time to aim at for everything."""
-        return self.options.minutes or (15.0 if self.options.text else 4.5)
+        return self.options.minutes or (15.0 if self.options.text else 4.7)
 
     def step(self, name: str, title: str, work: Callable[[Run], Results], show: Callable[[Results], str]) -> None:
         """Do a step, or take its result from an earlier, stopped run; then show it."""
@@ -248,7 +248,7 @@ def show_model(result: Results) -> str:
 
 def pretrain(run: Run) -> Results:
     """Train the model from scratch for its share of the time."""
-    config = FitConfig(minutes=0.46 * run.minutes, batch_size=8, seed=run.options.seed)
+    config = FitConfig(minutes=0.5 * run.minutes, batch_size=8, seed=run.options.seed)
     shards = Shards.open(run.out / "shards")
     context = min(128 if run.minutes < 8 else 256, len(shards.tokens("train")) - 2)
     return train_language_model(
@@ -317,7 +317,7 @@ def show_evaluation(result: Results) -> str:
 def classify(run: Run) -> Results:
     """Finetune a copy of the model to tell spam from the rest."""
     labelled, _ = read_inputs(run)
-    config = FitConfig(minutes=0.09 * run.minutes, seed=run.options.seed, evaluate_share=0.25, **CLASSIFY_RATES)  # type: ignore[arg-type]
+    config = FitConfig(minutes=0.05 * run.minutes, seed=run.options.seed, evaluate_share=0.25, **CLASSIFY_RATES)  # type: ignore[arg-type]
     return finetune_classifier(run.out, labelled, config, run.out / "classifier", resume=True)
 
 

@@ -25,6 +25,7 @@ from pellucid.finetune.labelled import Labelled, read_labelled, split_labelled
 from pellucid.finetune.scores import classification_scores, word_count_answers
 from pellucid.model.gpt import GPT
 from pellucid.pretrain.fit import fit
+from pellucid.pretrain.language import LanguageModelling
 from pellucid.runtime import ConfigError, DataError, pick_device, printable, problem, sha256, write_json, write_run
 from pellucid.text.documents import read_text
 from pellucid.text.tokenizer import Tokenizer
@@ -71,12 +72,13 @@ def finetune_assistant(
     resume: bool,
     is_right: Callable[[Example, str], bool] = same_text,
     questions: int = 1000,
+    replay: LanguageModelling | None = None,
 ) -> dict[str, Any]:
     """Finetune the model in `base` on instructions, save it, and let it answer up to `questions` of the test split."""
     torch.manual_seed(config.seed)
     model, tokenizer = GPT.load(base).to(pick_device(config.device)), Tokenizer.load(base)
     prepare_model(model, tokenizer)
-    task = InstructionTuning(splits, tokenizer, config, model.config.context_length)
+    task = InstructionTuning(splits, tokenizer, config, model.config.context_length, replay)
     fit(model, task, config, out, resume)
     save_assistant(model, tokenizer, out)
     test = splits["test"][:questions]

@@ -17,6 +17,7 @@ from pellucid.finetune.instructions import Example
 from pellucid.finetune.padded import LengthGroupedSampler, pad
 from pellucid.generation.engine import generate_batch
 from pellucid.model.gpt import GPT
+from pellucid.pretrain.language import LanguageModelling, TokenBatch
 from pellucid.pretrain.loss import Loss, token_loss
 from pellucid.runtime import DataError, inform, problem
 from pellucid.text.tokenizer import Tokenizer
@@ -40,9 +41,16 @@ class InstructionTuning:
     name = "instruct"
 
     def __init__(
-        self, splits: dict[str, list[Example]], tokenizer: Tokenizer, config: FitConfig, context_length: int
+        self,
+        splits: dict[str, list[Example]],
+        tokenizer: Tokenizer,
+        config: FitConfig,
+        context_length: int,
+        replay: LanguageModelling | None = None,
     ) -> None:
+        """`replay` is pretraining to go on beside it: what was learnt from text is not forgotten over the answers."""
         self.tokenizer = tokenizer
+        self.replay = replay
         self.rows = {
             name: encode_examples(members, tokenizer, context_length, name)
             for name, members in splits.items()
@@ -54,13 +62,16 @@ class InstructionTuning:
         self.shown = splits["val"][0]
         self.sampler = LengthGroupedSampler([len(ids) for ids, _ in self.rows["train"]], config.batch_size, config.seed)
 
-    def batches(self, step: int) -> list[AnswerBatch]:
-        """The conversations of a step."""
-        return [self._batch([self.rows["train"][i] for i in self.sampler.indices(step)])]
+    def batches(self, step: int) -> list[AnswerBatch | TokenBatch]:
+        """The conversations of a step, and the text that is replayed beside them."""
+        answers = self._batch([self.rows["train"][i] for i in self.sampler.indices(step)])
+        return [answers, *(self.replay.batches(step) if self.replay else ())]
 
-    def loss(self, model: GPT, batch: AnswerBatch) -> Loss:
-        """Cross-entropy of the answers and their end-of-text."""
+    def loss(self, model: GPT, batch: AnswerBatch | TokenBatch) -> Loss:
+        """Cross-entropy of the answers and their end-of-text, or of replayed text."""
         device = model.device
+        if isinstance(batch, TokenBatch):
+            return token_loss(model, batch.inputs.to(device), batch.targets.to(device))
         return token_loss(model, batch.inputs.to(device), batch.targets.to(device), batch.trained.to(device))
 
     def evaluate(self, model: GPT) -> dict[str, float]:

@@ -7,7 +7,7 @@ from typing import Final
 
 from pellucid.text.tinyworld.dice import ranked_splits
 
-LARGEST: Final = 20  # both numbers of a sum lie in 1..LARGEST
+LARGEST: Final = 12  # both numbers of a sum lie in 1..LARGEST
 HELD_OUT: Final = 0.1  # share of the test part, and of the val part, of every kind of instruction
 # The two smallest and two largest results have one or two pairs each: held out, their result would never be seen.
 EDGE: Final = 2

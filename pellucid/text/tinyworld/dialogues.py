@@ -147,7 +147,7 @@ TALKS: Final[dict[str, Callable[[Dice, str, str], tuple[list[str], str]]]] = {
     "habits": _habits,
 }
 # The talks that teach to look something up come more often.
-TALK_WEIGHTS: Final = (4, 4, 2, 1, 1)
+TALK_WEIGHTS: Final = (3, 3, 4, 1, 1)
 
 
 def dialogue(dice: Dice) -> tuple[str, str]:
