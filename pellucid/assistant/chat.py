@@ -33,9 +33,11 @@ class ChatSession:
         self.history: list[Message] = []
 
     def reply(self, text: str) -> Iterator[str]:
-        """The reply to `text`, in pieces as they are made; both turns join the history."""
-        self.history.append(Message("user", text))
-        prompt = self._prompt()
+        """The reply to `text`, in pieces as they are made; both turns join the history when it is whole.
+
+        DataError, and the history as it was, where the text alone is too long for the context.
+        """
+        history, prompt = self._prompt([*self.history, Message("user", text)])
         stream, pieces = self.tokenizer.stream(), []
         room = max(1, min(self.max_tokens, self.model.config.context_length - len(prompt)))
         self.seed += 1
@@ -44,23 +46,19 @@ class ChatSession:
             yield pieces[-1]
         pieces.append(stream.flush())
         yield pieces[-1]
-        self.history.append(Message("assistant", "".join(pieces)))
+        self.history = [*history, Message("assistant", "".join(pieces))]
 
-    def _prompt(self) -> list[int]:
-        """Ids of the talk so far; the oldest turns are dropped until a quarter of the context is left for the reply."""
+    def _prompt(self, history: list[Message]) -> tuple[list[Message], list[int]]:
+        """What of the talk is kept, and its ids: the oldest turns go until a quarter of the context is left to reply."""
         limit = self.model.config.context_length * 3 // 4
-        dropped = 0
-        while True:
-            prompt = Conversation(tuple(self.history)).prompt(self.tokenizer)
-            if len(prompt) <= limit or len(self.history) == 1:
-                break
-            del self.history[: 2 if len(self.history) > 2 else 1]
-            dropped += 1
-        if dropped:
-            inform(f"(the talk is longer than the context: {dropped} of the oldest turns forgotten)")
-        if len(prompt) > limit:
-            raise DataError(problem("message", f"{len(prompt)} tokens", f"at most {limit}", "Say it in fewer words."))
-        return prompt
+        for dropped in range(0, len(history), 2):
+            kept = history[dropped:]
+            prompt = Conversation(tuple(kept)).prompt(self.tokenizer)
+            if len(prompt) <= limit:
+                if dropped:
+                    inform(f"(the talk is longer than the context: {dropped} of the oldest turns forgotten)")
+                return kept, prompt
+        raise DataError(problem("message", f"{len(prompt)} tokens", f"at most {limit}", "Say it in fewer words."))
 
 
 def chat(options: Chat) -> tuple[dict[str, Any], str]:
@@ -72,6 +70,8 @@ def chat(options: Chat) -> tuple[dict[str, Any], str]:
     session = ChatSession(model, tokenizer, sampling, options.max_tokens, options.seed)
     if options.json:
         question = sys.stdin.read().strip()
+        if not question:
+            raise DataError(problem("standard input", "no message", "one to answer", "Pipe it in."))
         return {"reply": "".join(session.reply(question))}, ""
     talk(session)
     return {}, ""
@@ -99,7 +99,6 @@ def talk(session: ChatSession) -> None:
                 print(printable(piece), end="", flush=True)
             print(flush=True)
         except DataError as error:
-            session.history.pop()
             inform(str(error))
 
 

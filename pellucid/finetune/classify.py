@@ -69,10 +69,14 @@ class Classifier(nn.Module):
         """Read a sequence classification folder, ours or one of transformers."""
         config, weights, settings = read_model_folder(Path(folder))
         head = weights.pop("head", None)
-        names = settings.get("id2label")
-        if head is None or not isinstance(names, dict) or len(names) != len(head):
+        if head is None:
             advice = "Make one with `pellucid finetune classify`, or try `pellucid generate` for this folder."
             raise DataError(problem(folder, "a model without a classifier's head", "a classifier", advice))
+        # transformers leaves the names out where nobody gave any
+        names = settings.get("id2label") or {str(number): f"LABEL_{number}" for number in range(len(head))}
+        if not isinstance(names, dict) or set(names) != {str(number) for number in range(len(head))}:
+            found = f"{len(names)} labels for a head of {len(head)} classes"
+            raise DataError(problem(f"{folder}/config.json", found, "a label for each", "Mend id2label."))
         gpt = GPT(config)
         gpt.load_state_dict(weights)
         model = cls(gpt, [str(names[str(number)]) for number in range(len(head))])

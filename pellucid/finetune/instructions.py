@@ -44,7 +44,7 @@ def read_instructions(path: Path) -> list[Example]:
     path = Path(path)
     text = read_text(path)
     if path.suffix in (".jsonl", ".ndjson"):
-        records = [(f"{path}, line {n}", line) for n, line in enumerate(text.splitlines(), start=1) if line.strip()]
+        records = [(f"{path}, line {n}", line) for n, line in enumerate(text.split("\n"), start=1) if line.strip()]
         pairs = [(where, _parsed(where, line, 1)) for where, line in records]
     else:
         content = _parsed(str(path), text, None)
@@ -86,7 +86,9 @@ def _example(where: str, record: Any) -> Example:
 def split_examples(
     examples: Sequence[Example], val: float = 0.05, test: float = 0.1, seed: int = 0
 ) -> dict[str, list[Example]]:
-    """Train, val and test without a question in two of them; splits named by the file are kept."""
+    """Train, val and test without a question in two of them. Splits named by the file are kept, but where it names
+    none for val, a part of its train becomes val.
+    """
     unique: dict[str, Example] = {}
     for example in examples:
         unique.setdefault(normalised(f"{example.instruction}\n{example.input}"), example)
@@ -104,6 +106,11 @@ def split_examples(
     for number, (_, example) in enumerate(rest):
         name = "test" if number < n_test else "val" if number < n_test + n_val else "train"
         splits[name].append(replace(example, split=name))
+    if not splits["val"]:
+        n_val = min(len(splits["train"]) - 1, max(1, round(val * len(splits["train"]))))
+        order = sorted(splits["train"], key=lambda e: hashlib.sha256(f"{seed}\0{e}".encode()).digest())
+        splits["val"] = [replace(example, split="val") for example in order[: max(0, n_val)]]
+        splits["train"] = order[max(0, n_val) :]
     if not all(splits.values()):
         raise DataError(
             f"{len(unique)} different instructions are too few for a train, a val and a test split: give more."

@@ -64,7 +64,7 @@ def _checked(path: Path, line: int, row: dict[str, str]) -> Labelled:
 
 
 def _jsonl_rows(path: Path, text: str) -> Iterable[tuple[int, dict[str, str]]]:
-    for number, line in enumerate(text.splitlines(), start=1):
+    for number, line in enumerate(text.split("\n"), start=1):  # splitlines would also cut at U+2028 inside a text
         if not line.strip():
             continue
         where = f"{path}, line {number}"
@@ -133,7 +133,8 @@ def normalised(text: str) -> str:
 def split_labelled(
     examples: Sequence[Labelled], val: float = 0.1, test: float = 0.2, seed: int = 0
 ) -> dict[str, list[Labelled]]:
-    """Train, val and test: stratified by class, and no text twice. Splits named by the file are kept as they are.
+    """Train, val and test: stratified by class, and no text twice. Splits named by the file are kept as they are, but
+    where it names none for val, a part of its train becomes val.
 
     A text that stands twice is kept once (the dropped ones are counted in a message).
     """
@@ -149,12 +150,22 @@ def split_labelled(
             splits[example.split].append(example)
         else:
             rest.setdefault(example.label, []).append(example)
+
+    def place(example: Labelled) -> bytes:
+        return hashlib.sha256(f"{seed}\0{normalised(example.text)}".encode()).digest()
+
     for members in rest.values():
-        members.sort(key=lambda example: hashlib.sha256(f"{seed}\0{normalised(example.text)}".encode()).digest())
+        members.sort(key=place)
         n_test, n_val = (max(1, round(share * len(members))) for share in (test, val))
         for number, example in enumerate(members):
             name = "test" if number < n_test else "val" if number < n_test + n_val else "train"
             splits[name].append(replace(example, split=name))
+    if not splits["val"]:
+        for label in {example.label for example in splits["train"]}:
+            members = sorted((example for example in splits["train"] if example.label == label), key=place)
+            splits["val"] += [replace(example, split="val") for example in members[: max(1, round(val * len(members)))]]
+        moved = {example.text for example in splits["val"]}
+        splits["train"] = [example for example in splits["train"] if example.text not in moved]
     for name, members in splits.items():
         if len({example.label for example in members}) < 2:
             raise DataError(

@@ -16,22 +16,24 @@ GROUP = 8
 class LengthGroupedSampler:
     """Each example once an epoch, in batches of similar lengths, so that little is padded.
 
-    Eight batches are drawn at random, sorted by length, cut, and taken in random order. Like `Sampler`, a pure function
-    of (seed, step).
+    Eight batches (fewer where an epoch has not so many) are drawn at random, sorted by length, cut, and taken in random
+    order. Like `Sampler`, a pure function of (seed, step).
     """
 
     def __init__(self, lengths: Sequence[int], batch_size: int, seed: int) -> None:
         self.lengths = np.asarray(lengths)
         self.batch_size = batch_size
         self.seed = seed
-        self.sampler = Sampler(len(lengths), GROUP * batch_size, seed)
+        # no more than an epoch, or the same example would stand in a batch again and again
+        self.group = max(1, min(GROUP, len(lengths) // max(1, batch_size)))
+        self.sampler = Sampler(len(lengths), self.group * batch_size, seed)
 
     def indices(self, step: int) -> list[int]:
         """The examples of a step."""
-        group, place = divmod(step, GROUP)
+        group, place = divmod(step, self.group)
         drawn = self.sampler.indices(group)
         drawn = drawn[np.argsort(self.lengths[drawn], kind="stable")]
-        order = np.random.default_rng([self.seed, group]).permutation(GROUP)
+        order = np.random.default_rng([self.seed, group]).permutation(self.group)
         first = int(order[place]) * self.batch_size
         return [int(index) for index in drawn[first : first + self.batch_size]]
 

@@ -1,0 +1,169 @@
+"""A classifier: the same answer whatever stands behind a text or beside it, and the one that transformers gives."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from transformers import AutoModelForSequenceClassification, GPT2Config, GPT2ForSequenceClassification
+
+from pellucid.config import FitConfig
+from pellucid.finetune.classify import Classification, Classifier, encode_texts, predict
+from pellucid.finetune.labelled import Labelled
+from pellucid.finetune.padded import LengthGroupedSampler, pad
+from pellucid.model.gpt import GPT
+from pellucid.runtime import DataError
+from pellucid.text.tokenizer import Tokenizer
+
+LABELS = ("bad", "good", "so-so")
+
+
+@pytest.fixture(scope="module")
+def tokenizer(base_folder: Path) -> Tokenizer:
+    return Tokenizer.load(base_folder)
+
+
+@pytest.fixture(scope="module")
+def classifier(base_folder: Path) -> Classifier:
+    torch.manual_seed(1)
+    return Classifier(GPT.load(base_folder), LABELS).eval()
+
+
+@pytest.fixture(scope="module")
+def folder(classifier: Classifier, tokenizer: Tokenizer, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    made = tmp_path_factory.mktemp("classifier")
+    classifier.save(made, tokenizer)
+    return made
+
+
+rows_of_ids = st.lists(st.lists(st.integers(0, 250), min_size=1, max_size=20), min_size=1, max_size=6)
+
+
+@torch.no_grad()
+@settings(max_examples=30, deadline=None)
+@given(rows_of_ids, st.integers(0, 30), st.integers(0, 250))
+def test_neither_padding_nor_neighbours_change_a_logit(
+    classifier: Classifier, rows: list[list[int]], more: int, fill: int
+) -> None:
+    ids, lengths = pad(rows, fill)
+    ids = torch.cat([ids, torch.full((len(rows), more), fill)], dim=1)
+    together = classifier(ids, lengths)
+    for row, logits in zip(rows, together, strict=True):
+        alone = classifier(torch.tensor([row]), torch.tensor([len(row)]))[0]
+        torch.testing.assert_close(logits, alone, atol=1e-5, rtol=1e-5)
+
+
+@torch.no_grad()
+def test_transformers_gives_the_same_logits_also_for_a_padded_batch(
+    classifier: Classifier, tokenizer: Tokenizer, folder: Path
+) -> None:
+    theirs, report = AutoModelForSequenceClassification.from_pretrained(folder, output_loading_info=True)
+    assert not report["missing_keys"] and not report["unexpected_keys"] and not report["mismatched_keys"]
+    assert tuple(theirs.config.id2label[i] for i in range(3)) == LABELS
+    rows = encode_texts(["The red lamp", "", "Ben", "Where is the fox? Where is the blue fox?"], tokenizer, 64)
+    ids, lengths = pad(rows, tokenizer.end_of_text)
+    mask = (torch.arange(ids.shape[1]) < lengths[:, None]).long()
+    expected = theirs.eval()(ids, attention_mask=mask).logits
+    torch.testing.assert_close(classifier(ids, lengths), expected, atol=1e-4, rtol=1e-5)
+
+
+@torch.no_grad()
+def test_a_classifier_saved_and_loaded_is_the_same(classifier: Classifier, folder: Path) -> None:
+    again = Classifier.load(folder)
+    assert again.labels == LABELS
+    ids = torch.randint(0, 250, (2, 9))
+    assert torch.equal(again(ids, torch.tensor([9, 4])), classifier(ids, torch.tensor([9, 4])))
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("classes", [2, 3])
+def test_a_classifier_of_transformers_is_read_though_its_labels_have_no_names(tmp_path: Path, classes: int) -> None:
+    torch.manual_seed(0)
+    config = GPT2Config(
+        vocab_size=40, n_positions=16, n_embd=16, n_layer=2, n_head=2, num_labels=classes, pad_token_id=0
+    )
+    theirs = GPT2ForSequenceClassification(config).eval()
+    theirs.save_pretrained(tmp_path)
+    ours = Classifier.load(tmp_path)
+    assert ours.labels == tuple(f"LABEL_{i}" for i in range(classes))
+    ids = torch.randint(1, 40, (2, 7))
+    torch.testing.assert_close(ours(ids, torch.tensor([7, 7])), theirs(ids).logits, atol=1e-4, rtol=1e-5)
+
+
+def test_a_language_model_is_no_classifier_and_a_classifier_shows_its_language_model(
+    base_folder: Path, folder: Path, classifier: Classifier
+) -> None:
+    with pytest.raises(DataError, match=r"without a classifier's head.*finetune classify"):
+        Classifier.load(base_folder)
+    assert torch.equal(GPT.load(folder).token_embedding.weight, classifier.gpt.token_embedding.weight)
+
+
+def test_labels_that_do_not_fit_the_head_are_refused(folder: Path, tmp_path: Path) -> None:
+    for name in ("model.safetensors", "config.json"):
+        (tmp_path / name).write_bytes((folder / name).read_bytes())
+    settings_ = json.loads((tmp_path / "config.json").read_text())
+    del settings_["id2label"]["2"]
+    (tmp_path / "config.json").write_text(json.dumps(settings_))
+    with pytest.raises(DataError, match="2 labels for a head of 3 classes"):
+        Classifier.load(tmp_path)
+
+
+def test_probabilities_come_in_the_order_of_the_texts(classifier: Classifier, tokenizer: Tokenizer) -> None:
+    texts = ["The fox", "Ben has none of the blue lamps", "a", "Where is the fox?"] * 5
+    rows = encode_texts(texts, tokenizer, 64)
+    together = predict(classifier, rows, tokenizer.end_of_text, batch_size=3)
+    np.testing.assert_allclose(together.sum(axis=1), 1, atol=1e-6)
+    for row, expected in zip(rows, together, strict=True):
+        np.testing.assert_allclose(predict(classifier, [row], 0)[0], expected, atol=1e-5)
+
+
+def test_a_long_text_is_cut_to_the_context_and_an_empty_one_is_its_end(tokenizer: Tokenizer) -> None:
+    long, empty = encode_texts(["fox " * 500, ""], tokenizer, 64)
+    assert len(long) == 64
+    assert empty == [tokenizer.end_of_text]
+
+
+def test_the_loss_counts_texts_and_its_batches_repeat(base_folder: Path, tokenizer: Tokenizer) -> None:
+    splits = {name: [Labelled(f"lamp {i}", "ab"[i % 2]) for i in range(20)] for name in ("train", "val", "test")}
+    task = Classification(splits, ["a", "b"], tokenizer, FitConfig(steps=1, batch_size=4), 64)
+    model = Classifier(GPT.load(base_folder), ["a", "b"])
+    (batch,) = task.batches(3)
+    (again,) = task.batches(3)
+    assert torch.equal(batch.ids, again.ids)
+    loss = task.loss(model, batch)
+    log = model(batch.ids, batch.lengths).log_softmax(-1)
+    torch.testing.assert_close(loss.total, -log[torch.arange(4), batch.classes].sum())
+    assert loss.count == 4
+    scores = task.evaluate(model)
+    assert 0 <= scores["accuracy"] <= 1 and scores["loss"] > 0
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(1, 40), st.integers(1, 5), st.integers(0, 9))
+def test_the_sampler_shows_each_example_once_an_epoch(count: int, batch_size: int, seed: int) -> None:
+    lengths = [(7 * i) % 11 for i in range(count)]
+    sampler = LengthGroupedSampler(lengths, batch_size, seed)
+    epochs = sampler.group * batch_size  # so many epochs are a whole number of groups
+    drawn = [i for step in range(epochs * count // batch_size) for i in sampler.indices(step)]
+    assert sorted(drawn) == sorted(list(range(count)) * epochs)
+    assert sampler.indices(5) == LengthGroupedSampler(lengths, batch_size, seed).indices(5)
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(1, 60), st.integers(1, 40), st.integers(0, 9))
+def test_no_example_stands_in_a_batch_more_often_than_it_must(count: int, batch_size: int, seed: int) -> None:
+    sampler = LengthGroupedSampler([5] * count, batch_size, seed)
+    for step in range(20):
+        chosen = sampler.indices(step)
+        assert max(chosen.count(i) for i in chosen) <= -(-batch_size // count) + 1
+
+
+def test_padding_is_on_the_right_and_lengths_are_true() -> None:
+    ids, lengths = pad([[1, 2, 3], [4]], 9)
+    assert ids.tolist() == [[1, 2, 3], [4, 9, 9]]
+    assert lengths.tolist() == [3, 1]

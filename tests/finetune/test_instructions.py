@@ -1,0 +1,164 @@
+"""Instructions: read, refused with file and line, split without leaks, and trained so that answers end."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from pellucid.config import FitConfig
+from pellucid.finetune.instruct import InstructionTuning, answer_all, assistant_scores, prepare_model, same_text
+from pellucid.finetune.instructions import Example, nearest_answers, read_instructions, split_examples
+from pellucid.model.gpt import GPT
+from pellucid.pretrain.fit import fit
+from pellucid.runtime import DataError
+from pellucid.text.tokenizer import Tokenizer
+
+RECORDS = [
+    {"instruction": "Say a.", "input": "", "output": "a"},
+    {"instruction": "Add.", "input": "1 2", "output": "3"},
+]
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("a.json", json.dumps(RECORDS)),
+        ("a.jsonl", "\n\n".join(map(json.dumps, RECORDS))),
+        ("a.json", json.dumps(RECORDS, indent=1)),
+    ],
+)
+def test_lists_and_lines_are_read(tmp_path: Path, name: str, content: str) -> None:
+    (tmp_path / name).write_text(content)
+    assert read_instructions(tmp_path / name) == [Example("Say a.", "", "a"), Example("Add.", "1 2", "3")]
+
+
+def test_a_line_separator_inside_an_answer_does_not_end_the_record(tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").write_text('{"instruction": "x", "output": "one\u2028two"}\n', encoding="utf-8")
+    assert read_instructions(tmp_path / "a.jsonl")[0].output == "one\u2028two"
+
+
+BAD: list[tuple[str, bytes | None, str]] = [
+    ("a.json", None, "cannot read"),
+    ("a.json", b"", "line 1: found broken JSON"),
+    ("a.jsonl", b"", "no record"),
+    ("a.json", b"[]", "no record"),
+    ("a.json", b"{}", "no list"),
+    ("a.json", b"\x00", "binary"),
+    ("a.json", '[{"instruction": "caf\u00e9"}]'.encode("latin-1"), "line 1: found the byte 0xe9"),
+    ("a.json", b'[\n{"instruction": "a", "output": "b"},\n{"instruction" "a"}\n]', "line 3: found broken JSON"),
+    ("a.jsonl", b'{"instruction": "a", "output": "b"}\n{"instruction\n', "line 2: found broken JSON"),
+    ("a.json", b'[{"instruction": "a", "output": "b"}, {"instruction": "a"}]', "record 2: found no output"),
+    ("a.json", b'[{"instruction": "a", "output": "  "}]', "record 1: found no output"),
+    ("a.json", b'[{"input": "a", "output": "b"}]', "record 1: found no instruction"),
+    ("a.json", b'[{"instruction": 5, "output": "b"}]', "record 1: found instruction 5"),
+    ("a.json", b'[["a", "b"]]', "record 1: found no JSON object"),
+    ("a.json", b'[{"instruction": "a", "output": "b", "split": "tset"}]', "record 1: found split 'tset'"),
+]
+
+
+@pytest.mark.parametrize(("name", "content", "said"), BAD, ids=[f"{name} {said}" for name, _, said in BAD])
+def test_a_bad_file_is_refused_with_its_name_and_place(
+    tmp_path: Path, name: str, content: bytes | None, said: str
+) -> None:
+    if content is not None:
+        (tmp_path / name).write_bytes(content)
+    with pytest.raises(DataError) as error:
+        read_instructions(tmp_path / name)
+    assert said in str(error.value)
+    assert str(tmp_path / name) in str(error.value)
+
+
+def many(count: int, split: str = "") -> list[Example]:
+    return [Example(f"Say {i}.", "", f"It is {i}.", split=split) for i in range(count)]
+
+
+def test_a_split_shares_no_question_and_loses_none() -> None:
+    examples = [*many(100), Example("say  7.", "", "another answer")]
+    splits = split_examples(examples)
+    questions = [example.instruction for members in splits.values() for example in members]
+    assert sorted(questions) == sorted(example.instruction for example in many(100))
+    assert (len(splits["test"]), len(splits["val"])) == (10, 5)
+
+
+def test_splits_that_the_file_names_are_kept_and_a_missing_val_is_taken_from_train() -> None:
+    splits = split_examples([*many(40, "train"), Example("Test?", "", "Yes.", split="test")])
+    assert [example.instruction for example in splits["test"]] == ["Test?"]
+    assert len(splits["val"]) == 2
+    assert len(splits["train"]) == 38
+
+
+def test_two_instructions_are_too_few() -> None:
+    with pytest.raises(DataError, match="too few"):
+        split_examples(many(2))
+
+
+def test_the_nearest_example_gives_its_answer() -> None:
+    train = [Example("What is the opposite of hot?", "", "cold"), Example("Spell the word fox.", "", "f-o-x")]
+    asked = [Example("Spell the word hen.", "", "?"), Example("The opposite of wet?", "", "?")]
+    assert nearest_answers(train, asked) == ["f-o-x", "cold"]
+
+
+@pytest.fixture
+def pair(base_folder: Path) -> tuple[GPT, Tokenizer]:
+    model, tokenizer = GPT.load(base_folder), Tokenizer.load(base_folder)
+    prepare_model(model, tokenizer)
+    return model, tokenizer
+
+
+def task_of(tokenizer: Tokenizer, examples: list[Example], config: FitConfig, context: int = 64) -> InstructionTuning:
+    return InstructionTuning({"train": examples, "val": examples[:3], "test": []}, tokenizer, config, context)
+
+
+def test_a_batch_trains_answers_and_their_end_and_neither_prompts_nor_padding(pair: tuple[GPT, Tokenizer]) -> None:
+    _, tokenizer = pair
+    examples = [Example("Say a.", "", "a"), Example("Where is the fox?", "The fox is with Anna.", "With Anna, Ben.")]
+    (batch,) = task_of(tokenizer, examples, FitConfig(steps=1, batch_size=2)).batches(0)
+    learnt = {tokenizer.decode(row[mask].tolist()) for row, mask in zip(batch.targets, batch.trained, strict=True)}
+    assert learnt == {"a<|endoftext|>", "With Anna, Ben.<|endoftext|>"}
+    assert torch.equal(batch.inputs[:, 1:], batch.targets[:, :-1])
+
+
+def test_examples_longer_than_the_context_are_left_out_and_counted(
+    pair: tuple[GPT, Tokenizer], capsys: pytest.CaptureFixture[str]
+) -> None:
+    long = Example("fox " * 200, "", "yes")
+    task = task_of(pair[1], [*many(4), long], FitConfig(steps=1, batch_size=2))
+    assert len(task.rows["train"]) == 4
+    assert "1 of 5 train examples are longer than the context" in capsys.readouterr().err
+    with pytest.raises(DataError, match="no example that fits"):
+        task_of(pair[1], [long] * 3, FitConfig(steps=1, batch_size=2))
+
+
+def test_it_learns_to_answer_and_to_end(pair: tuple[GPT, Tokenizer], tmp_path: Path) -> None:
+    tokenizer = pair[1]
+    torch.manual_seed(0)
+    model = GPT(pair[0].config)
+    examples = [Example("Who has the lamp?", "", "Anna."), Example("Where is the fox?", "", "With Ben.")]
+    config = FitConfig(steps=80, batch_size=2, lr=5e-3, dtype="float32", weight_decay=0.0)
+    fit(model, task_of(tokenizer, [*examples, examples[0]], config), config, tmp_path)
+    answers = answer_all(model, tokenizer, examples, same_text)
+    assert [answer.said for answer in answers] == ["Anna.", "With Ben."]
+    assert all(answer.right and answer.ended for answer in answers)
+
+
+def test_scores_count_right_answers_by_family_and_ends() -> None:
+    from pellucid.finetune.instruct import Answer
+
+    rows: list[Any] = [("x", True, True), ("x", False, True), ("y", True, False), ("y", True, True)]
+    answers = [Answer(Example("q", "", "a", family), "", right, ended) for family, right, ended in rows]
+    assert assistant_scores(answers) == {
+        "exact_match": 0.75,
+        "families": {"x": 0.5, "y": 1.0},
+        "stop_rate": 0.75,
+        "questions": 4,
+    }
+
+
+def test_white_space_at_the_ends_is_no_mistake_and_anything_else_is() -> None:
+    example = Example("q", "", "Cold.")
+    assert same_text(example, " Cold.\n")
+    assert not same_text(example, "cold.")

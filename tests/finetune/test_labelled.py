@@ -1,0 +1,144 @@
+"""Labelled texts: read from what people bring, refused with file and line, and split without leaks."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pellucid.finetune.labelled import Labelled, normalised, read_labelled, split_labelled
+from pellucid.runtime import DataError
+
+EXPECTED = [("win a prize, now", "spam"), ("see you", "ham")] * 3
+
+
+def pairs(path: Path) -> list[tuple[str, str]]:
+    return [(example.text, example.label) for example in read_labelled(path)]
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("a.csv", "text,label\n" + '"win a prize, now",spam\nsee you,ham\n' * 3),
+        ("a.csv", "Label,Message,more\n" + 'spam,"win a prize, now",1\nham,see you,2\n' * 3),
+        ("a.csv", "\ufeffv1,v2,,\n" + 'spam,"win a prize, now",,\nham,see you,,\n' * 3),
+        ("a.csv", "text,label\r\n" + '"win a prize, now",spam\r\nsee you,ham\r\n\r\n' * 3),
+        ("a.tsv", "spam\twin a prize, now\nham\tsee you\n" * 3),
+        ("a.jsonl", '{"text": "win a prize, now", "label": "spam"}\n\n{"Text": "see you", "label": "ham"}\n' * 3),
+        ("a.jsonl", '{"sms": "win a prize, now", "class": "spam"}\n{"sms": "see you", "class": "ham"}\n' * 3),
+    ],
+)
+def test_the_columns_are_found_by_name_or_content(tmp_path: Path, name: str, content: str) -> None:
+    (tmp_path / name).write_text(content, encoding="utf-8", newline="")
+    assert pairs(tmp_path / name) == EXPECTED
+
+
+def test_in_a_table_without_names_the_column_with_few_values_is_the_label(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("".join(f"win {i}\tspam\nsee you {i}\tham\n" for i in range(3)))
+    assert pairs(tmp_path / "a.txt")[:2] == [("win 0", "spam"), ("see you 0", "ham")]
+
+
+def test_numbers_are_labels_and_0_is_one_of_them(tmp_path: Path) -> None:
+    rows = [json.dumps({"text": f"t{i}", "label": i % 2}) for i in range(6)]
+    (tmp_path / "a.jsonl").write_text("\n".join(rows))
+    assert [label for _, label in pairs(tmp_path / "a.jsonl")] == ["0", "1"] * 3
+
+
+def test_quotation_marks_in_a_tsv_are_part_of_the_message(tmp_path: Path) -> None:
+    (tmp_path / "a.tsv").write_text('ham\t"hi" she said\nspam\t"win\n' * 3)
+    assert pairs(tmp_path / "a.tsv")[:2] == [('"hi" she said', "ham"), ('"win', "spam")]
+
+
+@pytest.mark.parametrize("mark", ["\u2028", "\u0085", "\x0b", "\x0c", "\x1d"])
+def test_odd_line_marks_inside_a_text_do_not_end_the_line(tmp_path: Path, mark: str) -> None:
+    rows = [json.dumps({"text": f"a{mark}b{i}", "label": "xy"[i % 2]}, ensure_ascii=False) for i in range(6)]
+    (tmp_path / "a.jsonl").write_text("\n".join(rows), encoding="utf-8")
+    assert pairs(tmp_path / "a.jsonl")[0] == (f"a{mark}b0", "x")
+
+
+BAD: list[tuple[str, bytes | None, str]] = [
+    ("a.csv", None, "cannot read: No such file"),
+    ("a.csv", b"", "no labelled text"),
+    ("a.csv", b"\n\n  \n", "no labelled text"),
+    ("a.csv", b"text,label\n", "no labelled text"),
+    ("a.csv", b"\x89PNG\x00\x00", "binary"),
+    ("a.csv", b"text,label\nok,ham\ncaf\xe9,ham\n", "line 3: found the byte 0xe9"),
+    ("a.csv", "text,label\nok,ham\n".encode("utf-16"), "UTF-16"),
+    ("a.csv", b"text,label\nok,ham\nlonely\nwin,spam\n", "line 3: found 1 column"),
+    ("a.csv", b"text,label\nok,ham\nempty,\nwin,spam\n", "line 3: found no label"),
+    ("a.csv", b'text,label\nok,ham\n"open,ham\nwin,spam\n', "quotation mark"),
+    ("a.csv", b"text,label\n" + b"ok,ham\n" * 9, "only the label 'ham'"),
+    ("a.csv", b"text\nok\nwin\n", "one column"),
+    ("a.csv", b"text,label\n" + b"".join(b"t%d,%d\n" % (i, i) for i in range(50)), "50 different labels in 50 rows"),
+    ("a.csv", b"text,label\n" + b"ok,ham\nhi,spam\n" * 4 + b"x,rare\n", "fewer than 3 examples of 'rare'"),
+    ("a.csv", b"text,label,split\nok,ham,trian\nhi,spam,test\n", "line 2: found split 'trian'"),
+    ("a.jsonl", b'{"text": "a", "label": "x"}\n{"text": \n', "line 2: found broken JSON"),
+    ("a.jsonl", b'{"text": "a", "label": "x"}\n[1]\n', "line 2: found no JSON object"),
+    ("a.jsonl", b'{"text": "a", "label": "x"}\n{"words": "a"}\n', "line 2: found the keys words"),
+    ("a.jsonl", b'{"text": "a", "label": "x"}\n{"text": "b", "label": null}\n', "line 2: found no label"),
+]
+
+
+@pytest.mark.parametrize(("name", "content", "said"), BAD, ids=[f"{name} {said}" for name, _, said in BAD])
+def test_a_bad_file_is_refused_with_its_name_and_line(
+    tmp_path: Path, name: str, content: bytes | None, said: str
+) -> None:
+    path = tmp_path / name
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(DataError) as error:
+        read_labelled(path)
+    assert said in str(error.value)
+    assert str(path) in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_a_folder_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="cannot read"):
+        read_labelled(tmp_path)
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.lists(st.sampled_from("abc"), min_size=0, max_size=60), st.integers(0, 5))
+def test_a_split_loses_no_text_and_shares_none_and_keeps_the_shares_of_the_classes(
+    labels: list[str], seed: int
+) -> None:
+    labels = [*labels, *"abc" * 4]
+    examples = [Labelled(f"text {i}", label) for i, label in enumerate(labels)]
+    splits = split_labelled(examples, seed=seed)
+    assert sorted(e.text for members in splits.values() for e in members) == sorted(e.text for e in examples)
+    assert all(example.split == name for name, members in splits.items() for example in members)
+    whole = Counter(labels)
+    for name, share in (("test", 0.2), ("val", 0.1)):
+        counts = Counter(example.label for example in splits[name])
+        assert counts == {label: max(1, round(share * count)) for label, count in whole.items()}
+    # the order of the file decides nothing
+    assert {e.text for e in splits["test"]} == {e.text for e in split_labelled(examples[::-1], seed=seed)["test"]}
+
+
+def test_a_text_that_stands_twice_is_in_one_split_only_though_case_and_spaces_differ(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    examples = [Labelled(f"{'  Win' if i % 2 else 'win '} {i // 2}", "ab"[i // 2 % 2]) for i in range(80)]
+    splits = split_labelled(examples)
+    texts = [normalised(example.text) for members in splits.values() for example in members]
+    assert len(texts) == len(set(texts)) == 40
+    assert "40 of 80 texts were there before and are dropped" in capsys.readouterr().err
+
+
+def test_splits_that_the_file_names_are_kept_and_a_missing_val_is_taken_from_train() -> None:
+    examples = [Labelled(f"t{i}", "ab"[i % 2], "test" if i < 10 else "train") for i in range(60)]
+    splits = split_labelled(examples)
+    assert [example.text for example in splits["test"]] == [f"t{i}" for i in range(10)]
+    assert 2 <= len(splits["val"]) < 10
+    assert len(splits["train"]) + len(splits["val"]) == 50
+
+
+def test_too_few_examples_of_a_class_in_a_split_are_refused() -> None:
+    examples = [Labelled(f"t{i}", "ab"[i % 2], "train") for i in range(20)] + [Labelled("x", "a", "test")]
+    with pytest.raises(DataError, match="the test split has fewer than two classes"):
+        split_labelled(examples)
