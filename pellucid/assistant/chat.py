@@ -49,7 +49,7 @@ class ChatSession:
         self.history = [*history, Message("assistant", "".join(pieces))]
 
     def _prompt(self, history: list[Message]) -> tuple[list[Message], list[int]]:
-        """What of the talk is kept, and its ids: the oldest turns go until a quarter of the context is left to reply."""
+        """What of the talk is kept, and its ids: the oldest turns go until a quarter of the context is left."""
         limit = self.model.config.context_length * 3 // 4
         for dropped in range(0, len(history), 2):
             kept = history[dropped:]

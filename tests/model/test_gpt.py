@@ -102,9 +102,9 @@ def test_the_presets_have_gpt2s_sizes(name: str, millions: float) -> None:
         assert round(GPT(PRESETS[name]).parameter_count() / 1e6, 1) == millions
 
 
-def test_a_fresh_model_finds_every_token_about_equally_likely() -> None:
+def test_a_fresh_model_of_gpt2s_width_finds_every_token_about_equally_likely() -> None:
     torch.manual_seed(0)
-    model = GPT(ModelConfig(vocab_size=512, context_length=16, d_model=64, n_layers=2, n_heads=2)).eval()
+    model = GPT(ModelConfig(vocab_size=512, context_length=16, d_model=768, n_layers=1, n_heads=12)).eval()
     with torch.no_grad():
         loss = torch.nn.functional.cross_entropy(
             model(torch.randint(0, 512, (4, 16))).flatten(0, 1), torch.randint(0, 512, (64,))

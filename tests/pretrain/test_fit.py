@@ -107,8 +107,9 @@ def test_micro_batches_train_the_same_model_as_the_whole_batch(
     shape = replace(shape, dropout=0.0)
     whole = train(shards, shape, config, tmp_path / "whole")
     parts = train(shards, shape, replace(config, micro_batch_size=3), tmp_path / "parts")
-    for ours, expected in zip(parts.parameters(), whole.parameters(), strict=True):
-        torch.testing.assert_close(ours, expected, atol=2e-4, rtol=1e-3)
+    start = torch.cat([parameter.flatten() for parameter in fresh(shape).parameters()])
+    one, other = (torch.cat([parameter.flatten() for parameter in m.parameters()]) for m in (parts, whole))
+    assert (one - other).norm() < 0.01 * (other - start).norm()  # Muon computes in bfloat16, so not to the last digit
     for ours, expected in zip(
         *(read_lines(tmp_path / name / "metrics.jsonl") for name in ("parts", "whole")), strict=True
     ):
