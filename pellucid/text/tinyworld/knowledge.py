@@ -11,7 +11,8 @@ from typing import Final
 # Each word stands in one pair only, so every opposite has one answer.
 OPPOSITES: Final = tuple(
     (pair.split("/")[0], pair.split("/")[1])
-    for pair in """hot/cold big/small tall/short fast/slow light/dark happy/sad old/new wet/dry hard/soft full/empty open/closed
+    for pair in """hot/cold big/small tall/short fast/slow light/dark happy/sad old/new wet/dry hard/soft full/empty
+    open/closed
     strong/weak rich/poor early/late loud/quiet clean/dirty thick/thin wide/narrow deep/shallow high/low near/far
     heavy/weightless up/down left/right in/out over/under before/after first/last day/night good/bad true/false
     easy/difficult brave/cowardly sweet/sour rough/smooth sharp/blunt cheap/expensive safe/dangerous young/aged
@@ -20,7 +21,8 @@ OPPOSITES: Final = tuple(
 
 PLURALS: Final = dict(
     pair.split("/")
-    for pair in """mouse/mice goose/geese foot/feet tooth/teeth man/men woman/women child/children ox/oxen leaf/leaves wolf/wolves
+    for pair in """mouse/mice goose/geese foot/feet tooth/teeth man/men woman/women child/children ox/oxen leaf/leaves
+    wolf/wolves
     knife/knives wife/wives life/lives loaf/loaves shelf/shelves half/halves calf/calves thief/thieves sheep/sheep
     deer/deer fish/fish box/boxes bus/buses church/churches brush/brushes bench/benches baby/babies pony/ponies
     story/stories puppy/puppies echo/echoes ball/balls house/houses key/keys girl/girls boat/boats hat/hats
@@ -30,7 +32,8 @@ PLURALS: Final = dict(
 
 PASTS: Final = dict(
     pair.split("/")
-    for pair in """go/went see/saw eat/ate run/ran come/came give/gave take/took make/made find/found lose/lost hide/hid ride/rode
+    for pair in """go/went see/saw eat/ate run/ran come/came give/gave take/took make/made find/found lose/lost hide/hid
+    ride/rode
     write/wrote sing/sang swim/swam drink/drank begin/began break/broke speak/spoke wake/woke choose/chose fly/flew
     grow/grew know/knew throw/threw draw/drew blow/blew fall/fell hold/held tell/told sell/sold buy/bought
     bring/brought think/thought teach/taught catch/caught fight/fought sleep/slept keep/kept feel/felt lead/led
@@ -72,7 +75,8 @@ COLOUR_OF: Final = {
 
 SPELLED: Final = tuple(
     """cat pig hen bee owl cup key bed bus sea map pot egg milk fish duck wolf lion tree rose corn rice bread lemon
-    plum nut lamp wall ship train bell horn kite doll coat sock king baby foot ear leg rain wind moon lake road""".split()
+    plum nut lamp wall ship train bell horn kite doll coat sock king baby foot ear leg rain wind moon lake
+    road""".split()
 )
 
 # The words that are sorted: short, common, many first letters.
