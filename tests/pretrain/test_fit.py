@@ -109,7 +109,7 @@ def test_micro_batches_train_the_same_model_as_the_whole_batch(
     parts = train(shards, shape, replace(config, micro_batch_size=3), tmp_path / "parts")
     start = torch.cat([parameter.flatten() for parameter in fresh(shape).parameters()])
     one, other = (torch.cat([parameter.flatten() for parameter in m.parameters()]) for m in (parts, whole))
-    assert (one - other).norm() < 0.01 * (other - start).norm()  # Muon computes in bfloat16, so not to the last digit
+    assert (one - other).norm() < 0.03 * (other - start).norm()  # Muon computes in bfloat16, so not to the last digit
     for ours, expected in zip(
         *(read_lines(tmp_path / name / "metrics.jsonl") for name in ("parts", "whole")), strict=True
     ):
