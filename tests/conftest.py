@@ -30,6 +30,12 @@ def environment() -> dict[str, str]:
 
 
 @pytest.fixture(scope="session")
+def surroundings() -> dict[str, str]:
+    """What a process of a test's own needs to find this checkout."""
+    return environment()
+
+
+@pytest.fixture(scope="session")
 def start() -> Callable[..., subprocess.Popen[str]]:
     """`pellucid …` as a process that goes on while the test does."""
 

@@ -1,0 +1,56 @@
+"""What the README and the docs say to type is typed here, and works."""
+
+from __future__ import annotations
+
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import regex
+
+ROOT = Path(__file__).parents[1]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+
+def blocks(page: Path, language: str) -> list[str]:
+    """The code blocks of a page in one language."""
+    return regex.findall(rf"^```{language}\n(.*?)^```", page.read_text(encoding="utf-8"), regex.M | regex.S)
+
+
+@pytest.fixture(scope="module")
+def home(quickstart: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with runs/quickstart in it, as after the first command of the README."""
+    folder = tmp_path_factory.mktemp("home")
+    (folder / "runs").mkdir()
+    (folder / "runs" / "quickstart").symlink_to(quickstart)
+    return folder
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_command_of_a_page_works(page: Path, home: Path, surroundings: dict[str, str]) -> None:
+    for block in blocks(page, "sh"):
+        for line in block.splitlines():
+            words = shlex.split(line, comments=True)
+            if words and words[0] == "make":  # make itself runs these tests; its targets must be there
+                assert regex.search(rf"^{words[1]}:", (ROOT / "Makefile").read_text(), regex.M), line
+                continue
+            assert words[0] == "pellucid", f"{page.name}: {line}"
+            command = [sys.executable, "-m", *words]
+            done = subprocess.run(command, cwd=home, env=surroundings, input="", text=True, capture_output=True)
+            assert done.returncode == 0, f"{line}\n{done.stderr}"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_python_block_of_a_page_runs(page: Path, home: Path, surroundings: dict[str, str]) -> None:
+    for block in blocks(page, "python"):
+        command = [sys.executable, "-c", block]
+        done = subprocess.run(command, cwd=home, env=surroundings, text=True, capture_output=True)
+        assert done.returncode == 0, f"{block}\n{done.stderr}"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_link_of_a_page_leads_somewhere(page: Path) -> None:
+    for target in regex.findall(r"\]\(([^)#:]+)\)", page.read_text(encoding="utf-8")):
+        assert (page.parent / target).exists(), f"{page.name}: {target}"
