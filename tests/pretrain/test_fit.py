@@ -113,7 +113,8 @@ def test_micro_batches_train_the_same_model_as_the_whole_batch(
     for ours, expected in zip(
         *(read_lines(tmp_path / name / "metrics.jsonl") for name in ("parts", "whole")), strict=True
     ):
-        assert math.isclose(ours["loss"], expected["loss"], rel_tol=1e-5)
+        exact = ours["step"] == 1 or optimizer == "adamw"
+        assert math.isclose(ours["loss"], expected["loss"], rel_tol=1e-6 if exact else 1e-3)
         assert ours["tokens"] == expected["tokens"]
 
 

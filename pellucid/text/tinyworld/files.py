@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import random
 from collections.abc import Iterable
 from dataclasses import asdict
@@ -38,7 +39,7 @@ def write_documents(path: Path, documents: Iterable[Document], seed: int) -> Non
         chance, at = generator.random(), generator.random()
         if document.kind == "dialogue":
             return at**3 if chance < 0.6 else at
-        return at**0.6
+        return math.pow(at, 0.6)
 
     _write(path, (asdict(document) for _, document in sorted(((place(d), d) for d in documents), key=lambda p: p[0])))
 
