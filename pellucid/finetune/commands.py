@@ -116,6 +116,13 @@ def steps_of(epochs: float, examples: int, batch_size: int) -> int:
     return max(1, round(epochs * examples / batch_size))
 
 
+def check_out(options: FinetuneClassify | FinetuneInstruct) -> None:
+    """Refuse to write the finetuned model over the one that it is made of."""
+    if options.out.resolve() == options.run.resolve():
+        advice = "The pretrained model would be lost."
+        raise ConfigError(problem("--out", f"the folder of the model itself, {options.out}", "another one", advice))
+
+
 def fit_config(options: FinetuneClassify | FinetuneInstruct, examples: int, rates: dict[str, float]) -> FitConfig:
     """The recipe's settings with what the command line asks for; another --lr scales both rates."""
     scale = options.lr / rates["lr"] if options.lr else 1.0
@@ -126,6 +133,7 @@ def fit_config(options: FinetuneClassify | FinetuneInstruct, examples: int, rate
 
 def finetune_classify(options: FinetuneClassify) -> tuple[dict[str, Any], str]:
     """`pellucid finetune classify`."""
+    check_out(options)
     splits = split_labelled(read_labelled(options.data), seed=options.seed)
     config = fit_config(options, len(splits["train"]), CLASSIFY_RATES)
     result = finetune_classifier(options.run, splits, config, options.out, options.resume)
@@ -141,6 +149,7 @@ def finetune_classify(options: FinetuneClassify) -> tuple[dict[str, Any], str]:
 
 def finetune_instruct(options: FinetuneInstruct) -> tuple[dict[str, Any], str]:
     """`pellucid finetune instruct`."""
+    check_out(options)
     splits = split_examples(read_instructions(options.data), seed=options.seed)
     config = fit_config(options, len(splits["train"]), INSTRUCT_RATES)
     result = finetune_assistant(options.run, splits, config, options.out, options.resume)
