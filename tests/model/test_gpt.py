@@ -85,7 +85,7 @@ def test_a_larger_vocabulary_keeps_every_old_logit_and_starts_the_new_ones_at_th
     model.resize_vocab(35)
     after = model(ids)
     assert model.config.vocab_size == 35
-    assert torch.equal(after[..., :31], before)
+    assert_close(after[..., :31], before)  # not bit-equal: a wider product may round differently
     assert_close(after[..., 31:], before.mean(-1, keepdim=True).expand(-1, -1, 4))
 
 

@@ -107,7 +107,12 @@ ADJECTIVES: Final = tuple(
     mighty modern muddy narrow neat new noisy odd old ordinary painted pale perfect plain pointed polished pretty
     proper quaint quick quiet rare real rough round rusty scratched secret shabby shaggy sharp shiny short silly simple
     slim slow small smart smelly smooth soft special spotted square stiff strange striped strong sturdy sweet tall tame
-    tattered thick thin tidy tiny tough ugly warm weak wet wide wild wooden woollen worn wrinkled""".split()
+    tattered thick thin tidy tiny tough ugly warm weak wet wide wild wooden woollen worn wrinkled bare blank blunt
+    brittle chipped chunky coarse crinkled crumpled curly dainty dented dim dotted drab faded feathery filthy floral
+    fragile frail frosted glittering greasy homely jagged knotted lumpy mossy muffled padded patched petite plump
+    prickly ragged ripe robust rugged scruffy silky skinny slender slimy slippery sloping sparkling speckled spiky
+    spotless springy steep sticky stout streaked stubby supple swollen tangled tapered tender tilted torn twisted
+    vast velvet vivid weathered weird wobbly""".split()
 )
 MOODS: Final = tuple(
     """afraid amazed angry anxious ashamed bored brave calm careful cheerful confused content curious delighted
@@ -152,7 +157,11 @@ JOBS: Final = tuple(
     """actor artist astronaut baker barber builder butcher captain carpenter clown cook dancer dentist doctor driver
     farmer firefighter fisherman gardener guard hunter judge king knight lawyer mayor merchant miner musician nurse
     painter pilot plumber poet policeman postman prince princess queen sailor scientist shepherd shoemaker singer
-    soldier tailor teacher thief vet waiter weaver witch wizard writer""".split()
+    soldier tailor teacher thief vet waiter weaver witch wizard writer banker beekeeper blacksmith carver clerk
+    coach cobbler collector composer cyclist designer diver florist glazier goldsmith grocer guide herald hiker
+    jeweller jockey juggler keeper locksmith magician mason mechanic messenger miller monk peddler potter printer
+    ranger reporter roofer sculptor seamstress surgeon surveyor tinker trader tutor watchmaker
+    welder woodcutter""".split()
 )
 SKY: Final = tuple("sky air wind sun moon river grass snow ground water morning evening night light".split())
 WEATHER: Final = tuple(
