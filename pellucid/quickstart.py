@@ -83,7 +83,7 @@ class Run:
     def open(cls, options: Quickstart) -> Run:
         """Begin in `options.out`, or go on there; a folder of other settings is refused."""
         if not 0 <= options.minutes < float("inf"):
-            raise ConfigError(problem("--minutes", str(options.minutes), "0 or more", "4.5 is a good first run."))
+            raise ConfigError(problem("--minutes", str(options.minutes), "0 or more", "4.7 is a good first run."))
         inputs = [*options.text, *(path for path in (options.labels, options.instructions) if path)]
         hashes = {str(path): sha256(path) for path in inputs if path.is_file()}
         settings = {**as_dict(options), "out": "", "json": False, "files": hashes}
