@@ -28,6 +28,7 @@ from pellucid.finetune.labelled import read_labelled, split_labelled
 from pellucid.model.gpt import GPT
 from pellucid.pretrain.commands import EVALUATION_TOKENS, train_language_model
 from pellucid.pretrain.evaluate import Measured, bytes_per_token, limited, measure, parts_of
+from pellucid.pretrain.language import LanguageModelling
 from pellucid.pretrain.ngram import NGram, unigram_nats
 from pellucid.runtime import (
     ConfigError,
@@ -83,7 +84,7 @@ class Run:
     def open(cls, options: Quickstart) -> Run:
         """Begin in `options.out`, or go on there; a folder of other settings is refused."""
         if not 0 <= options.minutes < float("inf"):
-            raise ConfigError(problem("--minutes", str(options.minutes), "0 or more", "4.7 is a good first run."))
+            raise ConfigError(problem("--minutes", str(options.minutes), "0 or more", "4.8 is a good first run."))
         inputs = [*options.text, *(path for path in (options.labels, options.instructions) if path)]
         hashes = {str(path): sha256(path) for path in inputs if path.is_file()}
         settings = {**as_dict(options), "out": "", "json": False, "files": hashes}
@@ -108,7 +109,7 @@ class Run:
     @property
     def minutes(self) -> float:
         """The time to aim at for everything."""
-        return self.options.minutes or (15.0 if self.options.text else 4.7)
+        return self.options.minutes or (15.0 if self.options.text else 4.8)
 
     def step(self, name: str, title: str, work: Callable[[Run], Results], show: Callable[[Results], str]) -> None:
         """Do a step, or take its result from an earlier, stopped run; then show it."""
@@ -157,7 +158,7 @@ def make_text(run: Run) -> Results:
     options, corpus = run.options, run.out / "corpus"
     sources = list(options.text)
     if not sources:
-        count = max(600, int(6000 * run.minutes))
+        count = max(600, int(7500 * run.minutes))
         sources = [corpus / "documents.jsonl"]
         write_documents(sources[0], islice(tinyworld.documents(options.seed), count), options.seed)
     if not options.labels:
@@ -248,12 +249,17 @@ def show_model(result: Results) -> str:
 
 def pretrain(run: Run) -> Results:
     """Train the model from scratch for its share of the time."""
-    config = FitConfig(minutes=0.5 * run.minutes, batch_size=8, seed=run.options.seed)
+    config = FitConfig(minutes=0.52 * run.minutes, batch_size=8, seed=run.options.seed)
     shards = Shards.open(run.out / "shards")
-    context = min(128 if run.minutes < 8 else 256, len(shards.tokens("train")) - 2)
+    context = training_context(run, shards)
     return train_language_model(
         shards, shape_of(run), config, context, run.out, resume=True, in_order=not run.options.text
     )
+
+
+def training_context(run: Run, shards: Shards) -> int:
+    """Tokens of a training window: short where there is little time, never longer than the text."""
+    return min(128 if run.minutes < 8 else 256, len(shards.tokens("train")) - 2)
 
 
 def show_pretrain(result: Results) -> str:
@@ -345,8 +351,11 @@ def instruct(run: Run) -> Results:
     config = FitConfig(minutes=minutes, seed=run.options.seed, evaluate_share=0.2, **INSTRUCT_RATES)  # type: ignore[arg-type]
     is_right = same_text if run.options.instructions else solves
     questions = max(50, min(1000, int(1000 * run.minutes)))
-    out = run.out / "assistant"
-    return finetune_assistant(run.out, examples, config, out, resume=True, is_right=is_right, questions=questions)
+    shards = Shards.open(run.out / "shards")  # the text goes on beside the answers, so that its facts are not forgotten
+    replay = LanguageModelling(shards, replace(config, batch_size=4), training_context(run, shards))
+    return finetune_assistant(
+        run.out, examples, config, run.out / "assistant", True, is_right, questions=questions, replay=replay
+    )
 
 
 def solves(example: Example, answer: str) -> bool:

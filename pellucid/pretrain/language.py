@@ -22,7 +22,7 @@ from pellucid.text.batches import Sampler, token_batch, windows
 from pellucid.text.shards import Shards
 
 VALIDATION_TOKENS = 20_000
-SHUFFLED = 1000  # windows that an ordered pass mixes with each other
+SHUFFLED = 200  # windows that an ordered pass mixes with each other
 
 
 @dataclass(frozen=True)

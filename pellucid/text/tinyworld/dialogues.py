@@ -10,24 +10,48 @@ from functools import cache
 from typing import Final
 
 from pellucid.text.tinyworld import knowledge, words
-from pellucid.text.tinyworld.arithmetic import train_pairs
+from pellucid.text.tinyworld.arithmetic import spoken, train_pairs
 from pellucid.text.tinyworld.dice import Dice
-from pellucid.text.tinyworld.facts import COLOUR, KIND, OPPOSITE, PAST, PLURAL, SUM, table, word_split
+from pellucid.text.tinyworld.facts import (
+    COLOUR,
+    FIRST_LETTER,
+    KIND,
+    OPPOSITE,
+    PAST,
+    PLURAL,
+    SUM,
+    all_words,
+    table,
+    word_split,
+)
 from pellucid.text.tinyworld.scenes import filled, hold_scene, put_scene
 from pellucid.text.tinyworld.stories import sentence
 
-ASKED: Final = ("{} asked", "{} wanted to know", "{} turned around and asked", "{} looked up and asked")
-ANSWERED: Final = ("{} answered", "{} said", "{} replied", "{} knew it", "{} smiled and said", "{} thought and said")
+# Who speaks, and how. What is said follows.
+ASKED: Final = (
+    "{who} {adv} asked",
+    "{who} felt {mood} and asked",
+    "{who} {adv} wanted to know",
+    "{who} {handled} the {thing} and asked",
+    "{who} {played} and asked",
+)
+ANSWERED: Final = (
+    "{who} {adv} answered",
+    "{who} {adv} replied",
+    "{who} {played} and said",
+    "{who} was {mood} and said",
+    "{who} {adv} knew it",
+)
 
 SCENES: Final = (
-    "{a} and {b} were {mood}.",
-    "{a} met {b} in {town}.",
-    "on {day}, {a} talked with {b}.",
-    "{a} was {adv} at work when {b} came.",
-    "{a} and {b} {went} through {town}.",
-    "{a} visited {b}, the {adj} {job}.",
-    "{b} the {job} {played} beside {a}.",
-    "it was {weather} in {town} when {a} saw {b}.",
+    "{a} and {b} were {mood} and {mood2}.",
+    "{a} {adv} met {b} at the {place}.",
+    "on {day}, {a} {adv} talked with {b}.",
+    "{a} was {adv} at work when {b}, the {adj} {job}, came.",
+    "{a} and {b} {adv} {went} past the {place}.",
+    "{a} visited {b}, the {adj} {job} from {town}.",
+    "{b} the {job} {adv} {played} beside {a}.",
+    "it was {weather} at the {place} when {a} {adv} saw {b}.",
 )
 CHATS: Final = (
     ("what do you like to eat?", "I like {food} and {food2}, but I do not like {food3}."),
@@ -46,6 +70,12 @@ CHATS: Final = (
     ("how do you spend the {time}?", "I go to {town} with my {relative}, the {job}."),
     ("what is in your bag?", "there is a {adj} {thing}, a {colour} {thing2} and some {food}."),
     ("why are you {mood}?", "because the {adj} {animal} {handled} my {thing}."),
+)
+FOUND: Final = (
+    "{who} {went} {at} and found the {t}.",
+    "{who} {adv} found the {t} {at}.",
+    "{who} {adv} looked {at}, and there was the {t}.",
+    "so {mood} {who} got the {t} that was {at}.",
 )
 HABITS: Final = "every {day} {name} {now} {adv}, and last {day2} {name} {then} {adv2}."
 
@@ -66,32 +96,36 @@ ASKABLE: Final = {
 
 
 def _line(dice: Dice, shapes: tuple[str, ...], name: str, said: str) -> str:
-    return f'{dice.choose(shapes).format(name)}, "{sentence(said)}"'
+    return f'{filled(dice, dice.choose(shapes), {"who": name})}, "{sentence(said)}"'
 
 
 def _where(dice: Dice, a: str, b: str) -> tuple[list[str], str]:
     people = [a, b, *_third(dice, a, b)]
     scene = put_scene(dice, people)
-    asked = dice.number(0, len(people) - 1)
-    thing, at = scene.things[asked], scene.places[asked]
-    return [
-        *scene.told,
-        _line(dice, ASKED, a, f"where is the {thing}?"),
-        _line(dice, ANSWERED, b, f"the {thing} is {at}."),
-    ], "|".join(scene.things)
+    told = list(scene.told)
+    for asker, knower, asked in _questions(dice, a, b, len(people)):
+        thing, at = scene.things[asked], scene.places[asked]
+        told.append(_line(dice, ASKED, asker, f"where is the {thing}?"))
+        told.append(_line(dice, ANSWERED, knower, f"the {thing} is {at}."))
+        told.append(filled(dice, dice.choose(FOUND), {"who": asker, "t": thing, "at": at}))
+    return told, "|".join(scene.things)
 
 
 def _who(dice: Dice, a: str, b: str) -> tuple[list[str], str]:
     people = [a, b, *_third(dice, a, b)]
     scene = hold_scene(dice, people)
-    asked = dice.number(0, len(people) - 1)
-    name, thing = people[asked], scene.things[asked]
-    question = dice.choose((f"who has the {thing}?", f"what does {name} have?"))
-    return [
-        *scene.told,
-        _line(dice, ASKED, a, question),
-        _line(dice, ANSWERED, b, f"{name} has the {thing}."),
-    ], "|".join(scene.things)
+    told = list(scene.told)
+    for asker, knower, asked in _questions(dice, a, b, len(people)):
+        name, thing = people[asked], scene.things[asked]
+        question = dice.choose((f"who has the {thing}?", f"what does {name} have?"))
+        told.append(_line(dice, ASKED, asker, question))
+        told.append(_line(dice, ANSWERED, knower, f"{name} has the {thing}."))
+    return told, "|".join(scene.things)
+
+
+def _questions(dice: Dice, a: str, b: str, things: int) -> list[tuple[str, str, int]]:
+    """Who asks whom about which thing: two questions, back and forth."""
+    return [(x, y, asked) for (x, y), asked in zip(((a, b), (b, a)), dice.sample(range(things), 2), strict=True)]
 
 
 def _third(dice: Dice, a: str, b: str) -> list[str]:
@@ -103,11 +137,15 @@ def _third(dice: Dice, a: str, b: str) -> list[str]:
 def _knowledge(dice: Dice, a: str, b: str) -> tuple[list[str], str]:
     told, keys = [], []
     for asker, knower in ((a, b), (b, a)):
-        if dice.chance(0.25):
-            x, y = dice.choose(train_pairs())
-            question, answer = f"what is {x} plus {y}?", SUM.format(x, y, x + y)
+        family = dice.choose((*ASKABLE, "sum", "first letter"), (*(1 for _ in ASKABLE), 2, 4))
+        if family == "sum":
+            pair = dice.choose(train_pairs())
+            x, y, total = (spoken(number) for number in (*pair, sum(pair)))
+            question, answer = f"what is {x} plus {y}?", SUM.format(x, y, total)
+        elif family == "first letter":  # asked of every word: who answers has to say again what was asked
+            word = dice.choose(all_words())
+            question, answer = f"what is the first letter of {word}?", FIRST_LETTER.format(word, word[0])
         else:
-            family = dice.choose(tuple(ASKABLE))
             x_word, y_word = dice.choose(_askable(family))
             shape, statement = ASKABLE[family]
             question, answer = shape.format(x_word), statement.format(x_word, y_word)
@@ -147,7 +185,7 @@ TALKS: Final[dict[str, Callable[[Dice, str, str], tuple[list[str], str]]]] = {
     "habits": _habits,
 }
 # The talks that teach to look something up come more often.
-TALK_WEIGHTS: Final = (3, 3, 4, 1, 1)
+TALK_WEIGHTS: Final = (5, 3, 2, 1, 1)
 
 
 def dialogue(dice: Dice) -> tuple[str, str]:

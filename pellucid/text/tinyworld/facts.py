@@ -11,29 +11,33 @@ from functools import cache
 from typing import Final
 
 from pellucid.text.tinyworld import knowledge, words
-from pellucid.text.tinyworld.arithmetic import HELD_OUT, train_pairs
+from pellucid.text.tinyworld.arithmetic import HELD_OUT, spoken, train_pairs
 from pellucid.text.tinyworld.dice import Dice, ranked_splits
-from pellucid.text.tinyworld.stories import sentence
+from pellucid.text.tinyworld.stories import fill, sentence
 
+# How the two people of a document come together.
+LESSONS: Final = (
+    "{a} sat {adv} beside {b} at school.",
+    "{a} and {b} {adv} read a {adj} book about {subject}.",
+    "on {day}, {mood} {a} learned with {b}, the {adj} {job}.",
+    "{a} wrote a {adj} letter from {town} to {b}.",
+    "in {month}, {a} and {b} had a {mood} teacher from {town}.",
+    "{a} was {mood} and {adv} asked {b} about the world.",
+    "{b} the {adj} {job} was the teacher of {a}.",
+    "{a} and {b} {adv} talked at the {place}.",
+)
 # Who says so: in front of a statement. The statement itself keeps its words, and so its tokens.
 SOURCES: Final = (
-    "", "remember that ", "we know that ", "everybody knows that ", "it is true that ", "the teacher said that ",
-    "in the book it says that ", "do not forget that ", "{name} knows that ", "{name} learned that ",
-    "{name} told {name2} that ", "{name} heard from {name2} that ", "{name} wrote down that ",
-    "{name} from {town} says that ", "the {job} told {name} that ", "at school {name} learned that ",
-    "on {day} {name} found out that ", "in {month} the {job} explained that ", "a {mood} {job} said that ",
+    "{adv} remember that ", "every {job} knows that ", "the {adj} teacher said that ",
+    "a book about {subject} says that ", "{name} {adv} said that ", "{name} felt {mood} to hear that ",
+    "{name} {adv} told {name2} that ",
+    "{name} {played} and said that ", "{name} {adv} wrote down that ", "the {adj} {job} told {name} that ",
+    "on {day} {name} {adv} noticed that ", "a {mood} {job} said that ", "people in {town} say that ",
+    "{name} {handled} the {thing} and said that ", "{adj} {counted} show that ", "{name} heard a {job} say that ",
 )  # fmt: skip
-SOURCE_WORDS: Final[dict[str, Sequence[str]]] = {
-    "name": words.NAMES,
-    "name2": words.NAMES,
-    "town": words.TOWNS,
-    "job": words.JOBS,
-    "day": words.DAYS,
-    "month": words.MONTHS,
-    "mood": words.MOODS,
-}
+SOURCE_SHARE: Final = 0.8  # of the statements
 LARGEST_START: Final = 20  # of a run
-STEPS: Final = (1, 2, 3, 4, 5, 10)
+STEPS: Final = (1, 2, 5, 10)
 
 
 @cache
@@ -76,6 +80,9 @@ def table(family: str) -> dict[str, str]:
     return tables[family]()
 
 
+FAMILIES: Final = ("opposite", "plural", "past_tense", "category", "colour", "spelling")
+
+
 def word_split(family: str, word: str) -> str:
     """The split of the question about `word`; both words of a pair of opposites lie in the same one."""
     return _splits(family)[_key(family, word)]
@@ -104,6 +111,7 @@ PAST: Final = "the past tense of {} is {}."
 KIND: Final = "a {} is a kind of {}."
 COLOUR: Final = "the usual colour of a {} is {}."
 SPELLING: Final = "the word {} is spelled {}."
+FIRST_LETTER: Final = "the first letter of {} is {}."
 SUM: Final = "{} plus {} is {}."
 
 
@@ -119,7 +127,7 @@ def _relation(shape: str, family: str) -> Callable[[Dice], str]:
 def _sum(dice: Dice) -> str:
     x, y = dice.choose(train_pairs())
     shape = dice.choose((SUM, "the sum of {} and {} is {}.", "{} and {} make {}."), (6, 1, 1))
-    return shape.format(x, y, x + y)
+    return shape.format(spoken(x), spoken(y), spoken(x + y))
 
 
 def ordered_words(dice: Dice, count: int) -> list[str]:
@@ -133,9 +141,15 @@ def _alphabet(dice: Dice) -> str:
     return "the words in order are {}, {}, {} and {}.".format(*ordered_words(dice, 4))
 
 
+@cache
+def all_words() -> tuple[str, ...]:
+    """Every word that any family of instructions asks about."""
+    return tuple(sorted({word for family in FAMILIES for word in table(family)} | set(knowledge.SORTED)))
+
+
 def _first_letter(dice: Dice) -> str:
-    word = dice.choose(knowledge.SORTED)
-    return f"the first letter of {word} is {word[0]}."
+    word = dice.choose(all_words())
+    return FIRST_LETTER.format(word, word[0])
 
 
 def run_of(start: int, step: int, count: int) -> list[str]:
@@ -146,6 +160,14 @@ def run_of(start: int, step: int, count: int) -> list[str]:
 def _run(dice: Dice) -> str:
     start, step, count = dice.number(1, LARGEST_START), dice.choose(STEPS), dice.number(5, 7)
     return f"counting by {step} goes {' '.join(run_of(start, step, count))}."
+
+
+def _row(dice: Dice) -> str:
+    period = dice.sample(words.COUNTED, dice.number(2, 4))
+    shown = len(period) + dice.number(1, len(period))
+    row = [period[i % len(period)] for i in range(shown + 2)]
+    last, first, second = row[-3:]
+    return f"in the row {' '.join(row[:shown])}, after {last} come {first} and after {first} come {second}."
 
 
 STATEMENTS: Final[dict[str, Callable[[Dice], str]]] = {
@@ -159,9 +181,10 @@ STATEMENTS: Final[dict[str, Callable[[Dice], str]]] = {
     "alphabet": _alphabet,
     "first letter": _first_letter,
     "run": _run,
+    "row": _row,
 }
 # How often each kind of statement stands in a document: more where there is more to learn.
-WEIGHTS: Final = (1.3, 1.0, 1.0, 1.3, 1.0, 1.3, 2.0, 1.0, 0.6, 0.5)
+WEIGHTS: Final = (1.5, 1.0, 1.0, 1.3, 1.0, 1.3, 2.0, 0.7, 0.4, 0.5, 1.0)
 
 
 def statement(dice: Dice) -> str:
@@ -169,21 +192,23 @@ def statement(dice: Dice) -> str:
     return STATEMENTS[dice.choose(tuple(STATEMENTS), WEIGHTS)](dice)
 
 
-def source(dice: Dice) -> str:
-    """A phrase that says who knows, or nothing."""
-    text = dice.choose(SOURCES)
-    filled = {}
-    for slot, options in SOURCE_WORDS.items():
-        if "{" + slot + "}" in text:
-            filled[slot] = dice.choose(options)
-    return text.format_map(filled)
+def source(dice: Dice, people: Sequence[str]) -> str:
+    """A phrase that says who knows: one of two people, both, or somebody else."""
+    shape = dice.choose(SOURCES)
+    known = {}
+    if "{name" in shape:
+        name = dice.choose(people)
+        known = {"name": name, "name2": people[1 - people.index(name)]}
+    return fill(dice, shape, known)
 
 
 def fact_sheet(dice: Dice) -> tuple[str, str]:
     """A few facts and their content key: what is stated, whoever says it and in whatever order."""
-    told, stated = [], set()
+    people = dice.sample(words.CAST, 2)
+    told = [sentence(fill(dice, dice.choose(LESSONS), {"a": people[0], "b": people[1]}))]
+    stated = set()
     for _ in range(dice.number(4, 7)):
-        front = source(dice)
+        front = source(dice, people) if dice.chance(SOURCE_SHARE) else ""
         what = statement(dice)
         stated.add(what)
         told.append(sentence(front + what))

@@ -95,6 +95,16 @@ PHRASINGS: Final[dict[str, tuple[str, ...]]] = {
         "Order the words by the alphabet.",
         "Bring the words into the right order.",
     ),
+    "first_letter": (
+        "What is the first letter of {x}?",
+        "Tell me the first letter of {x}.",
+        "Give the first letter of {x}.",
+        "With which letter does {x} begin?",
+        "Name the first letter of the word {x}.",
+        "I need the first letter of {x}.",
+        "Can you say the first letter of {x}?",
+        "Write the letter that {x} begins with.",
+    ),
     "spelling": (
         "How is the word {x} spelled?",
         "Spell the word {x}.",

@@ -7,27 +7,28 @@ from typing import Final
 
 from pellucid.text.tinyworld import words
 from pellucid.text.tinyworld.dice import Dice
-from pellucid.text.tinyworld.stories import FREE, sentence, slots_of
+from pellucid.text.tinyworld.stories import fill, sentence
 
+# A small model looks up best what was said before the thing: the thing's own vector can gather it.
 PUT: Final = (
-    "{who} put the {t} {at}.",
-    "{who} {adv} left the {t} {at}.",
-    "{who} hid the {t} {at}.",
-    "{who} {went} away, and the {t} was {at}.",
-    "{who} carried the {t} and laid it down {at}.",
-    "{who} dropped the {t} {at}.",
-    "{who} used the {t} and forgot it {at}.",
-    "because {who} was {mood}, the {t} stayed {at}.",
+    "{at}, {who} {adv} put down the {t}.",
+    "{at}, {who} {adv} left the {t}.",
+    "{at}, {who} {adv} hid the {t}.",
+    "{at}, {who} {went} away without the {t}.",
+    "{at}, {who} {adv} dropped the {t}.",
+    "{at}, {who} {played} and forgot the {t}.",
+    "{at}, {who} was {mood} and lost the {t}.",
+    "{at}, a {adj} {job} helped {who} to hide the {t}.",
 )
 HOLD: Final = (
     "{who} has the {t}.",
     "{who} {adv} took the {t}.",
-    "{who} holds the {t} in one hand.",
-    "{who} got the {t} from a {job}.",
-    "{who} picked up the {t}.",
-    "{who} bought the {t} from a {adj} {job}.",
-    "{who} found the {t} in {town}.",
-    "a {job} gave the {t} to {who}.",
+    "{who} {adv} holds the {t} in one hand.",
+    "{who} {played} and got the {t}.",
+    "{who} {adv} picked up the {t}.",
+    "{who} was {mood} and bought the {t}.",
+    "{who} found the {t} near the {place}.",
+    "{who} helped a {adj} {job} and got the {t}.",
 )
 WEATHER: Final = (
     "it was a {weather} {time} in {town}.",
@@ -39,7 +40,7 @@ WEATHER: Final = (
 
 @dataclass(frozen=True)
 class Scene:
-    """Who, with what, where (as "in the garden"), and the sentences that say so."""
+    """Who, with what, where (as "in Ashford"), and the sentences that say so."""
 
     people: list[str]
     things: list[str]
@@ -49,22 +50,13 @@ class Scene:
 
 def filled(dice: Dice, shape: str, known: dict[str, str]) -> str:
     """`shape` as a sentence, with its slots from `known`, or else drawn."""
-    slots = dict(known)
-    for slot in slots_of(shape):
-        if slot not in slots:
-            slots[slot] = dice.choose(FREE[slot.rstrip("23")])
-    return sentence(shape.format_map(slots))
-
-
-def draw_things(dice: Dice, count: int) -> list[str]:
-    """Different things, each with a colour."""
-    return [f"{dice.choose(words.PAINTS)} {thing}" for thing in dice.sample(words.OWNED, count)]
+    return sentence(fill(dice, shape, known))
 
 
 def put_scene(dice: Dice, people: list[str]) -> Scene:
     """Each of `people` leaves a thing at a place of its own."""
-    things = draw_things(dice, len(people))
-    places = [f"{in_} the {noun}" for in_, noun in dice.sample(words.SCENES, len(people))]
+    things = dice.sample(words.OWNED, len(people))
+    places = [f"in {town}" for town in dice.sample(words.SCENES, len(people))]
     told = [
         filled(dice, dice.choose(PUT), {"who": who, "t": thing, "at": at})
         for who, thing, at in zip(people, things, places, strict=True)
@@ -74,7 +66,7 @@ def put_scene(dice: Dice, people: list[str]) -> Scene:
 
 def hold_scene(dice: Dice, people: list[str]) -> Scene:
     """Each of `people` holds a thing."""
-    things = draw_things(dice, len(people))
+    things = dice.sample(words.OWNED, len(people))
     told = [
         filled(dice, dice.choose(HOLD), {"who": who, "t": thing}) for who, thing in zip(people, things, strict=True)
     ]

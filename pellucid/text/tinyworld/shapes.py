@@ -1,7 +1,7 @@
 """The sentence shapes of the stories, as data: event → shapes.
 
 A slot is filled from the state of the story (`a`, `b`: the people, `he` `his` `him` and `bhe` `bhis` `bhim`: their
-pronouns, `t`: the thing with its colour, `at`: a place with its preposition, `pl`: the same place as "the garden"), or
+pronouns, `t`: the thing with its colour, `at`: a place as "in Ashford", `pl`: the same as "Ashford"), or
 drawn on the spot from a word list (`stories.FREE`; a digit at the end makes a second draw). No two shapes of the whole
 table can give the same sentence: a test parses every sentence of many stories in exactly one way.
 """
@@ -23,7 +23,7 @@ SHAPES: Final[dict[str, tuple[str, ...]]] = {
         "there was once a {mood} {job} {at}, and the name of the {job2} next door was {a}.",
         "last {day}, {a} woke up {adv} {at}.",
         "this is the story of {a}, a {adj} {job} who sat {at}.",
-        "in the {adj} town of {town}, {a} {surname} was {at}.",
+        "near the {adj} {place}, {a} {surname} was {at}.",
         "when the {time} was {weather}, {a} liked to be {at}.",
     ),
     "friend": (

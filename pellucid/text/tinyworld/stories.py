@@ -14,7 +14,7 @@ from string import Formatter
 from typing import Final
 
 from pellucid.text.tinyworld import words
-from pellucid.text.tinyworld.arithmetic import train_pairs
+from pellucid.text.tinyworld.arithmetic import spoken, train_pairs
 from pellucid.text.tinyworld.dice import Dice
 from pellucid.text.tinyworld.shapes import SHAPES, TAILS
 
@@ -33,7 +33,8 @@ FREE: Final[dict[str, Sequence[str]]] = {
     "thing": words.THINGS,
     "animal": words.ANIMALS,
     "job": words.JOBS,
-    "town": words.TOWNS,
+    "town": words.FAR_TOWNS,
+    "place": words.PLACES,
     "surname": words.SURNAMES,
     "weather": words.WEATHER,
     "storm": words.STORMS,
@@ -52,7 +53,7 @@ FREE: Final[dict[str, Sequence[str]]] = {
 
 # Only a shape that begins like this bears a phrase like "after that," in front of it.
 OPENED: Final = ("{a}", "{b}", "{he}", "{his}", "they ", "the {", "a {")
-TAIL_SHARE: Final = 0.5  # of the sentences that can bear more
+TAIL_SHARE: Final = 0.35  # of the sentences that can bear more
 
 _AN = re.compile(r"\b([Aa]) (?=[aeiou])")
 
@@ -66,6 +67,12 @@ def slots_of(shape: str) -> tuple[str, ...]:
 @cache
 def _free_slots(shape: str, known: frozenset[str]) -> tuple[tuple[str, Sequence[str]], ...]:
     return tuple((slot, FREE[slot.rstrip("23")]) for slot in slots_of(shape) if slot not in known)
+
+
+def fill(dice: Dice, shape: str, known: dict[str, str]) -> str:
+    """`shape` with its slots filled from `known`, or else drawn."""
+    drawn = {slot: dice.choose(options) for slot, options in _free_slots(shape, frozenset(known))}
+    return shape.format_map(known | drawn)
 
 
 def sentence(text: str) -> str:
@@ -104,10 +111,7 @@ class Teller:
 
     def fill(self, shape: str) -> str:
         """`shape` with its slots filled from the state, or else drawn."""
-        filled = dict(self.state)
-        for slot, options in _free_slots(shape, frozenset(self.state)):
-            filled[slot] = self.dice.choose(options)
-        return shape.format_map(filled)
+        return fill(self.dice, shape, self.state)
 
     def maybe(self, event: str) -> None:
         """The event in one story of two."""
@@ -121,14 +125,14 @@ def cast(dice: Dice) -> dict[str, str]:
     return {"a": a, "b": b, **pronouns(a), **pronouns(b, "b"), **located(dice.choose(words.SCENES))}
 
 
-def located(place: tuple[str, str], number: str = "") -> dict[str, str]:
-    """The slots `at` ("in the garden") and `pl` ("the garden"), with `number` behind."""
-    return {"at" + number: f"{place[0]} the {place[1]}", "pl" + number: f"the {place[1]}"}
+def located(town: str, number: str = "") -> dict[str, str]:
+    """The slots `at` ("in Ashford") and `pl` ("Ashford"), with `number` behind."""
+    return {"at" + number: f"in {town}", "pl" + number: town}
 
 
 def second_place(story: Teller) -> dict[str, str]:
     """Another place than the one where the story began."""
-    return located(story.dice.choose([p for p in words.SCENES if f"the {p[1]}" != story.state["pl"]]), "2")
+    return located(story.dice.choose([town for town in words.SCENES if town != story.state["pl"]]), "2")
 
 
 def coloured(dice: Dice, number: str = "") -> dict[str, str]:
@@ -217,7 +221,7 @@ def _cooking(story: Teller) -> str:
 def _counting(story: Teller) -> str:
     x, y = story.dice.choose(train_pairs())
     things = story.dice.choose(words.COUNTED)
-    story.state |= {"x": str(x), "y": str(y), "z": str(x + y), "things": things}
+    story.state |= {"x": spoken(x), "y": spoken(y), "z": spoken(x + y), "things": things}
     story.tell("has_some")
     story.maybe("detail")
     story.tell("gets_more")
@@ -263,11 +267,9 @@ def tell_story(dice: Dice) -> tuple[list[str], str]:
     teller = Teller(dice, cast(dice))
     plot = dice.choose(tuple(PLOTS))
     teller.tell("begin", opener=False)
-    teller.maybe("detail")
     teller.tell("friend")
     about = PLOTS[plot](teller)
-    teller.maybe("detail")
-    teller.tell("end")
+    teller.maybe("end")
     return teller.told, "|".join((plot, teller.state["a"], teller.state["b"], about))
 
 

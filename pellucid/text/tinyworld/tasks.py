@@ -1,4 +1,4 @@
-"""Instructions whose answers a program can check, in fifteen families.
+"""Instructions whose answers a program can check, in sixteen families.
 
 An answer is a full sentence in the words of the documents' statements, so that what was learnt there is of use here,
 and the answer of a similar question is nearly always wrong. What is asked decides the split, not how it is worded.
@@ -12,7 +12,7 @@ from functools import partial
 from typing import Final
 
 from pellucid.text.tinyworld import facts, knowledge, words
-from pellucid.text.tinyworld.arithmetic import HELD_OUT, LARGEST, sum_split
+from pellucid.text.tinyworld.arithmetic import HELD_OUT, pairs, spoken, sum_split
 from pellucid.text.tinyworld.dice import Dice, split_of
 from pellucid.text.tinyworld.phrasings import GREETINGS, PHRASINGS, SMALL_TALK
 from pellucid.text.tinyworld.scenes import WEATHER, filled, hold_scene, put_scene
@@ -66,8 +66,15 @@ def _word(dice: Dice, family: str, statement: str) -> _Made:
 
 
 def _sum(dice: Dice) -> _Made:
-    x, y = dice.number(1, LARGEST), dice.number(1, LARGEST)
-    return "sum", {"x": str(x), "y": str(y)}, "", facts.SUM.format(x, y, x + y), sum_split(x, y)
+    x, y = dice.choose(pairs())
+    answer = sentence(facts.SUM.format(spoken(x), spoken(y), spoken(x + y)))
+    return "sum", {"x": spoken(x), "y": spoken(y)}, "", answer, sum_split(x, y)
+
+
+def _first_letter(dice: Dice) -> _Made:
+    word = dice.choose(facts.all_words())
+    answer = sentence(facts.FIRST_LETTER.format(word, word[0]))
+    return "first_letter", {"x": word}, "", answer, split_of(f"letter|{word}", HELD_OUT)
 
 
 def _counting(dice: Dice) -> _Made:
@@ -88,14 +95,13 @@ def _rewriting(dice: Dice) -> _Made:
     who, new = dice.sample(words.CAST, 2)
     if kind == "past":
         now, then = dice.choose(tuple(knowledge.HABITS.items()))
-        (in_, noun), adv = dice.choose(words.SCENES), dice.choose(words.ADVERBS)
-        rest = f"{adv} {in_} the {noun}."
+        rest = f"{dice.choose(words.ADVERBS)} in {dice.choose(words.SCENES)}."
         before, after, content = f"{who} {now} {rest}", f"{who} {then} {rest}", now
     elif kind == "negative":
-        verb, (in_, noun) = dice.choose(("is", "was", "will be", "can be")), dice.choose(words.SCENES)
+        verb, town = dice.choose(("is", "was", "will be", "can be")), dice.choose(words.SCENES)
         content = dice.choose(words.MOODS)
         first, _, more = verb.partition(" ")
-        rest = f"{more} {content} {in_} the {noun}.".lstrip()
+        rest = f"{more} {content} in {town}.".lstrip()
         before, after = f"{who} {first} {rest}", f"{who} {first} not {rest}"
     else:
         content = dice.choose(words.OWNED)
@@ -104,23 +110,19 @@ def _rewriting(dice: Dice) -> _Made:
     return kind, {"who": who, "new": new}, before, after, split_of(f"{kind}|{who}|{content}", HELD_OUT)
 
 
-# Word patterns: which of the chosen words stand in one period.
-_PERIODS: Final = ((0, 1), (0, 1, 2), (0, 0, 1), (0, 1, 1))
-
-
 def _pattern(dice: Dice) -> _Made:
-    if dice.chance(0.3):
+    if dice.chance(0.2):
         start, step = dice.number(1, facts.LARGEST_START), dice.choose(facts.STEPS)
         items = facts.run_of(start, step, 7)
-        shown, split = items[:5], _run_split(start, step)
+        split = _run_split(start, step)
     else:
-        period = dice.choose(_PERIODS)
-        chosen = dice.sample(knowledge.SORTED, max(period) + 1)
-        count = 2 * len(period) + dice.number(0, len(period) - 1)
-        items = [chosen[period[i % len(period)]] for i in range(count + 2)]
-        shown, split = items[:-2], split_of("pattern|" + "|".join(sorted(chosen)), HELD_OUT)
-    answer = f"The next two are {items[len(shown)]} and {items[len(shown) + 1]}."
-    return "pattern", {}, " ".join(shown), answer, split
+        chosen = dice.sample(knowledge.SORTED, dice.number(2, 4))
+        shown = 2 * len(chosen) + dice.number(0, len(chosen) - 1)
+        items = [chosen[i % len(chosen)] for i in range(shown + 2)]
+        split = split_of("pattern|" + "|".join(sorted(chosen)), HELD_OUT)
+    last, first, second = items[-3:]
+    answer = f"After {last} comes {first}, and after {first} comes {second}."
+    return "pattern", {}, " ".join(items[:-2]), answer, split
 
 
 def _run_split(start: int, step: int) -> str:
@@ -144,6 +146,7 @@ _MAKERS: Final[dict[str, Callable[[Dice], _Made]]] = {
     "counting": _counting,
     "sum": _sum,
     "sorting": _sorting,
+    "first_letter": _first_letter,
     "spelling": partial(_word, family="spelling", statement=facts.SPELLING),
     "category": partial(_word, family="category", statement=facts.KIND),
     "colour": partial(_word, family="colour", statement=facts.COLOUR),
@@ -176,5 +179,5 @@ def is_right(example: Instruction, answer: str) -> bool:
         return True
     if example.family == "sum":
         x, _, y, *rest = example.output.split()
-        return given == " ".join([y, "plus", x, *rest])
+        return given == sentence(" ".join([y, "plus", x.lower(), *rest]))
     return False

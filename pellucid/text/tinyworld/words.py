@@ -75,25 +75,13 @@ FOODS: Final = tuple(
 )
 DISHES: Final = tuple("soup stew pie cake salad pudding curry porridge pizza pancake omelette sandwich tart".split())
 
-# A place and the preposition for being there.
-PLACES: Final = (
-    tuple(
-        ("in", noun)
-        for noun in """attic bakery barn basement bathroom bedroom castle cave cellar church cinema
-    classroom cottage courtyard desert field forest garage garden greenhouse hall harbour hotel hut jungle kitchen
-    laundry library meadow mine museum office orchard palace pantry park playground pond prison quarry restaurant
-    school shed shop stable studio temple theatre tower tunnel valley village workshop yard zoo""".split()
-    )
-    + tuple(
-        ("at", noun)
-        for noun in """airport bank beach crossing factory fair farm gym hospital lake lighthouse
-    market pier pool port river station waterfall windmill""".split()
-    )
-    + tuple(
-        ("on", noun)
-        for noun in """balcony bridge cliff deck hill island mountain path platform porch ridge road
-    roof stairs terrace wall""".split()
-    )
+PLACES: Final = tuple(
+    """airport attic bakery balcony bank barn basement bathroom bedroom bridge castle cave cellar church cinema
+    classroom cliff cottage courtyard desert factory field forest garage garden greenhouse gym hall harbour hill
+    hospital hotel hut island jungle kitchen lake library lighthouse market meadow mine mountain museum office orchard
+    palace pantry park pier platform playground pond pool porch port prison quarry restaurant ridge river road roof
+    school shed shop stable station studio temple terrace theatre tower tunnel valley village waterfall windmill
+    workshop yard zoo""".split()
 )
 SPOTS: Final = tuple(
     """bed bench blanket board bush cabinet carpet counter cupboard curtain cushion fence flowerpot hedge leaf log mat
@@ -193,8 +181,19 @@ COUNTED: Final = tuple(
     sticks stones strings tickets tiles toys tulips twigs""".split()
 )
 SUBJECTS: Final = tuple(
-    """animals art dinosaurs dragons ghosts history insects islands kings knights magic maps music numbers oceans
-    pirates planets plants poems rivers robots rockets ships songs space sports stars storms trains volcanoes""".split()
+    """algebra anchors ancestors angels archery astronomy avalanches badminton ballads ballet bandits baseball
+    basketball bears biology botany boxing bravery cameras canals canyons caravans carnivals cathedrals caves
+    chemistry chess comets cookery cowboys cricket crystals customs deserts detectives diamonds economy eclipses
+    elves emperors engines explorers fables fairies fashion festivals floods football forests fossils friendship
+    galaxies gardens geography geometry giants glaciers gravity gymnastics heroes hockey honesty horses
+    hurricanes inventions jewels jokes justice kindness languages law legends logic luck machines mammoths
+    manners medicine memory mermaids meteors mining mummies mysteries mythology nature ninjas nutrition opera
+    orchids painting parachutes patience peace philosophy photography physics poetry politics puppets pyramids
+    rainbows religion riddles rituals rugby sailors savannas sculpture sharks skating skiing soccer spies
+    spiders submarines sunsets swamps tennis theatre time tornadoes trade treasure tribes trolls vampires
+    vikings villages voyages waterfalls weather weaving whales wisdom wrestling zoology animals art dinosaurs
+    dragons ghosts history insects islands kings knights magic maps music numbers oceans pirates planets plants
+    poems rivers robots rockets ships songs space sports stars storms trains volcanoes""".split()
 )
 OPENERS: Final = (
     "", "then ", "soon ", "after that, ", "later, ", "a moment later, ", "suddenly ", "at last ", "once again, ",
@@ -206,8 +205,9 @@ OPENERS: Final = (
 
 # What stories and questions are about, again and again, so that a small model can learn to look them up: the cast, what
 # they own and where they are. All the other people, things and places pass by once.
-CAST: Final = (*GIRLS[1::9], *BOYS[2::9])
-OWNED: Final = THINGS[::4]
-SCENES: Final = PLACES[::4]
+CAST: Final = (*GIRLS[1::16], *BOYS[2::17])
+OWNED: Final = tuple(thing for thing in THINGS[::8] if thing not in SPOTS)
+SCENES: Final = TOWNS[::5]
+FAR_TOWNS: Final = tuple(town for town in TOWNS if town not in SCENES)
 PAINTS: Final = COLOURS[:10]
 PETS: Final = ANIMALS[::4]

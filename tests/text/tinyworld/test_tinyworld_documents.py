@@ -10,7 +10,7 @@ from itertools import islice
 from typing import TypeVar
 
 from pellucid.text.tinyworld import Document, dialogues, documents, facts, scenes, stories, words
-from pellucid.text.tinyworld.arithmetic import sum_split, train_pairs
+from pellucid.text.tinyworld.arithmetic import spoken, sum_split, train_pairs
 from pellucid.text.tinyworld.dice import Dice
 from pellucid.text.tinyworld.shapes import SHAPES, TAILS
 
@@ -65,12 +65,12 @@ STATE = {
 def slot_pattern(slot: str) -> str:
     slot = slot.rstrip("23")
     if slot in ("x", "y", "z"):
-        return r"\d+"
+        return "[a-z]+-[a-z]+"
     if slot == "t":
         return f"(?:{'|'.join(words.COLOURS)}) (?:{'|'.join(words.THINGS)})"
     if slot in ("at", "pl"):
-        preposition = "" if slot == "pl" else "(?:in|at|on) "
-        return f"{preposition}the (?:{'|'.join(noun for _, noun in words.PLACES)})"
+        preposition = "" if slot == "pl" else "in "
+        return f"{preposition}(?:{'|'.join(words.SCENES)})"
     return f"(?:{'|'.join(STATE.get(slot) or stories.FREE[slot])})"
 
 
@@ -110,14 +110,15 @@ def test_equal_texts_have_equal_surprisal() -> None:
 
 
 def test_the_floor_is_high_enough_to_be_a_language_and_low_enough_to_be_learnt() -> None:
-    total = sum(len(re.findall(r"[\w']+", document.text)) for document in corpus())
+    total = sum(len(re.findall(r"[\w'-]+", document.text)) for document in corpus())  # b-e-d and sixty-two are words
     assert 1.4 < sum(document.nats for document in corpus()) / total < 2.4
 
 
 def test_there_are_thousands_of_words_and_hundreds_of_shapes() -> None:
     found = {word for document in corpus(1, 20000) for word in re.findall(r"[a-z']+", document.text.lower())}
     assert len(found) >= 2000
-    lists = [*SHAPES.values(), TAILS, facts.SOURCES, scenes.PUT, scenes.HOLD, dialogues.SCENES]
+    lists = [*SHAPES.values(), TAILS, facts.LESSONS, facts.SOURCES, scenes.PUT, scenes.HOLD, dialogues.SCENES]
+    lists += [dialogues.ASKED, dialogues.ANSWERED, dialogues.FOUND]
     shapes = [shape for shapes in lists for shape in shapes] + [answer for _, answer in dialogues.CHATS]
     assert len(shapes) == len(set(shapes)) >= 300
 
@@ -125,7 +126,7 @@ def test_there_are_thousands_of_words_and_hundreds_of_shapes() -> None:
 def test_word_lists_have_no_doubles() -> None:
     for name, options in stories.FREE.items():
         assert len(set(options)) == len(options), name
-    assert len({noun for _, noun in words.PLACES}) == len(words.PLACES)
+    assert not set(words.SCENES) & set(words.FAR_TOWNS)
     assert not set(words.GIRLS) & set(words.BOYS)
 
 
@@ -165,7 +166,7 @@ def test_who_holds_what_stays_true_in_a_trade() -> None:
 
 
 def test_a_lost_thing_is_found_where_it_was_lost() -> None:
-    places = rf"\b(?:in|at|on) the ({'|'.join(noun for _, noun in words.PLACES)})\b"
+    places = rf"\b[Ii]n ({'|'.join(words.SCENES)})\b"
     checked = 0
     for seed in range(1500):
         told, key = stories.tell_story(Dice(seed))
@@ -176,29 +177,33 @@ def test_a_lost_thing_is_found_where_it_was_lost() -> None:
     assert checked > 50
 
 
+NUMBERS = {spoken(10 * tens + units): 10 * tens + units for tens in range(2, 10) for units in range(1, 10)}
+
+
 def test_every_sum_is_right_and_none_is_held_out() -> None:
     seen = set()
-    shapes = (r"(\d+) plus (\d+) is (\d+)", r"sum of (\d+) and (\d+) is (\d+)", r"(\d+) and (\d+) make (\d+)")
+    number = r"(\w+-\w+)"
+    shapes = (rf"{number} plus {number} is {number}", rf"sum of {number} and {number} is {number}")
+    shapes = (*shapes, rf"{number} and {number} make {number}")
     for document in corpus(1, 20000):
         for shape in shapes:
-            for found in re.findall(shape, document.text):
-                x, y, z = map(int, found)
+            for found in re.findall(shape, document.text.lower()):
+                x, y, z = (NUMBERS[name] for name in found)
                 assert x + y == z
                 assert sum_split(x, y) == "train"
-                seen.add((min(x, y), max(x, y)))
-    assert seen == {(min(pair), max(pair)) for pair in train_pairs()}
+                seen.add((x, y))
+    assert seen <= set(train_pairs())
+    assert len(seen) > 0.95 * len(train_pairs())
 
 
 def test_an_answer_about_a_place_says_where_the_thing_was_left() -> None:
     checked = 0
     for document in corpus():
-        asked = re.search(r'Where is the (\w+ \w+)\?"', document.text)
-        if asked and document.kind == "dialogue":
-            thing = asked[1]
-            answer = re.search(rf'"The {thing} is ((?:in|at|on) the \w+)\."', document.text)
+        for thing in re.findall(r'Where is the (\w+)\?"', document.text) if document.kind == "dialogue" else ():
+            answer = re.search(rf'"The {thing} is (in \w+)\."', document.text)
             assert answer
-            left = next(s for s in re.split(r"(?<=\.) ", document.text) if f"the {thing} " in s)
-            assert left.endswith(f" {answer[1]}."), document.text
+            left = next(s for s in re.split(r"(?<=\.) ", document.text) if re.search(rf"the {thing}\b", s))
+            assert left.lower().startswith(answer[1].lower() + ","), document.text
             checked += 1
     assert checked > 50
 

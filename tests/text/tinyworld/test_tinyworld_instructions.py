@@ -25,12 +25,14 @@ def content(example: Instruction) -> str:
         asked = {"opposite": (3, 5), "category": (1,), "colour": (5,), "spelling": (2,)}.get(example.family, (-3,))
         return "/".join(sorted(names[i] for i in asked))
     if example.family == "sum":
-        return "/".join(sorted(re.findall(r"\d+", example.output)[:2]))
+        return "/".join(sorted(re.findall(r"\w+-\w+", example.output.lower())[:2]))
     if example.family in ("sorting", "counting"):
         return "/".join(sorted(example.input.split(", ")))
     if example.family == "pattern":
         items = example.input.split()
         return "/".join(items[:2]) if items[0].isdigit() else "/".join(sorted(set(items)))
+    if example.family == "first_letter":
+        return example.output.split()[4]
     if example.family == "small_talk":
         return example.instruction
     if example.family == "rewriting":
@@ -62,10 +64,11 @@ def test_the_own_output_is_right_and_another_answer_is_wrong() -> None:
 
 
 def test_a_sum_may_be_turned_around_but_not_changed() -> None:
-    example = Instruction("What is 7 plus 5?", "", "7 plus 5 is 12.", "sum", "train")
-    assert is_right(example, "5 plus 7 is 12.")
-    assert not is_right(example, "5 plus 7 is 13.")
-    assert not is_right(example, "6 plus 6 is 12.")
+    asked, right = "What is twenty-one plus thirty-two?", "Twenty-one plus thirty-two is fifty-three."
+    example = Instruction(asked, "", right, "sum", "train")
+    assert is_right(example, "Thirty-two plus twenty-one is fifty-three.")
+    assert not is_right(example, "Thirty-two plus twenty-one is fifty-four.")
+    assert not is_right(example, "Twenty-two plus thirty-one is fifty-three.")
 
 
 def test_no_content_lies_in_two_splits() -> None:
@@ -76,7 +79,7 @@ def test_no_content_lies_in_two_splits() -> None:
     assert [key for key, found in splits.items() if len(found) > 1] == []
     for family in FAMILIES:
         counted = Counter(example.split for example in drawn() if example.family == family)
-        assert 0.04 < counted["test"] / counted.total() < 0.17, family
+        assert 0.04 < counted["test"] / counted.total() < 0.22, family
 
 
 def test_answers_follow_from_the_input() -> None:
@@ -86,14 +89,17 @@ def test_answers_follow_from_the_input() -> None:
         elif example.family == "sorting":
             right = sorted(example.input.split(", "))
             assert example.output == f"The words in order are {right[0]}, {right[1]} and {right[2]}."
+        elif example.family == "first_letter":
+            word, letter = re.findall(r"letter of (\w+) is (\w)\.", example.output)[0]
+            assert word[0] == letter
         elif example.family == "spelling":
             word, letters = re.findall(r"word (\w+) is spelled (\S+)\.", example.output)[0]
             assert letters.replace("-", "") == word
         elif example.family.startswith("story"):
-            who, thing, at = re.findall(r"^(?:(\w+) has )?[Tt]he (\w+ \w+)(?: is (.*))?\.$", example.output)[0]
-            told = next(s for s in re.split(r"(?<=\.) ", example.input) if f"the {thing}" in s)
+            who, thing, at = re.findall(r"^(?:(\w+) has )?[Tt]he (\w+)(?: is (.*))?\.$", example.output)[0]
+            told = next(s for s in re.split(r"(?<=\.) ", example.input) if re.search(rf"the {thing}\b", s))
             assert who in told
-            assert at in told
+            assert at.lower() in told.lower()
             assert 3 <= len(re.split(r"(?<=\.) ", example.input)) <= 5
 
 
