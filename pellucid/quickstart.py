@@ -84,7 +84,7 @@ class Run:
     def open(cls, options: Quickstart) -> Run:
         """Begin in `options.out`, or go on there; a folder of other settings is refused."""
         if not 0 <= options.minutes < float("inf"):
-            raise ConfigError(problem("--minutes", str(options.minutes), "0 or more", "4.8 is a good first run."))
+            raise ConfigError(problem("--minutes", str(options.minutes), "0 or more", "5.1 is a good first run."))
         inputs = [*options.text, *(path for path in (options.labels, options.instructions) if path)]
         hashes = {str(path): sha256(path) for path in inputs if path.is_file()}
         settings = {**as_dict(options), "out": "", "json": False, "files": hashes}
@@ -109,7 +109,7 @@ class Run:
     @property
     def minutes(self) -> float:
         """The time to aim at for everything."""
-        return self.options.minutes or (15.0 if self.options.text else 4.8)
+        return self.options.minutes or (15.0 if self.options.text else 5.1)
 
     def step(self, name: str, title: str, work: Callable[[Run], Results], show: Callable[[Results], str]) -> None:
         """Do a step, or take its result from an earlier, stopped run; then show it."""
