@@ -35,7 +35,7 @@ SOURCES: Final = (
     "on {day} {name} {adv} noticed that ", "a {mood} {job} said that ", "people in {town} say that ",
     "{name} {handled} the {thing} and said that ", "{adj} {counted} show that ", "{name} heard a {job} say that ",
 )  # fmt: skip
-SOURCE_SHARE: Final = 0.8  # of the statements
+SOURCE_SHARE: Final = 0.85  # of the statements
 LARGEST_START: Final = 20  # of a run
 STEPS: Final = (1, 2, 5, 10)
 

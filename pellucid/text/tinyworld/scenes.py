@@ -53,9 +53,14 @@ def filled(dice: Dice, shape: str, known: dict[str, str]) -> str:
     return sentence(fill(dice, shape, known))
 
 
+def draw_things(dice: Dice, count: int) -> list[str]:
+    """Different things, each with a colour: "red ball"."""
+    return [f"{dice.choose(words.PAINTS)} {thing}" for thing in dice.sample(words.OWNED, count)]
+
+
 def put_scene(dice: Dice, people: list[str]) -> Scene:
     """Each of `people` leaves a thing at a place of its own."""
-    things = dice.sample(words.OWNED, len(people))
+    things = draw_things(dice, len(people))
     places = [f"in {town}" for town in dice.sample(words.SCENES, len(people))]
     told = [
         filled(dice, dice.choose(PUT), {"who": who, "t": thing, "at": at})
@@ -66,7 +71,7 @@ def put_scene(dice: Dice, people: list[str]) -> Scene:
 
 def hold_scene(dice: Dice, people: list[str]) -> Scene:
     """Each of `people` holds a thing."""
-    things = dice.sample(words.OWNED, len(people))
+    things = draw_things(dice, len(people))
     told = [
         filled(dice, dice.choose(HOLD), {"who": who, "t": thing}) for who, thing in zip(people, things, strict=True)
     ]

@@ -53,7 +53,7 @@ FREE: Final[dict[str, Sequence[str]]] = {
 
 # Only a shape that begins like this bears a phrase like "after that," in front of it.
 OPENED: Final = ("{a}", "{b}", "{he}", "{his}", "they ", "the {", "a {")
-TAIL_SHARE: Final = 0.35  # of the sentences that can bear more
+TAIL_SHARE: Final = 0.45  # of the sentences that can bear more
 
 _AN = re.compile(r"\b([Aa]) (?=[aeiou])")
 

@@ -199,7 +199,7 @@ def test_every_sum_is_right_and_none_is_held_out() -> None:
 def test_an_answer_about_a_place_says_where_the_thing_was_left() -> None:
     checked = 0
     for document in corpus():
-        for thing in re.findall(r'Where is the (\w+)\?"', document.text) if document.kind == "dialogue" else ():
+        for thing in re.findall(r'Where is the (\w+ \w+)\?"', document.text) if document.kind == "dialogue" else ():
             answer = re.search(rf'"The {thing} is (in \w+)\."', document.text)
             assert answer
             left = next(s for s in re.split(r"(?<=\.) ", document.text) if re.search(rf"the {thing}\b", s))
