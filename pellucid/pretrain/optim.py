@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from pellucid.config import FitConfig
+from pellucid.pretrain.muon import Muon
 
 
 def make_optimizers(model: nn.Module, config: FitConfig) -> list[torch.optim.Optimizer]:
@@ -20,10 +21,11 @@ def make_optimizers(model: nn.Module, config: FitConfig) -> list[torch.optim.Opt
     embeddings = [parameter for name, parameter in named if parameter.dim() == 2 and "blocks." not in name]
     vectors = [parameter for _, parameter in named if parameter.dim() != 2]
     if config.optimizer == "muon" and matrices:
+        dtype = torch.bfloat16 if config.dtype == "bfloat16" else torch.float32
         groups = [{"params": embeddings, "weight_decay": 0.0}, {"params": vectors, "weight_decay": 0.0}]
         return [
             torch.optim.AdamW([g for g in groups if g["params"]], lr=config.lr, betas=(0.9, 0.99), fused=True),
-            torch.optim.Muon(matrices, lr=config.matrix_lr, weight_decay=config.weight_decay, momentum=0.95),
+            Muon(matrices, config.matrix_lr, config.weight_decay, dtype=dtype),
         ]
     groups = [
         {"params": matrices + embeddings, "weight_decay": config.weight_decay},
