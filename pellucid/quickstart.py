@@ -249,7 +249,7 @@ def show_model(result: Results) -> str:
 
 def pretrain(run: Run) -> Results:
     """Train the model from scratch for its share of the time."""
-    config = FitConfig(minutes=0.52 * run.minutes, batch_size=8, seed=run.options.seed)
+    config = FitConfig(minutes=0.52 * run.minutes, batch_size=8, decay_share=0.9, seed=run.options.seed)
     shards = Shards.open(run.out / "shards")
     context = training_context(run, shards)
     return train_language_model(

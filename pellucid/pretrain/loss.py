@@ -8,13 +8,17 @@ vocabulary, the widest product of a small model.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from pellucid.model.gpt import GPT
 
-# B batch, T tokens, N trained tokens, V vocabulary
+# B batch, T tokens, N trained tokens, D width, V vocabulary
+
+ROWS = 512  # positions whose logits exist at one time
 
 
 @dataclass(frozen=True)
@@ -39,5 +43,38 @@ def token_loss(model: GPT, inputs: Tensor, targets: Tensor, trained: Tensor | No
     hidden = model.hidden(inputs)
     hidden = hidden.flatten(0, 1) if trained is None else hidden[trained]  # (N, D)
     wanted = targets.flatten() if trained is None else targets[trained]  # (N,)
-    logits = model.logits(hidden)  # (N, V)
-    return Loss(F.cross_entropy(logits.float(), wanted, reduction="sum"), wanted.numel())
+    if hidden.requires_grad and not torch.is_autocast_enabled(hidden.device.type):
+        total: Tensor = ProjectedLoss.apply(hidden, model.token_embedding.weight, wanted)
+    else:
+        total = F.cross_entropy(model.logits(hidden).float(), wanted, reduction="sum")
+    return Loss(total, wanted.numel())
+
+
+class ProjectedLoss(torch.autograd.Function):
+    """Projection and cross-entropy in one, a few rows at a time: the logits of a whole batch never exist.
+
+    The gradient of the logits, softmax − one-hot, is at hand as soon as the loss is, so both gradients are taken at once.
+    Page: Hsu et al. 2024, "Liger Kernel: Efficient Triton Kernels for LLM Training", section 3.2.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, hidden: Tensor, weight: Tensor, targets: Tensor) -> Tensor:
+        """Sum of the losses of hidden (N, D) against targets (N,), by weight (V, D)."""
+        total = hidden.new_zeros(())
+        hidden_gradient, weight_gradient = torch.empty_like(hidden), torch.zeros_like(weight)
+        for first in range(0, len(hidden), ROWS):
+            rows = slice(first, first + ROWS)
+            gradient = (hidden[rows] @ weight.mT).log_softmax(dim=1)  # (R, V)
+            at_target = targets[rows, None]
+            total -= gradient.gather(1, at_target).sum()
+            gradient.exp_().scatter_add_(1, at_target, gradient.new_full((1, 1), -1.0).expand_as(at_target))
+            torch.mm(gradient, weight, out=hidden_gradient[rows])
+            weight_gradient.addmm_(gradient.mT, hidden[rows])
+        ctx.save_for_backward(hidden_gradient, weight_gradient)
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor, None]:
+        """The two gradients, scaled by that of the sum."""
+        hidden_gradient, weight_gradient = ctx.saved_tensors
+        return hidden_gradient * gradients[0], weight_gradient * gradients[0], None

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pellucid.config import ModelConfig
 from pellucid.model.gpt import GPT
+from pellucid.pretrain import loss as loss_module
 from pellucid.pretrain.loss import Loss, explicit_token_loss, token_loss
 
 
@@ -49,6 +51,17 @@ def test_micro_batches_add_up_to_the_whole_batch_though_their_trained_tokens_dif
     added = Loss(torch.stack([part.total for part in parts]).sum(), sum(part.count for part in parts))
     torch.testing.assert_close(added.total / added.count, whole.total / whole.count, rtol=1e-6, atol=1e-6)
     for ours, expected in zip(gradients(model, added), gradients(model, whole), strict=True):
+        torch.testing.assert_close(ours, expected, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("rows", [1, 5, 24, 512])
+def test_rows_taken_a_few_at_a_time_give_the_same_loss_and_gradients(rows: int, monkeypatch) -> None:
+    monkeypatch.setattr(loss_module, "ROWS", rows)
+    model = small_model()
+    inputs, targets = torch.randint(0, 29, (2, 2, 12), generator=torch.Generator().manual_seed(3))
+    fast, plain = token_loss(model, inputs, targets), explicit_token_loss(model, inputs, targets)
+    torch.testing.assert_close(fast.total, plain.total, rtol=1e-5, atol=1e-5)
+    for ours, expected in zip(gradients(model, fast), gradients(model, plain), strict=True):
         torch.testing.assert_close(ours, expected, rtol=1e-4, atol=1e-6)
 
 

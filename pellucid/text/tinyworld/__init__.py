@@ -20,7 +20,7 @@ from pellucid.text.tinyworld.tasks import FAMILIES, Instruction, instructions, i
 
 __all__ = ["FAMILIES", "Document", "Instruction", "Message", "documents", "instructions", "is_right", "messages"]
 
-_KINDS: Final = (("story", story, 0.38), ("facts", fact_sheet, 0.31), ("dialogue", dialogue, 0.31))
+_KINDS: Final = (("story", story, 0.34), ("facts", fact_sheet, 0.33), ("dialogue", dialogue, 0.33))
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,6 @@
 """Sums of the small world, in words, and which of them the training text may show.
 
-Two numbers of two digits, no digit a nought, nothing to carry: "twenty-three plus fifty-four is seventy-seven". So the
+Two numbers of two digits, no digit a nought, nothing to carry: "twenty three plus fifty four is seventy seven". So the
 answer to a pair that was never shown can be worked out, place by place, from the pairs that were.
 """
 
@@ -18,8 +18,8 @@ UNITS: Final = ("", "one", "two", "three", "four", "five", "six", "seven", "eigh
 
 
 def spoken(number: int) -> str:
-    """`twenty-three` for 23. Only for numbers of two digits above 20 whose last digit is not 0."""
-    return f"{TENS[number // 10]}-{UNITS[number % 10]}"
+    """`twenty three` for 23, without a hyphen: one token follows the other. Only for numbers of two digits above 20 whose last digit is not 0."""
+    return f"{TENS[number // 10]} {UNITS[number % 10]}"
 
 
 @cache

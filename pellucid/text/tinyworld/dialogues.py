@@ -13,6 +13,7 @@ from pellucid.text.tinyworld import knowledge, words
 from pellucid.text.tinyworld.arithmetic import spoken, train_pairs
 from pellucid.text.tinyworld.dice import Dice
 from pellucid.text.tinyworld.facts import (
+    CAN_SAY,
     COLOUR,
     FIRST_LETTER,
     KIND,
@@ -21,6 +22,7 @@ from pellucid.text.tinyworld.facts import (
     PLURAL,
     SUM,
     all_words,
+    short_words,
     table,
     word_split,
 )
@@ -137,14 +139,17 @@ def _third(dice: Dice, a: str, b: str) -> list[str]:
 def _knowledge(dice: Dice, a: str, b: str) -> tuple[list[str], str]:
     told, keys = [], []
     for asker, knower in ((a, b), (b, a)):
-        family = dice.choose((*ASKABLE, "sum", "first letter"), (*(1 for _ in ASKABLE), 2, 4))
+        family = dice.choose((*ASKABLE, "sum", "first letter", "word"), (*(1 for _ in ASKABLE), 1, 4, 4))
         if family == "sum":
             pair = dice.choose(train_pairs())
             x, y, total = (spoken(number) for number in (*pair, sum(pair)))
             question, answer = f"what is {x} plus {y}?", SUM.format(x, y, total)
-        elif family == "first letter":  # asked of every word: who answers has to say again what was asked
+        elif family == "first letter":
             word = dice.choose(all_words())
             question, answer = f"what is the first letter of {word}?", FIRST_LETTER.format(word, word[0])
+        elif family == "word":  # any word: who answers has to say again what was asked
+            word = dice.choose(all_words())
+            question, answer = f"do you know the word {word}?", f"I know the word {word}."
         else:
             x_word, y_word = dice.choose(_askable(family))
             shape, statement = ASKABLE[family]
@@ -152,6 +157,17 @@ def _knowledge(dice: Dice, a: str, b: str) -> tuple[list[str], str]:
         told.append(_line(dice, ASKED, asker, question))
         told.append(_line(dice, ANSWERED, knower, answer))
         keys.append(answer)
+    return told, "|".join(keys)
+
+
+def _echo(dice: Dice, a: str, b: str) -> tuple[list[str], str]:
+    """A game of saying after each other: any words, so that to copy is learnt of all words and not only of names."""
+    told, keys = [], []
+    for asker, speaker in ((a, b), (b, a)):
+        said = " ".join(dice.sample(all_words(), dice.number(3, 6)))
+        told.append(_line(dice, ASKED, asker, f"can you say {said}?"))
+        told.append(_line(dice, ANSWERED, speaker, CAN_SAY.format(said)))
+        keys.append(said)
     return told, "|".join(keys)
 
 
@@ -181,11 +197,12 @@ TALKS: Final[dict[str, Callable[[Dice, str, str], tuple[list[str], str]]]] = {
     "where": _where,
     "who": _who,
     "knowledge": _knowledge,
+    "echo": _echo,
     "chat": _chat,
     "habits": _habits,
 }
 # The talks that teach to look something up come more often.
-TALK_WEIGHTS: Final = (5, 3, 2, 1, 1)
+TALK_WEIGHTS: Final = (5, 3, 5, 1, 1, 1)
 
 
 def dialogue(dice: Dice) -> tuple[str, str]:

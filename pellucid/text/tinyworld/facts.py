@@ -28,12 +28,12 @@ LESSONS: Final = (
 )
 # Who says so: in front of a statement. The statement itself keeps its words, and so its tokens.
 SOURCES: Final = (
-    "{adv} remember that ", "every {job} knows that ", "the {adj} teacher said that ",
+    "we {adv} remember that ", "every {job} knows that ", "the {adj} teacher said that ",
     "a book about {subject} says that ", "{name} {adv} said that ", "{name} felt {mood} to hear that ",
     "{name} {adv} told {name2} that ",
     "{name} {played} and said that ", "{name} {adv} wrote down that ", "the {adj} {job} told {name} that ",
     "on {day} {name} {adv} noticed that ", "a {mood} {job} said that ", "people in {town} say that ",
-    "{name} {handled} the {thing} and said that ", "{adj} {counted} show that ", "{name} heard a {job} say that ",
+    "{name} {handled} the {thing} and said that ", "some {adj} {counted} show that ", "{name} heard a {job} say that ",
 )  # fmt: skip
 SOURCE_SHARE: Final = 0.85  # of the statements
 LARGEST_START: Final = 20  # of a run
@@ -113,6 +113,8 @@ COLOUR: Final = "the usual colour of a {} is {}."
 SPELLING: Final = "the word {} is spelled {}."
 FIRST_LETTER: Final = "the first letter of {} is {}."
 SUM: Final = "{} plus {} is {}."
+CAN_SAY: Final = "I can say {}."
+GOES_ON: Final = "the pattern goes on {} {} {}."  # the last one shown, said again, and the next two
 
 
 def spelled(word: str) -> str:
@@ -142,6 +144,12 @@ def _alphabet(dice: Dice) -> str:
 
 
 @cache
+def short_words() -> tuple[str, ...]:
+    """The words that are asked for their letters."""
+    return tuple(sorted({*knowledge.SPELLED, *knowledge.SORTED}))
+
+
+@cache
 def all_words() -> tuple[str, ...]:
     """Every word that any family of instructions asks about."""
     return tuple(sorted({word for family in FAMILIES for word in table(family)} | set(knowledge.SORTED)))
@@ -166,8 +174,7 @@ def _row(dice: Dice) -> str:
     period = dice.sample(words.COUNTED, dice.number(2, 4))
     shown = len(period) + dice.number(1, len(period))
     row = [period[i % len(period)] for i in range(shown + 2)]
-    last, first, second = row[-3:]
-    return f"in the row {' '.join(row[:shown])}, after {last} come {first} and after {first} come {second}."
+    return f"after {' '.join(row[:shown])} {GOES_ON.format(*row[-3:])}"
 
 
 STATEMENTS: Final[dict[str, Callable[[Dice], str]]] = {
@@ -184,7 +191,7 @@ STATEMENTS: Final[dict[str, Callable[[Dice], str]]] = {
     "row": _row,
 }
 # How often each kind of statement stands in a document: more where there is more to learn.
-WEIGHTS: Final = (1.5, 1.0, 1.0, 1.3, 1.0, 1.3, 2.0, 0.7, 0.4, 0.5, 1.0)
+WEIGHTS: Final = (1.5, 1.0, 1.0, 1.3, 1.0, 1.3, 1.7, 0.7, 0.7, 0.5, 1.0)
 
 
 def statement(dice: Dice) -> str:

@@ -15,7 +15,7 @@ from pellucid.text.tinyworld import Document
 from pellucid.text.tinyworld.spam import messages
 from pellucid.text.tinyworld.tasks import instructions
 
-FIRST = 0.5  # share of the dialogues that come before everything else
+ALONE = 0.1  # share of the corpus, at its beginning, that is dialogues only
 
 
 def write_messages(path: Path, count: int, seed: int) -> None:
@@ -29,17 +29,17 @@ def write_instructions(path: Path, count: int, seed: int) -> None:
 
 
 def write_documents(path: Path, documents: Iterable[Document], seed: int) -> None:
-    """Documents as jsonl with text, kind, split and nats; many of the dialogues come first: a curriculum.
+    """Documents as jsonl with text, kind, split and nats; first dialogues alone, then fewer and fewer: a curriculum.
 
-    Dialogues are short and full of names and things to look up; read alone they teach a small model to look things up
-    within minutes, and mixed with all the rest they don't (docs/performance.md). Only the order is changed, so what is
-    said of the documents' probabilities stays true.
+    Dialogues are short and full of things to look up and words to say again; read alone they teach a small model to
+    copy within minutes, and mixed with all the rest they don't (docs/performance.md). Only the order is changed, so what
+    is said of the documents' probabilities stays true.
     """
     generator = random.Random(seed)
 
     def place(document: Document) -> float:
-        first = document.kind == "dialogue" and generator.random() < FIRST
-        return generator.random() - first
+        drawn = generator.random()
+        return drawn**2 if document.kind == "dialogue" else ALONE + (1 - ALONE) * drawn
 
     _write(path, (asdict(document) for _, document in sorted(((place(d), d) for d in documents), key=lambda p: p[0])))
 

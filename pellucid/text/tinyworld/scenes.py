@@ -9,16 +9,16 @@ from pellucid.text.tinyworld import words
 from pellucid.text.tinyworld.dice import Dice
 from pellucid.text.tinyworld.stories import fill, sentence
 
-# A small model looks up best what was said before the thing: the thing's own vector can gather it.
+# A small model looks up best what stands right behind the thing.
 PUT: Final = (
-    "{at}, {who} {adv} put down the {t}.",
-    "{at}, {who} {adv} left the {t}.",
-    "{at}, {who} {adv} hid the {t}.",
-    "{at}, {who} {went} away without the {t}.",
-    "{at}, {who} {adv} dropped the {t}.",
-    "{at}, {who} {played} and forgot the {t}.",
-    "{at}, {who} was {mood} and lost the {t}.",
-    "{at}, a {adj} {job} helped {who} to hide the {t}.",
+    "{who} {adv} put the {t} {at}.",
+    "{who} {adv} left the {t} {at}.",
+    "{who} {adv} hid the {t} {at}.",
+    "{who} {went} away and left the {t} {at}.",
+    "{who} {adv} dropped the {t} {at}.",
+    "{who} {played} and forgot the {t} {at}.",
+    "{who} was {mood} and lost the {t} {at}.",
+    "a {adj} {job} helped {who} to hide the {t} {at}.",
 )
 HOLD: Final = (
     "{who} has the {t}.",

@@ -1,4 +1,4 @@
-"""Instructions whose answers a program can check, in sixteen families.
+"""Instructions whose answers a program can check, in seventeen families.
 
 An answer is a full sentence in the words of the documents' statements, so that what was learnt there is of use here,
 and the answer of a similar question is nearly always wrong. What is asked decides the split, not how it is worded.
@@ -43,7 +43,7 @@ def _with_detail(dice: Dice, told: list[str]) -> str:
 
 
 def _people(dice: Dice) -> list[str]:
-    return dice.sample(words.CAST, dice.number(2, 3))
+    return dice.sample(words.CAST, dice.number(1, 3))
 
 
 def _story_where(dice: Dice) -> _Made:
@@ -72,9 +72,15 @@ def _sum(dice: Dice) -> _Made:
 
 
 def _first_letter(dice: Dice) -> _Made:
-    word = dice.choose(facts.all_words())
+    word = dice.choose(facts.short_words())
     answer = sentence(facts.FIRST_LETTER.format(word, word[0]))
     return "first_letter", {"x": word}, "", answer, split_of(f"letter|{word}", HELD_OUT)
+
+
+def _repeating(dice: Dice) -> _Made:
+    said = dice.sample(facts.all_words(), dice.number(1, 4))
+    answer = facts.CAN_SAY.format(" ".join(said))
+    return "repeating", {"x": " ".join(said)}, "", answer, split_of("repeat|" + "|".join(sorted(said)), HELD_OUT)
 
 
 def _counting(dice: Dice) -> _Made:
@@ -120,8 +126,7 @@ def _pattern(dice: Dice) -> _Made:
         shown = 2 * len(chosen) + dice.number(0, len(chosen) - 1)
         items = [chosen[i % len(chosen)] for i in range(shown + 2)]
         split = split_of("pattern|" + "|".join(sorted(chosen)), HELD_OUT)
-    last, first, second = items[-3:]
-    answer = f"After {last} comes {first}, and after {first} comes {second}."
+    answer = sentence(facts.GOES_ON.format(*items[-3:]))
     return "pattern", {}, " ".join(items[:-2]), answer, split
 
 
@@ -143,6 +148,7 @@ _MAKERS: Final[dict[str, Callable[[Dice], _Made]]] = {
     "opposite": partial(_word, family="opposite", statement=facts.OPPOSITE),
     "plural": partial(_word, family="plural", statement=facts.PLURAL),
     "past_tense": partial(_word, family="past_tense", statement=facts.PAST),
+    "repeating": _repeating,
     "counting": _counting,
     "sum": _sum,
     "sorting": _sorting,
@@ -178,6 +184,7 @@ def is_right(example: Instruction, answer: str) -> bool:
     if given == example.output:
         return True
     if example.family == "sum":
-        x, _, y, *rest = example.output.split()
-        return given == sentence(" ".join([y, "plus", x.lower(), *rest]))
+        x, rest = example.output.split(" plus ")
+        y, total = rest.rstrip(".").split(" is ")
+        return given == sentence(facts.SUM.format(y, x.lower(), total))
     return False
