@@ -84,7 +84,7 @@ class Run:
     def open(cls, options: Quickstart) -> Run:
         """Begin in `options.out`, or go on there; a folder of other settings is refused."""
         if not 0 <= options.minutes < float("inf"):
-            raise ConfigError(problem("--minutes", str(options.minutes), "0 or more", "5.1 is a good first run."))
+            raise ConfigError(problem("--minutes", str(options.minutes), "0 or more", "5.2 is a good first run."))
         inputs = [*options.text, *(path for path in (options.labels, options.instructions) if path)]
         hashes = {str(path): sha256(path) for path in inputs if path.is_file()}
         settings = {**as_dict(options), "out": "", "json": False, "files": hashes}
@@ -109,7 +109,7 @@ class Run:
     @property
     def minutes(self) -> float:
         """The time to aim at for everything."""
-        return self.options.minutes or (15.0 if self.options.text else 5.1)
+        return self.options.minutes or (15.0 if self.options.text else 5.2)
 
     def step(self, name: str, title: str, work: Callable[[Run], Results], show: Callable[[Results], str]) -> None:
         """Do a step, or take its result from an earlier, stopped run; then show it."""
@@ -249,7 +249,7 @@ def show_model(result: Results) -> str:
 
 def pretrain(run: Run) -> Results:
     """Train the model from scratch for its share of the time."""
-    config = FitConfig(minutes=0.52 * run.minutes, batch_size=8, decay_share=0.9, seed=run.options.seed)
+    config = FitConfig(minutes=0.53 * run.minutes, batch_size=8, decay_share=0.9, seed=run.options.seed)
     shards = Shards.open(run.out / "shards")
     context = training_context(run, shards)
     return train_language_model(
@@ -323,7 +323,7 @@ def show_evaluation(result: Results) -> str:
 def classify(run: Run) -> Results:
     """Finetune a copy of the model to tell spam from the rest."""
     labelled, _ = read_inputs(run)
-    config = FitConfig(minutes=0.05 * run.minutes, seed=run.options.seed, evaluate_share=0.25, **CLASSIFY_RATES)  # type: ignore[arg-type]
+    config = FitConfig(minutes=0.04 * run.minutes, seed=run.options.seed, evaluate_share=0.25, **CLASSIFY_RATES)  # type: ignore[arg-type]
     return finetune_classifier(run.out, labelled, config, run.out / "classifier", resume=True)
 
 

@@ -44,7 +44,8 @@ def token_loss(model: GPT, inputs: Tensor, targets: Tensor, trained: Tensor | No
     hidden = hidden.flatten(0, 1) if trained is None else hidden[trained]  # (N, D)
     wanted = targets.flatten() if trained is None else targets[trained]  # (N,)
     if hidden.requires_grad and not torch.is_autocast_enabled(hidden.device.type):
-        total: Tensor = ProjectedLoss.apply(hidden, model.token_embedding.weight, wanted)
+        weight = model.token_embedding.weight
+        total: Tensor = ProjectedLoss.apply(hidden, weight, wanted)  # type: ignore[no-untyped-call]
     else:
         total = F.cross_entropy(model.logits(hidden).float(), wanted, reduction="sum")
     return Loss(total, wanted.numel())
@@ -53,7 +54,7 @@ def token_loss(model: GPT, inputs: Tensor, targets: Tensor, trained: Tensor | No
 class ProjectedLoss(torch.autograd.Function):
     """Projection and cross-entropy in one, a few rows at a time: the logits of a whole batch never exist.
 
-    The gradient of the logits, softmax − one-hot, is at hand as soon as the loss is, so both gradients are taken at once.
+    The gradient of the logits, softmax − one-hot, is at hand as soon as the loss is: both gradients are taken at once.
     Page: Hsu et al. 2024, "Liger Kernel: Efficient Triton Kernels for LLM Training", section 3.2.
     """
 

@@ -18,7 +18,10 @@ UNITS: Final = ("", "one", "two", "three", "four", "five", "six", "seven", "eigh
 
 
 def spoken(number: int) -> str:
-    """`twenty three` for 23, without a hyphen: one token follows the other. Only for numbers of two digits above 20 whose last digit is not 0."""
+    """`twenty three` for 23, without a hyphen: one word follows the other.
+
+    Only for numbers of two digits above 20 whose last digit is not 0.
+    """
     return f"{TENS[number // 10]} {UNITS[number % 10]}"
 
 

@@ -16,13 +16,14 @@ from pellucid.text.tinyworld.facts import (
     CAN_SAY,
     COLOUR,
     FIRST_LETTER,
+    HAS,
     KIND,
     OPPOSITE,
     PAST,
     PLURAL,
     SUM,
+    WITH,
     all_words,
-    short_words,
     table,
     word_split,
 )
@@ -119,9 +120,10 @@ def _who(dice: Dice, a: str, b: str) -> tuple[list[str], str]:
     told = list(scene.told)
     for asker, knower, asked in _questions(dice, a, b, len(people)):
         name, thing = people[asked], scene.things[asked]
-        question = dice.choose((f"who has the {thing}?", f"what does {name} have?"))
+        asked_who = (f"who has the {thing}?", WITH.format(thing, name))
+        question, answer = dice.choose((asked_who, (f"what does {name} have?", HAS.format(name, thing))))
         told.append(_line(dice, ASKED, asker, question))
-        told.append(_line(dice, ANSWERED, knower, f"{name} has the {thing}."))
+        told.append(_line(dice, ANSWERED, knower, answer))
     return told, "|".join(scene.things)
 
 

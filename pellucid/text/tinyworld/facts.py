@@ -113,6 +113,8 @@ COLOUR: Final = "the usual colour of a {} is {}."
 SPELLING: Final = "the word {} is spelled {}."
 FIRST_LETTER: Final = "the first letter of {} is {}."
 SUM: Final = "{} plus {} is {}."
+HAS: Final = "{} has the {}."
+WITH: Final = "the {} is with {}."
 CAN_SAY: Final = "I can say {}."
 GOES_ON: Final = "the pattern goes on {} {} {}."  # the last one shown, said again, and the next two
 
@@ -191,7 +193,7 @@ STATEMENTS: Final[dict[str, Callable[[Dice], str]]] = {
     "row": _row,
 }
 # How often each kind of statement stands in a document: more where there is more to learn.
-WEIGHTS: Final = (1.5, 1.0, 1.0, 1.3, 1.0, 1.3, 1.7, 0.7, 0.7, 0.5, 1.0)
+WEIGHTS: Final = (1.5, 1.0, 1.0, 1.3, 1.0, 1.3, 1.7, 0.7, 1.2, 0.5, 1.0)
 
 
 def statement(dice: Dice) -> str:

@@ -32,8 +32,8 @@ def write_documents(path: Path, documents: Iterable[Document], seed: int) -> Non
     """Documents as jsonl with text, kind, split and nats; first dialogues alone, then fewer and fewer: a curriculum.
 
     Dialogues are short and full of things to look up and words to say again; read alone they teach a small model to
-    copy within minutes, and mixed with all the rest they don't (docs/performance.md). Only the order is changed, so what
-    is said of the documents' probabilities stays true.
+    copy within minutes, and mixed with all the rest they don't (docs/performance.md). Only the order is changed, so
+    what is said of the documents' probabilities stays true.
     """
     generator = random.Random(seed)
 

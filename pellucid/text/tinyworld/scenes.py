@@ -21,14 +21,14 @@ PUT: Final = (
     "a {adj} {job} helped {who} to hide the {t} {at}.",
 )
 HOLD: Final = (
-    "{who} has the {t}.",
-    "{who} {adv} took the {t}.",
-    "{who} {adv} holds the {t} in one hand.",
-    "{who} {played} and got the {t}.",
-    "{who} {adv} picked up the {t}.",
-    "{who} was {mood} and bought the {t}.",
-    "{who} found the {t} near the {place}.",
-    "{who} helped a {adj} {job} and got the {t}.",
+    "somebody {adv} gave the {t} to {who}.",
+    "a {adj} {job} gave the {t} to {who}.",
+    "the {job} {adv} brought the {t} to {who}.",
+    "a {mood} {job} sold the {t} to {who}.",
+    "a {job} {played} and left the {t} with {who}.",
+    "near the {place}, somebody {adv} found the {t} for {who}.",
+    "the {adj} {job} {adv} handed the {t} to {who}.",
+    "a {job} from {town} mended the {t} for {who}.",
 )
 WEATHER: Final = (
     "it was a {weather} {time} in {town}.",

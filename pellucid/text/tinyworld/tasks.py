@@ -36,7 +36,7 @@ _Made = tuple[str, dict[str, str], str, str, str]
 
 def _with_detail(dice: Dice, told: list[str]) -> str:
     """The sentences, with one or two others in front or behind that do not matter: three to five in all."""
-    for _ in range(dice.number(1, 2)):
+    for _ in range(dice.number(max(1, 3 - len(told)), 2)):
         detail = filled(dice, dice.choose(WEATHER), {})
         told = [*told, detail] if dice.chance(0.5) else [detail, *told]
     return " ".join(told)
@@ -56,8 +56,9 @@ def _story_where(dice: Dice) -> _Made:
 def _story_who(dice: Dice, asked: str) -> _Made:
     scene = hold_scene(dice, _people(dice))
     who, thing = dice.choose(tuple(zip(scene.people, scene.things, strict=True)))
+    answer = facts.HAS.format(who, thing) if asked == "story_what" else sentence(facts.WITH.format(thing, who))
     split = split_of(f"has|{who}|{thing}", HELD_OUT)
-    return asked, {"t": thing, "who": who}, _with_detail(dice, scene.told), f"{who} has the {thing}.", split
+    return asked, {"t": thing, "who": who}, _with_detail(dice, scene.told), answer, split
 
 
 def _word(dice: Dice, family: str, statement: str) -> _Made:
@@ -117,12 +118,12 @@ def _rewriting(dice: Dice) -> _Made:
 
 
 def _pattern(dice: Dice) -> _Made:
-    if dice.chance(0.2):
+    if dice.chance(0.1):
         start, step = dice.number(1, facts.LARGEST_START), dice.choose(facts.STEPS)
         items = facts.run_of(start, step, 7)
         split = _run_split(start, step)
     else:
-        chosen = dice.sample(knowledge.SORTED, dice.number(2, 4))
+        chosen = dice.sample(words.COUNTED, dice.number(2, 3))
         shown = 2 * len(chosen) + dice.number(0, len(chosen) - 1)
         items = [chosen[i % len(chosen)] for i in range(shown + 2)]
         split = split_of("pattern|" + "|".join(sorted(chosen)), HELD_OUT)
