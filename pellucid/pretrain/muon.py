@@ -1,6 +1,6 @@
 """Muon: the step of a matrix is its momentum with all singular values made about one.
 
-PyTorch's own Muon always computes in bfloat16, which a CPU without instructions for it does thirty times slower
+PyTorch's own Muon always computes in bfloat16, which a CPU without instructions for it does forty times slower
 (docs/performance.md); this one computes in the precision of the run, and all matrices of a shape at once.
 Page: Jordan et al. 2024, "Muon: an optimizer for hidden layers in neural networks".
 """
