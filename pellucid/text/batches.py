@@ -43,6 +43,33 @@ def windows(offsets: NDArray[np.int64], total: int, length: int) -> NDArray[np.i
     return np.array(starts, dtype=np.int64)
 
 
+def sliding_windows(total: int, length: int, stride: int = 0) -> NDArray[np.int64]:
+    """Start positions of all windows of `length + 1` tokens that begin every `stride` tokens (0: `length`).
+
+    With a stride below the length they overlap, and a token is learnt in several contexts. Documents are not looked at.
+    """
+    if length < 1 or stride < 0:
+        found = f"a length of {length} and a stride of {stride}"
+        raise ConfigError(problem("windows", found, "a length of 1 or more, a stride of 0 or more", "Change them."))
+    if total <= length:
+        found, expected = f"{total:,} tokens", f"at least {length + 1:,}, for one window of {length:,}"
+        raise DataError(problem("shards", found, expected, "Give more text, or a smaller context length."))
+    return np.arange(0, total - length, stride or length, dtype=np.int64)
+
+
+def random_windows(
+    total: int, length: int, batch_size: int, seed: int, step: int, rank: int = 0, world_size: int = 1
+) -> NDArray[np.int64]:
+    """Start positions of one step's windows anywhere in the text: a pure function of its arguments.
+
+    `batch_size` is the whole batch; rank r takes the r-th equal slice of it.
+    """
+    mine = Sampler(total - length, batch_size, seed, rank, world_size)  # refuses what makes no batch
+    share = mine.batch_size // world_size
+    starts = np.random.default_rng([seed, step]).integers(0, total - length, size=batch_size, dtype=np.int64)
+    return starts[rank * share : (rank + 1) * share]
+
+
 class Sampler:
     """Which samples a step takes: each of `count` once per epoch, in an order that only the seed and the epoch decide.
 

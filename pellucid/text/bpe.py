@@ -1,14 +1,14 @@
 """Byte-level byte-pair encoding, as GPT-2 uses it: start from 256 bytes, join the pairs that were frequent in training.
 
 Text is first cut into pieces by a pattern (a word with the space before it, a number, ...); merges stay inside a piece.
-Two ways lead to the ids: `merge_piece`, which one can read, and for long texts the same merges inside `tiktoken`
-(`_fast`). The second is used only for vocabularies for which `is_regular` shows that both must agree.
+Two ways lead to the ids: `encode_readably`, which one can read, and for long texts its compiled twin (`compiled/`).
 """
 
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import sys
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import pairwise
 from typing import TYPE_CHECKING, ClassVar
 
@@ -17,18 +17,12 @@ import regex
 from numpy.typing import NDArray
 
 from pellucid.runtime import DataError, inform, problem
-from pellucid.text.pieces import cut
+from pellucid.text.pieces import PATTERNS, cut, utf8
 from pellucid.text.tokenizer import SPECIAL_TOKENS, Tokenizer
 
 if TYPE_CHECKING:
-    import tiktoken
+    from pellucid.text.compiled.encoding import FastBPE
 
-# How text is cut into pieces. Both are known to llama.cpp; the second is cl100k's in the form that Llama 3 ships.
-PATTERNS = {
-    "gpt2": r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+",
-    "cl100k": r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}"
-    r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+",
-}
 LONG_TEXT = 8192  # characters; from here on building the fast path pays
 LONG_PIECE = 128  # bytes; from here on a heap beats looking at every pair again
 CACHE_SIZE = 1 << 16  # pieces
@@ -59,8 +53,7 @@ class BPETokenizer(Tokenizer):
             self._ranks.setdefault(pair, rank)
         self._pieces = regex.compile(self.pattern)
         self._cache: dict[str, list[int]] = {}
-        self._fast_encoding: tiktoken.Encoding | None = None
-        self._fast_is_possible: bool | None = None
+        self._compiled: FastBPE | None = None
 
     def _id_of(self, token: bytes) -> int:
         if token not in self._ids:
@@ -80,15 +73,12 @@ class BPETokenizer(Tokenizer):
         The most frequent pair is merged first; ties go to the pair whose bytes are lexicographically greater, so that
         the merges depend on the text alone. A text too small for so many merges gives fewer, and a message.
         """
-        from pellucid.text.bpe_training import count_pieces, learn_merges
+        from pellucid.text.bpe_training import learn
 
         if vocab_size < 256:
             found, advice = f"vocab_size {vocab_size}", "256 bytes come first, then the merges."
             raise DataError(problem("tokenizer", found, "256 or more", advice))
-        counts = count_pieces(texts, PATTERNS.get(pattern, pattern))
-        if not counts:
-            raise DataError(problem("training text", "no text", "some", "Check the files that you gave."))
-        merges = learn_merges(counts, vocab_size - 256)
+        merges, counts = learn(texts, vocab_size - 256, PATTERNS.get(pattern, pattern))
         if len(merges) < vocab_size - 256:
             made = 256 + len(merges)
             inform(
@@ -98,6 +88,7 @@ class BPETokenizer(Tokenizer):
         for left, right in merges:
             tokens.append(tokens[left] + tokens[right])
         tokenizer = cls(tokens, merges, {}, pattern)
+        tokenizer.counts = {256 + merge: count for merge, count in enumerate(counts)}
         tokenizer.add_special_tokens(special_tokens)
         return tokenizer
 
@@ -105,14 +96,11 @@ class BPETokenizer(Tokenizer):
 
     def encode_ordinary(self, text: str) -> list[int]:
         fast = self._fast(len(text))
-        if fast is not None:
-            ids: list[int] = self._encode_fast(fast, text).tolist()
-            return ids
-        return self.encode_readably(text)
+        return fast.encode(utf8(text)).tolist() if fast is not None else self.encode_readably(text)
 
     def encode_readably(self, text: str) -> list[int]:
         """The plain path, and the oracle of the fast one: cut into pieces, merge each."""
-        _check_unicode(text)
+        utf8(text)  # refuses lone surrogates
         ids: list[int] = []
         cache = self._cache
         for piece in cut(self._pieces, text):
@@ -169,63 +157,20 @@ class BPETokenizer(Tokenizer):
         fast = self._fast(sum(map(len, texts)))
         if fast is None:
             return [np.array(self.encode_readably(text), dtype=np.uint32) for text in texts]
-        return [self._encode_fast(fast, text) for text in texts]
+        return fast.encode_many([utf8(text) for text in texts])
 
-    def _encode_fast(self, fast: tiktoken.Encoding, text: str) -> NDArray[np.uint32]:
-        _check_unicode(text)
-        try:
-            ranks = [fast.encode_to_numpy(part, disallowed_special=()) for part in self.safe_parts(text)]
-        except ValueError:  # its regular expressions run out of stack on, say, a megabyte of spaces
-            return np.array(self.encode_readably(text), dtype=np.uint32)
-        return self._rank_to_id[np.concatenate(ranks)] if ranks else np.zeros(0, dtype=np.uint32)
+    def _fast(self, length: int) -> FastBPE | None:
+        """The compiled twin, made when a long text comes; None for short texts and for patterns that it cannot read."""
+        if (
+            self._compiled is None
+            and length >= LONG_TEXT
+            and self.pattern in PATTERNS.values()
+            and sys.byteorder == "little"
+        ):
+            from pellucid.text.compiled.encoding import FastBPE
 
-    def safe_parts(self, text: str, size: int = 1 << 20) -> Iterator[str]:
-        """`text` in parts of about `size` characters, cut only where no piece can span the cut.
-
-        For the two patterns that we know, that is before a space that follows a visible character.
-        """
-        start = 0
-        if self.pattern in PATTERNS.values():
-            while start + size < len(text):
-                cut = _SAFE_CUT.search(text, start + size)
-                if cut is None:
-                    break
-                yield text[start : cut.start() + 1]
-                start = cut.start() + 1
-        if start < len(text):
-            yield text[start:]
-
-    def _fast(self, length: int) -> tiktoken.Encoding | None:
-        """tiktoken over our merges, built once a long text comes; None for short texts and irregular vocabularies."""
-        if self._fast_encoding is None and length >= LONG_TEXT and self._fast_is_possible is not False:
-            self._fast_is_possible = self.is_regular()
-            if self._fast_is_possible:
-                self._fast_encoding = self._build_fast()
-        return self._fast_encoding
-
-    def _build_fast(self) -> tiktoken.Encoding:
-        import tiktoken
-
-        by_rank = self._byte_ids + self._merged
-        self._rank_to_id = np.array(by_rank, dtype=np.uint32)
-        ranks = {self._tokens[token]: rank for rank, token in enumerate(by_rank)}
-        return tiktoken.Encoding("pellucid", pat_str=self.pattern, mergeable_ranks=ranks, special_tokens={})
-
-    def is_regular(self) -> bool:
-        """Whether joining by the rank of the joined bytes (tiktoken) must equal joining by the list of merges (ours).
-
-        It must when the pattern is one that both engines read alike, each token is made by exactly one merge, each
-        merge joins tokens made before it, and each token's own bytes encode to it. Then a stretch of bytes on token
-        boundaries can stand for one sequence of tokens only at any moment, so no other pair can make the same token.
-        Vocabularies that BPE training made are like that; hand-made ones need not be.
-        """
-        made = set(self._byte_ids)
-        for (left, right), token in zip(self._merges, self._merged, strict=True):
-            if left not in made or right not in made or token in made:
-                return False
-            made.add(token)
-        known_pattern = self.pattern in PATTERNS.values()
-        return known_pattern and all(self.merge_piece(self._tokens[token]) == [token] for token in self._merged)
+            self._compiled = FastBPE(self._byte_ids, self._merges, self._merged, self.pattern)
+        return self._compiled
 
     # ------------------------------------------------------------ the vocabulary
 
@@ -238,14 +183,3 @@ class BPETokenizer(Tokenizer):
     def parents(self) -> dict[int, Pair]:
         """Id → the two ids that it was merged from."""
         return dict(zip(self._merged, self._merges, strict=True))
-
-
-_SAFE_CUT = regex.compile(r"\S(?= )")
-
-
-def _check_unicode(text: str) -> None:
-    try:
-        text.encode("utf-8")
-    except UnicodeEncodeError as error:
-        found = f"a lone surrogate at character {error.start:,}"
-        raise DataError(problem("text", found, "Unicode text", "Read the file as UTF-8.")) from error

@@ -2,24 +2,48 @@
 
 The textbook recounts the whole text for each merge. Here the text is reduced to its distinct pieces once, an index says
 which pieces hold a pair, and a heap says which pair comes next: each merge touches only what it changes.
-Memory grows with the distinct pieces, not with the text.
+Memory grows with the distinct pieces, not with the text. Long texts take the compiled twin, `compiled/`.
 """
 
 from __future__ import annotations
 
 import heapq
+import sys
 import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping
-from itertools import pairwise
+from itertools import chain, pairwise
 
 import regex
 
 from pellucid.runtime import DataError, problem, progress_bar
-from pellucid.text.pieces import cut
+from pellucid.text.pieces import PATTERNS, cut, utf8
 
 Pair = tuple[int, int]
 QUIET_SECONDS = 2.0  # work that ends sooner shows no progress bar
+LONG_TEXT = 1 << 20  # characters; from here on compiling the twin pays
+
+
+def learn(texts: Iterable[str], merges: int, pattern: str) -> tuple[list[Pair], list[int]]:
+    """Up to `merges` pairs of ids in the order learnt, and how often each was there when it was merged.
+
+    Texts are read once, and not kept. Raises DataError where there is no text, and for lone surrogates.
+    """
+    texts, beginning, length = iter(texts), [], 0
+    for text in texts:
+        beginning.append(text)
+        length += len(text)
+        if length >= LONG_TEXT:
+            break
+    if length >= LONG_TEXT and pattern in PATTERNS.values() and sys.byteorder == "little":
+        from pellucid.text.compiled.counting import count_pieces_fast
+        from pellucid.text.compiled.learning import learn_merges_fast
+
+        return learn_merges_fast(count_pieces_fast(chain(beginning, texts), pattern), merges)
+    counts = count_pieces(chain(beginning, texts), pattern)
+    if not counts:
+        raise DataError(problem("training text", "no text", "some", "Check the files that you gave."))
+    return learn_merges(counts, merges)
 
 
 def count_pieces(texts: Iterable[str], pattern: str) -> dict[bytes, int]:
@@ -34,19 +58,18 @@ def count_pieces(texts: Iterable[str], pattern: str) -> dict[bytes, int]:
             characters += len(text)
             late = time.monotonic() - began > QUIET_SECONDS
             bar.update(task, completed=characters, visible=late, note=f"{len(counts):,} distinct pieces")
-    try:
-        return {piece.encode("utf-8"): count for piece, count in counts.items()}
-    except UnicodeEncodeError as error:
-        raise DataError(problem("text", "a lone surrogate", "Unicode text", "Read the file as UTF-8.")) from error
+    return {utf8(piece): count for piece, count in counts.items()}
 
 
-def learn_merges(counts: Mapping[bytes, int], merges: int) -> list[Pair]:
+def learn_merges(counts: Mapping[bytes, int], merges: int) -> tuple[list[Pair], list[int]]:
     """Up to `merges` pairs of ids in the order learnt; ids below 256 are bytes, merge i makes the id 256 + i.
 
-    Ties go to the lexicographically greater pair of byte strings (left one first).
+    The second list says how often each pair was there. Ties go to the lexicographically greater pair of byte strings
+    (left one first).
     """
     state = _Pieces(counts)
     learnt: list[Pair] = []
+    learnt_counts: list[int] = []
     began = time.monotonic()
     with progress_bar() as bar:
         task = bar.add_task("learning merges", total=merges, note="", visible=False)
@@ -54,11 +77,12 @@ def learn_merges(counts: Mapping[bytes, int], merges: int) -> list[Pair]:
             pair = state.most_frequent()
             if pair is None:
                 break
-            state.merge(pair)
             learnt.append(pair)
+            learnt_counts.append(state.pair_counts[pair])
+            state.merge(pair)
             if len(learnt) % 64 == 0:
                 bar.update(task, completed=len(learnt), visible=time.monotonic() - began > QUIET_SECONDS)
-    return learnt
+    return learnt, learnt_counts
 
 
 class _Pieces:

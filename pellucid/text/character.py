@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import ClassVar, Self
 
 from pellucid.runtime import DataError, inform, problem
+from pellucid.text.pieces import utf8
 from pellucid.text.tokenizer import SPECIAL_TOKENS, UNKNOWN, Tokenizer
 
 
@@ -43,7 +44,7 @@ class CharacterTokenizer(Tokenizer):
                 f"The text holds {len(kept):,} different {cls.kind} tokens, fewer than the {vocab_size:,} asked for."
             )
         names = list(dict.fromkeys((*special_tokens, UNKNOWN)))
-        tokens = [_utf8(piece) for piece in kept] + [name.encode() for name in names]
+        tokens = [utf8(piece) for piece in kept] + [name.encode() for name in names]
         return cls(tokens, {name: len(kept) + i for i, name in enumerate(names)})
 
     @classmethod
@@ -56,17 +57,8 @@ class CharacterTokenizer(Tokenizer):
         return [ids.get(piece, unknown) for piece in self.split(text)]
 
     def _covered(self, text: str) -> Iterator[tuple[int, bytes]]:
-        return ((self._ids.get(piece, self.unknown_id), _utf8(piece)) for piece in self.split(text))
+        return ((self._ids.get(piece, self.unknown_id), utf8(piece)) for piece in self.split(text))
 
     @property
     def unknown_id(self) -> int:
         return self.special_tokens[UNKNOWN]
-
-
-def _utf8(piece: str) -> bytes:
-    try:
-        return piece.encode("utf-8")
-    except UnicodeEncodeError as error:
-        raise DataError(
-            problem("text", f"a lone surrogate ({piece!r})", "Unicode text", "Read the file as UTF-8.")
-        ) from error

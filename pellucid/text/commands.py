@@ -1,15 +1,22 @@
-"""What the command line does with text: train a tokenizer, show its tokens, write token shards."""
+"""What the command line does with text: train a tokenizer, export it, write token shards."""
 
 from __future__ import annotations
 
+import json
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
-from pellucid.config import Encode, TokenizerShow, TokenizerTrain
-from pellucid.runtime import ConfigError, printable, problem
-from pellucid.text.documents import read_documents
-from pellucid.text.shards import write_shards
-from pellucid.text.splits import split_documents
-from pellucid.text.tokenizer import Tokenizer
+from pellucid.options import Encode, TokenizerExport, TokenizerTrain
+from pellucid.runtime import ConfigError, inform, problem, usable_cores
+from pellucid.text.bpe import BPETokenizer
+from pellucid.text.documents import from_hugging_face, stream_documents
+from pellucid.text.encode import encode_sources
+from pellucid.text.held_out import Shares
+from pellucid.text.pieces import PATTERNS
+from pellucid.text.sources import Strip, describe, find_sources
+from pellucid.text.tokenizer import SPECIAL_TOKENS, Tokenizer
 from pellucid.text.tokenizer_format import KINDS
 
 Outcome = tuple[dict[str, Any], str]  # what --json prints, and what people read
@@ -20,10 +27,20 @@ def train_tokenizer(options: TokenizerTrain) -> Outcome:
     if options.vocab_size < 1:
         found = str(options.vocab_size)
         raise ConfigError(problem("--vocab-size", found, "a whole number above 0", "4096 suits small models."))
-    documents = read_documents(options.files)
-    tokenizer = KINDS[options.kind].train((document.text for document in documents), vocab_size=options.vocab_size)
+    sample = ""
+
+    def texts() -> Iterator[str]:
+        nonlocal sample
+        for document in stream_documents(options.files, text_field=options.text_field):
+            sample = sample or document.text[:20_000]
+            yield document.text
+
+    special = (*SPECIAL_TOKENS, *options.special_tokens)
+    if options.kind == "bpe":
+        tokenizer: Tokenizer = BPETokenizer.train(texts(), options.vocab_size, options.pattern, special)
+    else:
+        tokenizer = KINDS[options.kind].train(texts(), vocab_size=options.vocab_size, special_tokens=special)
     tokenizer.save(options.out)
-    sample = documents[0].text[:20_000]
     ratio = len(sample.encode()) / max(1, len(tokenizer.encode_ordinary(sample)))
     result = {"out": str(options.out), "kind": options.kind, "vocab_size": tokenizer.vocab_size}
     result["bytes_per_token"] = round(ratio, 3)
@@ -33,21 +50,45 @@ def train_tokenizer(options: TokenizerTrain) -> Outcome:
     )
 
 
-def show_tokens(options: TokenizerShow) -> Outcome:
-    """`pellucid tokenizer show`."""
+def export_tokenizer(options: TokenizerExport) -> Outcome:
+    """`pellucid tokenizer export`."""
     tokenizer = Tokenizer.load(options.tokenizer)
-    pieces = tokenizer.pieces(options.text)
-    rows = [{"id": piece.id, "text": piece.text, "start": piece.start, "end": piece.end} for piece in pieces]
-    shown = "|".join(printable(piece.text).replace("\n", "\\n") for piece in pieces)
-    ids = " ".join(str(piece.id) for piece in pieces)
-    return {"tokens": rows, "count": len(rows)}, f"{shown}\n{ids}\n{len(rows)} tokens"
+    tokenizer.save(options.out, options.to)
+    result = {"out": str(options.out), "to": options.to, "vocab_size": tokenizer.vocab_size}
+    text = f"{options.out}: {options.to} of {tokenizer.vocab_size:,} tokens."
+    if options.to == "tiktoken":
+        pattern = next((name for name, pattern in PATTERNS.items() if pattern == tokenizer.pattern), "its own")
+        special = ", ".join(f"{name} = {token_id}" for name, token_id in tokenizer.special_tokens.items())
+        result |= {"pattern": tokenizer.pattern, "special_tokens": tokenizer.special_tokens}
+        text += f"\nWhat ranks do not say: the split pattern ({pattern}) and the special tokens ({special or 'none'})."
+    return result, text
 
 
 def encode(options: Encode) -> Outcome:
     """`pellucid encode`."""
     tokenizer = Tokenizer.load(options.tokenizer)
-    splits = split_documents(read_documents(options.files))
-    shards = write_shards(splits, tokenizer, options.out)
+    shares = Shares(options.val, options.test, options.seed)
+    with tempfile.TemporaryDirectory(prefix="pellucid-") as spool:  # for what can be read only once
+        files: list[Path] = list(options.files)
+        if options.dataset:
+            files.append(keep_data_set(options.dataset, options.text_field, Path(spool)))
+        strip: Strip = {"auto": "auto", "yes": True, "no": False}[options.strip_gutenberg]  # type: ignore[assignment]
+        field = None if options.dataset else options.text_field
+        sources = find_sources(files, strip, text_field=field, spool=Path(spool))
+        inform(describe(sources))
+        workers = options.workers or usable_cores()
+        shards = encode_sources(sources, tokenizer, options.out, shares, workers, options.engine)
     counts = {name: len(shards.tokens(name)) for name in shards.splits}
-    lines = [f"{name:>6}: {shards.documents(name):>7,} documents  {counts[name]:>12,} tokens" for name in shards.splits]
-    return {"out": str(options.out), "tokens": counts}, "\n".join([str(options.out), *lines])
+    lines = [f"{name:>6}: {shards.documents(name):>9,} documents  {counts[name]:>14,} tokens" for name in shards.splits]
+    return {"out": str(options.out), "tokens": counts}, "\n".join(
+        [str(options.out), *lines, f"Next: pellucid pretrain --data {options.out} --out runs/my-model"]
+    )
+
+
+def keep_data_set(name: str, text_field: str | None, folder: Path) -> Path:
+    """A Hugging Face data set, streamed into a file of its own: text is read twice."""
+    path = folder / "data-set.jsonl"
+    with path.open("w", encoding="utf-8") as file:
+        for document in from_hugging_face(name, text_field=text_field):
+            file.write(json.dumps({"text": document.text}) + "\n")
+    return path

@@ -1,31 +1,23 @@
-"""Reads what people bring: text, Markdown and JSON Lines files, folders and globs of them, Project Gutenberg's books.
+"""Documents out of what people bring: text, Markdown, JSON, tables and parquet, packed or not, as a stream.
 
 What cannot be read is an error that names the file, the line, and the way out; nothing is guessed or lost in silence.
+`sources.py` finds the files and divides them into units, `readers.py` reads each format; here they become documents.
 """
 
 from __future__ import annotations
 
-import glob
-import json
 import math
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any
 
-import regex
-
-from pellucid.runtime import DataError, inform, problem
-from pellucid.text.tokenizer import END_OF_TEXT
+from pellucid.runtime import DataError, problem
+from pellucid.text.content import OnBad, Slice, Source, decoded, extra, stop, with_newlines
+from pellucid.text.readers import read_records, read_text_parts
+from pellucid.text.sources import TEXT_FIELDS, UNIT_BYTES, Strip, Unit, find_sources, plan_units, tell_empty
 
 SPLITS = ("train", "val", "test")
-SUFFIXES = (".txt", ".md", ".jsonl")
-UNREAD_SUFFIXES = (".csv", ".tsv", ".json", ".parquet", ".gz", ".zst", ".zip", ".xz", ".bz2")
-GUTENBERG_START = regex.compile(
-    r"^\*\*\* ?START OF TH(?:E|IS) PROJECT GUTENBERG EBOOK.*?\*\*\*[^\n]*\n", regex.M | regex.S
-)
-GUTENBERG_END = regex.compile(r"^\*\*\* ?END OF TH(?:E|IS) PROJECT GUTENBERG EBOOK", regex.M)
-GUTENBERG_HEADER_LIMIT = 20_000  # characters within which the start line of a book is looked for
 
 
 @dataclass(frozen=True)
@@ -36,159 +28,128 @@ class Document:
     source: str
     split: str | None = None  # train, val or test, where the file says so
     nats: float | None = None  # the text's own information, where its generator knows it
+    continues: bool = False  # goes on from the document before it: a long text comes in parts
 
 
-def read_documents(paths: Sequence[Path | str], strip_gutenberg: bool | Literal["auto"] = "auto") -> list[Document]:
-    """All documents of the given files, folders (recursively, sorted) and globs.
+def read_documents(paths: Sequence[Path | str], strip_gutenberg: Strip = "auto") -> list[Document]:
+    """All documents of the given files, folders (recursively, sorted) and patterns, in memory and each in one piece.
 
-    A txt or md file is one document (several where lines hold nothing but <|endoftext|>); each line of a jsonl file is
-    one, with `text` and perhaps `split` and `nats`. Gutenberg's header and footer are cut off where they are found;
-    True wants them to be there, False leaves them. Raises DataError (P7); an empty file among others is a message.
+    A txt or md file is one document (several where lines hold nothing but <|endoftext|>); each record of another
+    format is one, with its text and perhaps `split` and `nats`. Gutenberg's header and footer are cut off where they
+    are found; True wants them to be there, False leaves them. Raises DataError (P7); an empty file among others is a
+    message.
     """
-    files = list(_files(paths))
-    documents: list[Document] = []
-    empty: list[Path] = []
-    for file in files:
-        found = list(_read_file(file, strip_gutenberg))
-        documents.extend(found)
-        if not found:
-            empty.append(file)
-    if not documents:
-        where = ", ".join(map(str, files[:3])) + (f" and {len(files) - 3} more" if len(files) > 3 else "")
-        raise DataError(problem(where, "no text (all is empty)", "some text", "Check that the right files were given."))
-    for file in empty[:5]:
-        inform(f"{file}: empty, skipped.")
-    if len(empty) > 5:
-        inform(f"... and {len(empty) - 5:,} more empty files, skipped.")
-    return documents
+    documents: list[list[Document]] = []
+    for document in stream_documents(paths, strip_gutenberg):
+        if document.continues:
+            documents[-1].append(document)
+        else:
+            documents.append([document])
+    return [
+        parts[0] if len(parts) == 1 else replace(parts[0], text="".join(part.text for part in parts))
+        for parts in documents
+    ]
 
 
-def _files(paths: Sequence[Path | str]) -> Iterator[Path]:
-    """Each file once, in the order given, folders and globs sorted."""
-    if not paths:
-        raise DataError(
-            problem("text", "no file", "at least one", "Name files, folders or patterns such as 'books/*.txt'.")
-        )
-    seen: set[Path] = set()
-    for path in map(Path, paths):
-        for file in _expand(path):
-            if file.resolve() not in seen:
-                seen.add(file.resolve())
-                yield file
+def stream_documents(
+    paths: Sequence[Path | str],
+    strip_gutenberg: Strip = "auto",
+    text_field: str | None = None,
+    unit_bytes: int = UNIT_BYTES,
+) -> Iterator[Document]:
+    """The same documents one after the other, in memory that does not grow with the text; long texts come in parts."""
+    sources = find_sources(paths, strip_gutenberg, text_field=text_field)
+    empty = {str(source): None for source in sources}
+    for unit in plan_units(sources, unit_bytes):
+        for part in unit.slices:
+            for document in read_slice(part):
+                empty.pop(str(part.source), None)
+                yield document
+    tell_empty(list(empty), all_of_them=len(empty) == len(sources))
 
 
-def _expand(path: Path) -> list[Path]:
-    if path.is_dir():
-        inside = sorted(p for p in path.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file())
-        inside = [p for p in inside if not any(part.startswith(".") for part in p.relative_to(path).parts)]
-        if not inside:
-            expected = "files that end in " + ", ".join(SUFFIXES)
-            raise DataError(problem(path, "a folder without text", expected, "Name the files themselves."))
-        return inside
-    if path.exists():
-        if path.suffix.lower() in UNREAD_SUFFIXES:
-            advice = "Unpack or convert it: one JSON object with a text a line."
-            raise DataError(problem(path, f"a {path.suffix} file", "txt, md or jsonl", advice))
-        return [path]
-    if any(sign in str(path) for sign in "*?["):
-        matches = sorted(Path(name) for name in _glob(str(path)) if Path(name).is_file())
-        if matches:
-            return matches
-        raise DataError(problem(path, "no file of that pattern", "at least one", "Check the pattern and the folder."))
-    raise DataError(problem(path, "no such file", "a file or folder", "Check the path."))
+def read_unit(unit: Unit) -> Iterator[Document]:
+    """The documents of a unit, in order. The first one may continue the last one of the unit before."""
+    for part in unit.slices:
+        yield from read_slice(part)
 
 
-def _glob(pattern: str) -> list[str]:
-    return glob.glob(pattern, recursive=True)  # noqa: PTH207 - Path.glob takes no absolute pattern
-
-
-# ---------------------------------------------------------------- one file
-
-
-def _read_file(path: Path, strip_gutenberg: bool | Literal["auto"]) -> Iterator[Document]:
-    text = read_text(path)
-    if path.suffix.lower() == ".jsonl":
-        yield from _read_jsonl(path, text)
+def read_slice(part: Slice, on_bad: OnBad = stop) -> Iterator[Document]:
+    """The documents of one slice; what is bad goes to `on_bad`, which raises it unless told otherwise."""
+    if part.source.format == "text":
+        for text, continues in read_text_parts(part, on_bad):
+            yield Document(text, str(part.source), continues=continues)
         return
-    if strip_gutenberg:
-        stripped = without_gutenberg_frame(text)
-        if strip_gutenberg is True and stripped == text:
-            expected = "a line *** START OF THE PROJECT GUTENBERG EBOOK ... ***"
-            raise DataError(problem(path, "no Gutenberg header", expected, "Leave strip_gutenberg on auto."))
-        text = stripped
-    parts = regex.split(rf"^{regex.escape(END_OF_TEXT)}[ \t]*$\n?", text, flags=regex.M)
-    for part in parts:
-        if part.strip():
-            yield Document(part, str(path))
-
-
-def read_text(path: Path) -> str:
-    """A file's text: UTF-8, with or without a byte order mark, line ends as \\n. DataError says what else it is."""
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise DataError(f"{path}: cannot read: {error.strerror}. Check the path and its permissions.") from error
-    if content.startswith((b"\xff\xfe", b"\xfe\xff")):
-        advice = f"Convert it: iconv -f utf-16 -t utf-8 '{path}' > new.txt"
-        raise DataError(problem(path, "UTF-16", "UTF-8", advice))
-    if (at := content.find(b"\0")) >= 0:
-        found = f"binary content (a NUL byte at byte {at:,})"
-        raise DataError(problem(path, found, "text in UTF-8", "Give text files only."))
-    try:
-        text = content.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = content.count(b"\n", 0, error.start) + 1
-        found = f"the byte {content[error.start]:#04x} at byte {error.start:,}, which is not UTF-8"
-        advice = f"If it is Latin-1, convert it: iconv -f latin1 -t utf-8 '{path}' > new.txt"
-        raise DataError(problem(f"{path}, line {line}", found, "text in UTF-8", advice)) from error
-    return text.replace("\r\n", "\n").replace("\r", "\n")
-
-
-def without_gutenberg_frame(text: str) -> str:
-    """A book without what Project Gutenberg put before and after it; the text itself where there is no such frame."""
-    start = GUTENBERG_START.search(text, 0, GUTENBERG_HEADER_LIMIT)
-    if start is None:
-        return text
-    end = GUTENBERG_END.search(text, start.end())
-    return text[start.end() : end.start() if end else len(text)].strip("\n") + "\n"
-
-
-def _read_jsonl(path: Path, text: str) -> Iterator[Document]:
-    for number, line in enumerate(text.split("\n"), 1):
-        if not line.strip():
+    for place, record in read_records(part, on_bad):
+        try:
+            document = to_document(record, part.source, place)
+        except DataError as error:
+            on_bad(error)
             continue
-        document = _parse_line(line, path, number)
+        if document.text and not document.text.isspace():
+            yield document
+
+
+def to_document(record: Any, source: Source, place: str) -> Document:
+    """A record as a document. DataError where it has no text, half a character, or an unknown split."""
+    field = source.text_field or "text"
+    text = record.get(field) if isinstance(record, dict) else None
+    if not isinstance(text, str):
+        found = f"the keys {', '.join(record) or 'none'}" if isinstance(record, dict) else f"a JSON {_kind(record)}"
+        if isinstance(record, dict) and field in record:
+            found = f'a "{field}" that is {text!r}'
+        expected = f'an object with "{field}": "..."'
+        raise _bad(source, place, found, expected, "Rename the field that holds the text.")
+    if not text.isascii():
+        try:
+            text.encode()
+        except UnicodeEncodeError as error:
+            advice = "Half of a character is missing; write the file anew as UTF-8."
+            raise _bad(source, place, f"a lone surrogate at character {error.start}", "Unicode text", advice) from error
+    split, nats = record.get("split") or None, record.get("nats")
+    if split is not None and split not in SPLITS:
+        raise _bad(source, place, f"the split {split!r}", " or ".join(SPLITS), "Rename it, or leave it out.")
+    if source.format in ("csv", "tsv"):
+        nats = None  # a table says no numbers, only texts
+    is_number = isinstance(nats, int | float) and not isinstance(nats, bool) and math.isfinite(nats) and nats >= 0
+    if nats is not None and not is_number:
+        raise _bad(source, place, f"nats {nats!r}", "a number, 0 or more", "Correct it, or leave it out.")
+    return Document(with_newlines(text), f"{source}, {place}", split, None if nats is None else float(nats))
+
+
+def _bad(source: Source, place: str, found: str, expected: str, advice: str) -> DataError:
+    return DataError(problem(source.where(place), found, expected, advice))
+
+
+def _kind(value: Any) -> str:
+    return type(value).__name__
+
+
+def from_hugging_face(name: str, split: str = "train", text_field: str | None = None) -> Iterator[Document]:
+    """The texts of a data set that `datasets` knows, a folder or a name on the hub, streamed. No code of it is run."""
+    datasets = extra("datasets", "Hugging Face data sets")
+    try:
+        rows = datasets.load_dataset(name, split=split, streaming=True)
+    except (OSError, ValueError) as error:
+        found = f"no data set that can be opened ({error})"
+        raise DataError(problem(name, found, f"one with the split {split!r}", "Check its name and split.")) from error
+    source = Source(Path(name), "jsonl", 0, text_field=text_field)
+    for number, row in enumerate(rows, 1):
+        if source.text_field is None:
+            known = [field for field in TEXT_FIELDS if field in row]
+            if not known:
+                found, expected = f"the columns {', '.join(row)}", "one with a text of a known name"
+                raise _bad(source, f"row {number}", found, expected, "Give text_field.")
+            source = replace(source, text_field=known[0])
+        document = to_document({source.text_field: row.get(source.text_field)}, source, f"row {number}")
         if document.text.strip():
             yield document
 
 
-def _parse_line(line: str, path: Path, number: int) -> Document:
-    where = f"{path}, line {number}"
-    try:
-        row = json.loads(line)
-    except (json.JSONDecodeError, RecursionError) as error:
-        advice = "Mend or remove the line."
-        raise DataError(problem(where, f"broken JSON ({error})", "one JSON object a line", advice)) from error
-    text = row.get("text") if isinstance(row, dict) else None
-    if not isinstance(text, str):
-        keys = f"the keys {', '.join(row) or 'none'}" if isinstance(row, dict) else f"a JSON {type(row).__name__}"
-        if isinstance(row, dict) and "text" in row:
-            keys = f'a "text" that is {text!r}'
-        raise DataError(problem(where, keys, 'an object with "text": "..."', "Rename the field that holds the text."))
-    try:
-        text.encode("utf-8")
-    except UnicodeEncodeError as error:
-        advice = "Half of a character is missing; write the file anew as UTF-8."
-        raise DataError(
-            problem(where, f"a lone surrogate at character {error.start}", "Unicode text", advice)
-        ) from error
-    split, nats = row.get("split"), row.get("nats")
-    if split is not None and split not in SPLITS:
-        raise DataError(problem(where, f"the split {split!r}", " or ".join(SPLITS), "Rename it, or leave it out."))
-    is_number = isinstance(nats, int | float) and not isinstance(nats, bool) and math.isfinite(nats) and nats >= 0
-    if nats is not None and not is_number:
-        raise DataError(problem(where, f"nats {nats!r}", "a number, 0 or more", "Correct it, or leave it out."))
-    return Document(text, where, split, None if nats is None else float(nats))
+def read_text(path: Path) -> str:
+    """A file's text: UTF-8, with or without a byte order mark, line ends as \\n. DataError says what else it is."""
+    source = Source(path, "text", 0)
+    return with_newlines(decoded(b"".join(source.content()), source, 0)).removeprefix("\ufeff")
 
 
 def total_bytes(documents: Iterable[Document]) -> int:

@@ -1,6 +1,7 @@
 """GPT-2's own tokenizer files: the alphabet that writes bytes as visible characters, vocab.json and merges.txt.
 
-The same two files are called encoder.json and vocab.bpe in OpenAI's release. Both names are read here.
+The same two files are called encoder.json and vocab.bpe in OpenAI's release. Both names are read here. They don't
+say how text is split or what is special: that is GPT-2's pattern, and what looks like <…> or […] and no merge makes.
 """
 
 from __future__ import annotations
@@ -11,9 +12,10 @@ from pathlib import Path
 
 import regex
 
-from pellucid.runtime import DataError, data_folder, problem, read_json, sha256
+from pellucid.runtime import DataError, data_folder, problem, read_json, sha256, write_json, write_text
 from pellucid.text.bpe import BPETokenizer
-from pellucid.text.tokenizer import END_OF_TEXT
+from pellucid.text.pieces import PATTERNS
+from pellucid.text.tokenizer import END_OF_TEXT, Tokenizer
 
 GPT2_SHA256 = {
     "encoder.json": "196139668be63f3b5d6574427317ae82f612a97c5d1cdaf36ed2256dbf636783",
@@ -70,6 +72,34 @@ def load_gpt2() -> BPETokenizer:
             advice = "The file is damaged or another one; fetch it again."
             raise DataError(problem(folder / name, f"SHA-256 {found}", expected, advice))
     return load_file_pair(folder / "encoder.json", folder / "vocab.bpe")
+
+
+def gpt2_if_at_hand() -> BPETokenizer | None:
+    """GPT-2's tokenizer where PELLUCID_DATA has it. DataError where its files are there but damaged."""
+    root = data_folder()
+    return load_gpt2() if root is not None and all((root / "gpt2" / name).is_file() for name in GPT2_SHA256) else None
+
+
+def spelt(tokenizer: Tokenizer) -> tuple[dict[str, int], list[str]]:
+    """A BPE's vocabulary by id, and its merges as "left right", as both its file formats write them."""
+    spelling = {token_id: spell(token) for token_id, token in tokenizer.ordinary_tokens().items()}
+    names = {token_id: name for name, token_id in tokenizer.special_tokens.items()}
+    merges = [f"{spelling[left]} {spelling[right]}" for left, right in tokenizer.merges()]
+    return {token: token_id for token_id, token in sorted((spelling | names).items())}, merges
+
+
+def save_file_pair(tokenizer: Tokenizer, folder: Path) -> None:
+    """Write vocab.json and merges.txt. DataError where they could not say which ids the tokenizer gives."""
+    expected, advice = "GPT-2's split pattern and special tokens like <|name|>", "Keep it as tokenizer.json."
+    if tokenizer.kind != "bpe":
+        raise DataError(problem(folder, f"a {tokenizer.kind} tokenizer to write", "byte-level BPE", advice))
+    if tokenizer.pattern != PATTERNS["gpt2"]:
+        raise DataError(problem(folder, "another split pattern to write", expected, advice))
+    if plain := [name for name in tokenizer.special_tokens if not LOOKS_SPECIAL.fullmatch(name)]:
+        raise DataError(problem(folder, f"the special token {plain[0]!r} to write", expected, advice))
+    vocabulary, merges = spelt(tokenizer)
+    write_json(folder / "vocab.json", vocabulary)
+    write_text(folder / "merges.txt", "\n".join(["#version: 0.2", *merges, ""]))
 
 
 def find_file_pair(folder: Path) -> tuple[Path, Path] | None:

@@ -11,6 +11,15 @@ import functools
 
 import regex
 
+from pellucid.runtime import DataError, problem
+
+# How text is cut into pieces. Both are known to llama.cpp; the second is cl100k's in the form that Llama 3 ships.
+PATTERNS = {
+    "gpt2": r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+",
+    "cl100k": r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}"
+    r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+",
+}
+
 # Letters, numbers and marks that `regex` 2026.11.15 knows and Unicode 16 does not, in hexadecimal.
 NEWER = """
 558 58B-58C 5C8-5C9 88F B53-B54 C5C CDC 1ACF-1AF0 208F 209D-209F A7CE-A7CF A7D2 A7D4 A7DD A7E2 A7F1 AB6C-AB6D
@@ -38,3 +47,12 @@ def cut(pattern: regex.Pattern[str], text: str) -> list[str]:
         return pieces
     shown = text.translate({ord(character): SIGN for character in newer})  # as many characters as `text` has
     return [text[match.start() : match.end()] for match in pattern.finditer(shown)]
+
+
+def utf8(text: str) -> bytes:
+    """The text's bytes. DataError for lone surrogates, which have none."""
+    try:
+        return text.encode("utf-8")
+    except UnicodeEncodeError as error:
+        found = f"a lone surrogate at character {error.start:,}"
+        raise DataError(problem("text", found, "Unicode text", "Read the file as UTF-8.")) from error

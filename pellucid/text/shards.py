@@ -1,28 +1,25 @@
-"""Token shards: each split as one memory-mapped array of token ids, made once and read by any number of runs.
+"""Token shards: each split as memory-mapped arrays of token ids, made once and read by any number of runs.
 
 A split's stream is <|endoftext|> document <|endoftext|> document ... <|endoftext|>, so that each document has an
-end-of-text before it and after it. `shards.json` says what is in the files, by SHA-256, and which tokenizer made them;
-the tokenizer lies beside. Files are plain NumPy (.npy, no pickle), and the folder appears whole or not at all.
+end-of-text before it and after it; it lies in one file or several, one behind the other. `shards.json` says what is in
+them, by SHA-256, and which tokenizer made them; the tokenizer lies beside. Files are plain NumPy (.npy, no pickle).
+`shard_writer.py` writes them.
 """
 
 from __future__ import annotations
 
 import json
-import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, BinaryIO, Self, cast
+from typing import Any, Self, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
-from pellucid.runtime import DataError, atomic_folder, inform, problem, progress_bar, read_json, sha256, write_json
-from pellucid.text.documents import Document
+from pellucid.runtime import DataError, problem, read_json, sha256
 from pellucid.text.tokenizer import Tokenizer
 
-VERSION = 1
-GROUP_CHARACTERS = 4_000_000  # documents are encoded in groups of about this size
-QUIET_SECONDS = 2.0
+VERSION = 2
 AGAIN = "Make the shards anew with `pellucid encode`."
 
 
@@ -31,89 +28,41 @@ def smallest_dtype(vocab_size: int) -> np.dtype[Any]:
     return np.dtype(np.uint8 if vocab_size <= 1 << 8 else np.uint16 if vocab_size <= 1 << 16 else np.uint32)
 
 
-# ---------------------------------------------------------------- writing
+class Joined:
+    """Arrays one behind the other, to be indexed as one: by a slice, or by an array of places."""
 
+    def __init__(self, arrays: Sequence[NDArray[Any]]) -> None:
+        self._arrays = arrays
+        self._ends = np.cumsum([len(array) for array in arrays])
+        self.dtype = arrays[0].dtype
 
-def write_shards(splits: Mapping[str, Iterable[Document]], tokenizer: Tokenizer, out: Path | str) -> Shards:
-    """Encode each split into `out`, atomically, and open it. Documents may be an iterator: they are read once.
+    def __len__(self) -> int:
+        return int(self._ends[-1])
 
-    Raises DataError where `out` holds something other than shards, which would be lost.
-    """
-    out = Path(out)
-    if out.exists() and not (out / "shards.json").is_file() and (not out.is_dir() or any(out.iterdir())):
-        expected = "a new or empty folder, or shards to replace"
-        raise DataError(problem(out, "something else there", expected, "Give --out another name."))
-    with atomic_folder(out) as folder:
-        written = {name: _write_split(name, documents, tokenizer, folder) for name, documents in splits.items()}
-        tokenizer.save(folder)
-        description = {
-            "version": VERSION,
-            "tokenizer": tokenizer.fingerprint(),
-            "vocab_size": tokenizer.vocab_size,
-            "dtype": smallest_dtype(tokenizer.vocab_size).name,
-            "splits": written,
-        }
-        write_json(folder / "shards.json", description)
-    return Shards.open(out, verify=False)
+    def __getitem__(self, places: slice | NDArray[np.int64]) -> NDArray[Any]:
+        if isinstance(places, slice):
+            start, stop, step = places.indices(len(self))
+            return self._between(start, stop)[::step] if step > 0 else self[np.arange(start, stop, step)]
+        flat = np.where(places < 0, places + len(self), places).ravel()
+        which = np.searchsorted(self._ends, flat, side="right")
+        found = np.empty(len(flat), dtype=self.dtype)
+        for number in np.unique(which):
+            here = which == number
+            found[here] = self._arrays[number][flat[here] - self._begin(number)]
+        return found.reshape(places.shape)
 
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
+        return self[:].astype(dtype or self.dtype, copy=False)
 
-def _write_split(name: str, documents: Iterable[Document], tokenizer: Tokenizer, folder: Path) -> dict[str, Any]:
-    dtype = smallest_dtype(tokenizer.vocab_size)
-    end = np.array([tokenizer.end_of_text], dtype=dtype)
-    offsets, total, text_bytes, unknown = [0], 1, 0, 0
-    nats: float | None = 0.0
-    tokens_file, offsets_file = folder / f"{name}.npy", folder / f"{name}.offsets.npy"
-    began = time.monotonic()
-    with tokens_file.open("wb") as file, progress_bar() as bar:
-        task = bar.add_task(f"encoding {name}", total=None, note="", visible=False)
-        _write_header(file, dtype, 0)
-        file.write(end.tobytes())
-        for group in _groups(documents):
-            for document, ids in zip(group, tokenizer.encode_arrays([d.text for d in group]), strict=True):
-                file.write(ids.astype(dtype).tobytes())
-                file.write(end.tobytes())
-                offsets.append(total + len(ids))
-                total += len(ids) + 1
-                text_bytes += len(document.text.encode("utf-8"))
-                nats = nats + document.nats if nats is not None and document.nats is not None else None
-                if tokenizer.unknown_id is not None:
-                    unknown += int((ids == tokenizer.unknown_id).sum())
-            late = time.monotonic() - began > QUIET_SECONDS
-            bar.update(task, completed=len(offsets) - 1, visible=late, note=f"documents, {total:,} tokens")
-        file.seek(0)
-        _write_header(file, dtype, total)
-    np.save(offsets_file, np.array(offsets, dtype=np.int64), allow_pickle=False)
-    if unknown:
-        inform(f"{name}: {unknown:,} of {total:,} tokens are not in the {tokenizer.kind} vocabulary (unknown).")
-    return {
-        "tokens": total,
-        "bytes": text_bytes,
-        "documents": len(offsets) - 1,
-        "nats": nats if len(offsets) > 1 else None,
-        "files": {path.name: sha256(path) for path in (tokens_file, offsets_file)},
-    }
+    def _begin(self, number: int) -> int:
+        return int(self._ends[number]) - len(self._arrays[number])
 
-
-def _groups(documents: Iterable[Document]) -> Iterator[list[Document]]:
-    group: list[Document] = []
-    size = 0
-    for document in documents:
-        group.append(document)
-        size += len(document.text)
-        if size >= GROUP_CHARACTERS:
-            yield group
-            group, size = [], 0
-    if group:
-        yield group
-
-
-def _write_header(file: BinaryIO, dtype: np.dtype[Any], count: int) -> None:
-    """NumPy's header; NumPy pads it so that a later, larger count fits into the same place."""
-    header = {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": (count,)}
-    np.lib.format.write_array_header_1_0(file, header)
-
-
-# ---------------------------------------------------------------- reading
+    def _between(self, start: int, stop: int) -> NDArray[Any]:
+        parts = [
+            array[max(0, start - self._begin(number)) : max(0, stop - self._begin(number))]
+            for number, array in enumerate(self._arrays)
+        ]
+        return np.concatenate(parts)
 
 
 class Shards:
@@ -150,11 +99,15 @@ class Shards:
 
     def tokens(self, split: str) -> NDArray[Any]:
         """The stream of token ids, memory-mapped, read-only."""
-        return self._array(f"{self._named(split)}.npy")
+        arrays = [self._array(_file(shard, "")) for shard in self._of(split)["shards"]]
+        return arrays[0] if len(arrays) == 1 else cast("NDArray[Any]", Joined(arrays))
 
     def offsets(self, split: str) -> NDArray[np.int64]:
         """Positions of the end-of-text tokens: before each document and after the last (documents + 1 of them)."""
-        return cast("NDArray[np.int64]", self._array(f"{self._named(split)}.offsets.npy"))
+        shards = self._of(split)["shards"]
+        begins = np.cumsum([0, *(shard["tokens"] for shard in shards)])
+        arrays = [self._array(_file(shard, ".offsets")) + begin for shard, begin in zip(shards, begins, strict=False)]
+        return np.concatenate(arrays).astype(np.int64, copy=False)
 
     def bytes(self, split: str) -> int:
         """UTF-8 bytes of the split's text, without the end-of-text tokens: what bits per byte divide by."""
@@ -171,7 +124,8 @@ class Shards:
 
     def hashes(self) -> dict[str, str]:
         """SHA-256 of each file of tokens, by its name."""
-        return {f"{split}.npy": str(self._of(split)["files"][f"{split}.npy"]) for split in self.splits}
+        files = (shard["files"] for split in self.splits for shard in self._of(split)["shards"])
+        return {name: str(found) for shard in files for name, found in shard.items() if ".offsets" not in name}
 
     def tokenizer(self) -> Tokenizer:
         """The tokenizer that made these shards, from beside them."""
@@ -188,16 +142,12 @@ class Shards:
 
     def verify(self) -> None:
         """Compare each file with its SHA-256. Raises DataError for the first that differs."""
-        for split in self.splits:
-            for name, expected in self._of(split)["files"].items():
+        for shard in (shard for split in self.splits for shard in self._of(split)["shards"]):
+            for name, expected in shard["files"].items():
                 found = sha256(self.folder / name)
                 if found != expected:
                     what = f"changed content (SHA-256 {found[:12]}…)"
                     raise DataError(problem(self.folder / name, what, f"{expected[:12]}…", f"It is damaged. {AGAIN}"))
-
-    def _named(self, split: str) -> str:
-        self._of(split)
-        return split
 
     def _of(self, split: str) -> dict[str, Any]:
         if split not in self.description["splits"]:
@@ -215,31 +165,55 @@ class Shards:
             raise DataError(problem(path, f"a damaged file ({error})", "a NumPy array", AGAIN)) from error
 
     def _check_size(self, split: str) -> None:
-        about = self._of(split)
-        for array, name, dtype, count in (
-            (self.tokens(split), f"{split}.npy", self.description["dtype"], about["tokens"]),
-            (self.offsets(split), f"{split}.offsets.npy", "int64", about["documents"] + 1),
-        ):
-            if array.shape != (count,) or array.dtype != np.dtype(dtype):
+        about, dtype, marks = self._of(split), np.dtype(self.description["dtype"]), 0
+        for shard in about["shards"]:
+            array, offsets = self._array(_file(shard, "")), self._array(_file(shard, ".offsets"))
+            marks += offsets.size
+            if array.shape != (shard["tokens"],) or array.dtype != dtype:
                 found = f"{array.size:,} numbers of type {array.dtype}"
-                raise DataError(problem(self.folder / name, found, f"{count:,} of type {dtype}", AGAIN))
+                expected = f"{shard['tokens']:,} of type {dtype}"
+                raise DataError(problem(self.folder / _file(shard, ""), found, expected, AGAIN))
+        if marks != about["documents"] + 1 or sum(shard["tokens"] for shard in about["shards"]) != about["tokens"]:
+            found = f"{marks:,} document offsets in {split!r}"
+            raise DataError(problem(self.folder, found, f"{about['documents'] + 1:,}", AGAIN))
+
+
+def _file(shard: dict[str, Any], kind: str) -> str:
+    """The name of a shard's file of tokens (kind "") or of offsets (kind ".offsets")."""
+    names: list[str] = list(shard["files"])
+    return next(name for name in names if (".offsets" in name) == bool(kind))
 
 
 def _checked_description(content: object, path: Path) -> dict[str, Any]:
-    fields = {"version": int, "tokenizer": str, "vocab_size": int, "dtype": str, "splits": dict}
     if isinstance(content, dict) and content.get("version", VERSION) != VERSION:
         found = f"version {json.dumps(content['version'])}"
         raise DataError(problem(path, found, f"version {VERSION}", AGAIN))
+    fields = {"version": int, "tokenizer": str, "vocab_size": int, "dtype": str, "splits": dict}
     for name, kind in fields.items():
         if not isinstance(content, dict) or not isinstance(content.get(name), kind):
             raise DataError(problem(path, f"no valid {name!r}", "a description of shards", f"It is damaged. {AGAIN}"))
     content = cast("dict[str, Any]", content)
-    numbers = {"tokens": int, "bytes": int, "documents": int, "files": dict}
     for split, about in content["splits"].items():
-        valid = isinstance(about, dict) and all(isinstance(about.get(name), kind) for name, kind in numbers.items())
-        if not valid or set(about["files"]) != {f"{split}.npy", f"{split}.offsets.npy"}:
+        if not _is_description(about):
             found = f"a broken description of {split!r}"
-            raise DataError(problem(path, found, "tokens, bytes, documents, files", f"It is damaged. {AGAIN}"))
+            raise DataError(problem(path, found, "tokens, bytes, documents, shards", f"It is damaged. {AGAIN}"))
     if content["dtype"] not in ("uint8", "uint16", "uint32"):
         raise DataError(problem(path, f"the type {content['dtype']!r}", "uint8, uint16 or uint32", AGAIN))
     return content
+
+
+def _is_description(about: Any) -> bool:
+    """Whether this says of a split what is needed, and names two plain files for each of its shards."""
+    numbers = ("tokens", "bytes", "documents")
+    if not isinstance(about, dict) or not all(isinstance(about.get(name), int) for name in numbers):
+        return False
+    shards = about.get("shards")
+    if not isinstance(shards, list) or not shards:
+        return False
+    for shard in shards:
+        files = shard.get("files") if isinstance(shard, dict) else None
+        if not isinstance(files, dict) or not isinstance(shard.get("tokens"), int):
+            return False
+        if sorted(".offsets" in name for name in files) != [False, True] or any(Path(n).name != n for n in files):
+            return False
+    return True

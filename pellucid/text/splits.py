@@ -26,10 +26,7 @@ def split_documents(
     Where hashing leaves val or test empty, the documents with the lowest hashes go there. Exact duplicates across
     splits are dropped, from train first, and counted in a message. Raises DataError where there is too little text.
     """
-    if not (0 <= val < 1 and 0 <= test < 1 and val + test < 1):
-        raise ConfigError(
-            problem("split", f"val={val}, test={test}", "shares that leave some for train", "Lower them.")
-        )
+    check_shares(val, test)
     if len(documents) < FEW and not any(document.split for document in documents):
         splits = _split_within(documents, val, test)
     else:
@@ -46,26 +43,33 @@ def split_documents(
     return splits
 
 
-def _hash(document: Document, seed: int) -> float:
+def check_shares(val: float, test: float) -> None:
+    """ConfigError for shares that leave nothing to train on."""
+    if not (0 <= val < 1 and 0 <= test < 1 and val + test < 1):
+        found = f"val={val}, test={test}"
+        raise ConfigError(problem("split", found, "shares that leave some for train", "Lower them."))
+
+
+def position(text: str, seed: int) -> float:
     """A number in [0, 1) that depends on the text and the seed alone."""
-    digest = hashlib.sha256(f"{seed}\n{document.text}".encode()).digest()
+    digest = hashlib.sha256(f"{seed}\n{text}".encode()).digest()
     return int.from_bytes(digest[:8], "big") / 2**64
 
 
 def _place(document: Document, val: float, test: float, seed: int) -> str:
-    position = _hash(document, seed)
-    if position < test:
+    place = position(document.text, seed)
+    if place < test:
         return "test"
-    return "val" if position < test + val else "train"
+    return "val" if place < test + val else "train"
 
 
 def _fill(splits: dict[str, list[Document]], name: str, wanted: int, seed: int) -> None:
     """Move `wanted` documents with the lowest hashes from train to the empty split `name`, but never the last one."""
     train = splits["train"]
     wanted = min(wanted, len(train) - 1)
-    lowest = sorted(range(len(train)), key=lambda i: _hash(train[i], seed))[: max(0, wanted)]
+    lowest = set(sorted(range(len(train)), key=lambda i: position(train[i].text, seed))[: max(0, wanted)])
     splits[name] = [train[i] for i in sorted(lowest)]
-    splits["train"] = [document for i, document in enumerate(train) if i not in set(lowest)]
+    splits["train"] = [document for i, document in enumerate(train) if i not in lowest]
 
 
 def _without_leaks(splits: dict[str, list[Document]]) -> dict[str, list[Document]]:

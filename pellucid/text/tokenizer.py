@@ -14,7 +14,7 @@ import json
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple
 
 import numpy as np
 import regex
@@ -22,9 +22,14 @@ from numpy.typing import NDArray
 
 from pellucid.runtime import DataError, inform, problem
 
+if TYPE_CHECKING:
+    from pellucid.text.compiled.decoding import FastDecoder
+
 END_OF_TEXT = "<|endoftext|>"
 UNKNOWN = "<|unk|>"
+LONG = 4096  # ids; from here on decoding them compiled pays
 SPECIAL_TOKENS = (END_OF_TEXT, "<|system|>", "<|user|>", "<|assistant|>")
+Format = Literal["tokenizer.json", "vocab-merges", "tiktoken"]
 
 
 class Piece(NamedTuple):
@@ -62,7 +67,9 @@ class Tokenizer(ABC):
         """`tokens` is the whole table, id → bytes; a special token stands in it with the bytes of its name."""
         self._tokens = list(tokens)
         self.special_tokens: dict[str, int] = dict(special_tokens)
+        self.counts: dict[int, int] = {}  # id → how often training met it; empty where that is not known (files)
         self.end_of_text_name = END_OF_TEXT
+        self._decoder: FastDecoder | None = None
         self.chat_template: str | None = None
         self.model_max_length: int | None = None
 
@@ -88,6 +95,16 @@ class Tokenizer(ABC):
             unknown = sum(int((ids == self.unknown_id).sum()) for ids in arrays)
             self._mention_unknown(unknown, sum(len(ids) for ids in arrays))
         return [ids.tolist() for ids in arrays]
+
+    def encode_stream(self, texts: Iterable[str]) -> Iterator[list[int]]:
+        """As `encode_batch`, but a text at a time, as they come: for more texts than memory holds."""
+        unknown = total = 0
+        for text in texts:
+            ids = self.encode_ordinary(text)
+            unknown += ids.count(self.unknown_id) if self.unknown_id is not None else 0
+            total += len(ids)
+            yield ids
+        self._mention_unknown(unknown, total)
 
     def encode_arrays(self, texts: Sequence[str]) -> list[NDArray[np.uint32]]:
         """`encode_ordinary` of many texts as arrays: the way for much text."""
@@ -120,7 +137,21 @@ class Tokenizer(ABC):
     def decode(self, ids: Iterable[int], skip_special: bool = False) -> str:
         """The text of `ids`; bytes that are no valid UTF-8 become U+FFFD. DataError for an id out of range."""
         hidden = set(self.special_tokens.values()) if skip_special else set()
-        return b"".join(self.token_bytes(i) for i in ids if i not in hidden).decode("utf-8", errors="replace")
+        ids = ids if isinstance(ids, list | np.ndarray) else list(ids)
+        joined = self.join_readably(ids, hidden) if len(ids) < LONG else self._join_fast(ids, hidden)
+        return joined.decode("utf-8", errors="replace")
+
+    def join_readably(self, ids: Iterable[int], hidden: Collection[int] = ()) -> bytes:
+        """The bytes of all `ids` but the hidden ones, one behind the other: the oracle of the fast way."""
+        return b"".join(self.token_bytes(i) for i in ids if i not in hidden)
+
+    def _join_fast(self, ids: list[int] | NDArray[Any], hidden: Collection[int]) -> bytes:
+        if self._decoder is None or self._decoder.vocab_size != self.vocab_size:
+            from pellucid.text.compiled.decoding import FastDecoder
+
+            self._decoder = FastDecoder(self._tokens)
+        joined = self._decoder.join(ids, hidden)
+        return joined if joined is not None else self.join_readably(ids, hidden)  # which names the id out of range
 
     def token_bytes(self, token: int) -> bytes:
         """The bytes that one id stands for. DataError for an id out of range."""
@@ -194,9 +225,9 @@ class Tokenizer(ABC):
     def add_special_tokens(self, names: Iterable[str]) -> int:
         """Append special tokens; those already there stay as they are. Returns how many are new."""
         new = [name for name in dict.fromkeys(names) if name not in self.special_tokens]
-        ordinary = self.vocab()
+        ordinary = set(self.ordinary_tokens().values())
         for name in new:
-            if not name or name in ordinary:
+            if not name or name.encode() in ordinary:
                 found = "an empty name" if not name else f"{name!r}, an ordinary token"
                 raise DataError(problem("special tokens", found, "a new name", "Choose another, such as <|name|>."))
         for name in new:
@@ -221,16 +252,22 @@ class Tokenizer(ABC):
 
     # ------------------------------------------------------------ files
 
-    def save(self, folder: str | Path) -> None:
-        """Write tokenizer.json, tokenizer_config.json (as `transformers` reads them) and vocab.txt into `folder`."""
+    def save(self, where: str | Path, to: Format = "tokenizer.json") -> None:
+        """Write tokenizer.json, tokenizer_config.json (as `transformers` reads them) and vocab.txt into a folder.
+
+        BPE can also go `to` "vocab-merges" (a folder with GPT-2's pair, vocab.json + merges.txt) and to "tiktoken" (a
+        file NAME.tiktoken: ranks alone, without special tokens). DataError for what a format cannot say.
+        """
         from pellucid.text.tokenizer_format import save_tokenizer
 
-        save_tokenizer(self, Path(folder))
+        save_tokenizer(self, Path(where), to)
 
     @staticmethod
     def load(where: str | Path) -> Tokenizer:
-        """From "gpt2", a run folder, a tokenizer.json, or a folder with vocab.json + merges.txt.
+        """From "gpt2", a run folder, a tokenizer.json, a folder with vocab.json + merges.txt, or tiktoken's ranks.
 
+        Ranks don't say how text is split, so the name must: r50k_base.tiktoken, cl100k_base.tiktoken, FILE#gpt2, or
+        FILE#cl100k.
         Raises DataError for a file that is missing, damaged or foreign, naming it and what is wrong.
         """
         from pellucid.text.tokenizer_format import load_tokenizer

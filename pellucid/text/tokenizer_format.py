@@ -10,8 +10,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import regex
+from rich.cells import cell_len
+
 from pellucid.runtime import DataError, inform, problem, read_json, write_json, write_text
-from pellucid.text.bpe import PATTERNS, BPETokenizer
+from pellucid.text.bpe import BPETokenizer
 from pellucid.text.character import CharacterTokenizer
 from pellucid.text.gpt2_files import (
     FILE_PAIRS,
@@ -21,9 +24,13 @@ from pellucid.text.gpt2_files import (
     load_file_pair,
     load_gpt2,
     parse_merges,
+    save_file_pair,
     spell,
+    spelt,
 )
-from pellucid.text.tokenizer import END_OF_TEXT, UNKNOWN, Tokenizer
+from pellucid.text.pieces import PATTERNS
+from pellucid.text.rank_files import load_ranks, save_ranks
+from pellucid.text.tokenizer import END_OF_TEXT, UNKNOWN, Format, Tokenizer
 from pellucid.text.word import WordTokenizer
 
 Json = dict[str, Any]
@@ -32,14 +39,18 @@ KINDS: dict[str, type[BPETokenizer] | type[CharacterTokenizer]] = {
     "word": WordTokenizer,
     "bpe": BPETokenizer,
 }
+READABLE_COLUMN = 20  # cells for a token in vocab.txt; the few that are longer push their line to the right
 UNLIMITED = 10**12  # transformers writes 10**30 where a tokenizer has no longest input
 
 
 # ---------------------------------------------------------------- writing
 
 
-def save_tokenizer(tokenizer: Tokenizer, folder: Path) -> None:
+def save_tokenizer(tokenizer: Tokenizer, folder: Path, to: Format = "tokenizer.json") -> None:
     """Write the tokenizer's files into `folder`, which may hold other files; each is written whole or not at all."""
+    if to != "tokenizer.json":
+        {"vocab-merges": save_file_pair, "tiktoken": save_ranks}[to](tokenizer, folder)
+        return
     write_text(folder / "vocab.txt", readable_vocabulary(tokenizer))
     write_json(folder / "tokenizer_config.json", tokenizer_config(tokenizer))
     write_json(folder / "tokenizer.json", tokenizer_json(tokenizer))
@@ -60,29 +71,28 @@ def tokenizer_json(tokenizer: Tokenizer) -> Json:
         "normalizer": None,
         "pre_tokenizer": _pre_tokenizer(tokenizer),
         "post_processor": None,
-        "decoder": _byte_level(use_regex=True) if is_bpe else {"type": "Fuse"},
+        "decoder": _byte_level(add_prefix_space=True) if is_bpe else {"type": "Fuse"},
         "model": _bpe_model(tokenizer) if is_bpe else _word_level_model(tokenizer),
     }
 
 
 def _pre_tokenizer(tokenizer: Tokenizer) -> Json:
+    """As in GPT-2's file, and for other patterns as in Llama 3's: what tools look at to tell how text is split."""
     if tokenizer.kind == "bpe" and tokenizer.pattern == PATTERNS["gpt2"]:
-        return _byte_level(use_regex=True)
+        return _byte_level()
     split = {"type": "Split", "pattern": {"Regex": tokenizer.pattern}, "behavior": "Isolated", "invert": False}
     if tokenizer.kind == "bpe":
         return {"type": "Sequence", "pretokenizers": [split, _byte_level(use_regex=False)]}
     return split
 
 
-def _byte_level(use_regex: bool) -> Json:
-    return {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": False, "use_regex": use_regex}
+def _byte_level(add_prefix_space: bool = False, use_regex: bool = True) -> Json:
+    options = {"add_prefix_space": add_prefix_space, "trim_offsets": True, "use_regex": use_regex}
+    return {"type": "ByteLevel", **options}
 
 
 def _bpe_model(tokenizer: Tokenizer) -> Json:
-    spelt = {token_id: spell(token) for token_id, token in tokenizer.ordinary_tokens().items()}
-    merges = [f"{spelt[left]} {spelt[right]}" for left, right in tokenizer.merges()]
-    names = {token_id: name for name, token_id in tokenizer.special_tokens.items()}
-    vocabulary = {token: token_id for token_id, token in sorted((spelt | names).items())}
+    vocabulary, merges = spelt(tokenizer)
     return {
         "type": "BPE",
         "dropout": None,
@@ -121,23 +131,26 @@ def tokenizer_config(tokenizer: Tokenizer) -> Json:
 
 
 def readable_vocabulary(tokenizer: Tokenizer) -> str:
-    """The vocabulary for people: a token a line, and for BPE the two tokens that it was merged from."""
+    """The vocabulary for people, a token a line: id, token, how often training met it, the two it was merged from."""
     parents = tokenizer.parents() if isinstance(tokenizer, BPETokenizer) else {}
     special = set(tokenizer.special_tokens.values())
+    shown = [_shown(tokenizer.token_bytes(token_id)) for token_id in range(tokenizer.vocab_size)]
+    counts = {token_id: f"{count:,}" for token_id, count in tokenizer.counts.items()}
+    widest = max(map(len, counts.values()), default=0)
     lines = []
-    for token_id in range(tokenizer.vocab_size):
-        line = f"{token_id:6}  {_shown(tokenizer, token_id)}"
-        if token_id in special:
-            line += "  (special)"
+    for token_id, token in enumerate(shown):
+        line = f"{token_id:6}  {token}{' ' * (READABLE_COLUMN - cell_len(token))}"
+        line += f"  {counts.get(token_id, ''):>{widest}}" if counts else ""
+        line += "  (special)" if token_id in special else ""
         if token_id in parents:
             left, right = parents[token_id]
-            line += f"  = {_shown(tokenizer, left)} + {_shown(tokenizer, right)}"
-        lines.append(line + "\n")
+            line += f"  = {shown[left]} + {shown[right]}"
+        lines.append(line.rstrip() + "\n")
     return "".join(lines)
 
 
-def _shown(tokenizer: Tokenizer, token_id: int) -> str:
-    token = tokenizer.token_bytes(token_id)
+def _shown(token: bytes) -> str:
+    """As Python writes it: control characters escaped, and bytes where a token is no whole character."""
     try:
         return repr(token.decode("utf-8"))
     except UnicodeDecodeError:
@@ -152,11 +165,16 @@ def load_tokenizer(where: str | Path) -> Tokenizer:
     if str(where) == "gpt2":
         return load_gpt2()
     path = Path(where)
+    name, mark, encoding = str(where).rpartition("#")
+    if mark and not path.exists():
+        return load_ranks(Path(name), encoding)
     if path.is_dir():
         return _load_folder(path)
     if not path.is_file():
-        advice = 'Name "gpt2", a run folder, or a tokenizer.json.'
+        advice = 'Name "gpt2", a run folder, a tokenizer.json or a .tiktoken file.'
         raise DataError(problem(path, "no file or folder", "a tokenizer", advice))
+    if path.suffix == ".tiktoken":
+        return load_ranks(path, path.stem)
     for vocabulary, merges in FILE_PAIRS:
         if path.name in (vocabulary, merges):
             return load_file_pair(path.parent / vocabulary, path.parent / merges)
@@ -268,7 +286,10 @@ def _split_pattern(step: object) -> str | None:
         return None
     pattern = step.get("pattern")
     found = pattern.get("Regex") if isinstance(pattern, dict) and not step.get("invert") else None
-    return found if isinstance(found, str) else None
+    try:
+        return regex.compile(found).pattern if isinstance(found, str) else None
+    except regex.error:
+        return None
 
 
 def _with_config(tokenizer: Tokenizer, folder: Path) -> Tokenizer:
@@ -279,7 +300,8 @@ def _with_config(tokenizer: Tokenizer, folder: Path) -> Tokenizer:
         raise DataError(problem(path, type(config).__name__, "an object", "Remove the file or fetch it again."))
     template = config.get("chat_template")
     if isinstance(template, list):  # several, by name
-        template = next((t.get("template") for t in template if t.get("name") == "default"), None)
+        named = {t.get("name"): t.get("template") for t in template if isinstance(t, dict)}
+        template = named.get("default")
     if (folder / "chat_template.jinja").is_file():
         template = (folder / "chat_template.jinja").read_text(encoding="utf-8")
     tokenizer.chat_template = template if isinstance(template, str) else None

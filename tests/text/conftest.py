@@ -6,6 +6,8 @@ import os
 from pathlib import Path
 
 import pytest
+import tiktoken
+from tiktoken.load import data_gym_to_mergeable_bpe_ranks
 
 from pellucid.text.bpe import BPETokenizer
 from pellucid.text.tokenizer import Tokenizer
@@ -39,3 +41,13 @@ def story() -> str:
 @pytest.fixture
 def bpe() -> BPETokenizer:
     return BPETokenizer.train([STORY], 300)
+
+
+@pytest.fixture(scope="session")
+def gpt2_of_tiktoken(data_folder: Path) -> tiktoken.Encoding:
+    """tiktoken's GPT-2 from local files (get_encoding would download); the pattern is tiktoken's own."""
+    folder = data_folder / "gpt2"
+    ranks = data_gym_to_mergeable_bpe_ranks(str(folder / "vocab.bpe"), str(folder / "encoder.json"))
+    pattern = r"""'(?:[sdmt]|ll|ve|re)| ?\p{L}++| ?\p{N}++| ?[^\s\p{L}\p{N}]++|\s++$|\s+(?!\S)|\s"""
+    special = {"<|endoftext|>": 50256}
+    return tiktoken.Encoding("gpt2", pat_str=pattern, mergeable_ranks=ranks, special_tokens=special)

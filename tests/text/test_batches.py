@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pellucid.runtime import ConfigError, DataError
-from pellucid.text.batches import Sampler, token_batch, windows
+from pellucid.text.batches import Sampler, random_windows, sliding_windows, token_batch, windows
 
 lengths_of_documents = st.lists(st.integers(0, 9), min_size=1, max_size=30)
 
@@ -121,3 +121,30 @@ def test_targets_are_the_inputs_one_token_later() -> None:
     assert torch.equal(targets, inputs + 1)
     assert inputs.dtype == targets.dtype == torch.int64
     assert inputs.is_contiguous() and targets.is_contiguous()
+
+
+@given(st.integers(1, 20), st.integers(0, 25), st.integers(0, 200))
+def test_sliding_windows_begin_every_stride_and_each_is_whole(length: int, stride: int, more: int) -> None:
+    total = length + 1 + more
+    starts = sliding_windows(total, length, stride)
+    assert starts[0] == 0
+    assert set(np.diff(starts)) <= {stride or length}
+    assert starts[-1] + length + 1 <= total < starts[-1] + (stride or length) + length + 1
+    inputs, targets = token_batch(np.arange(total), starts, length)
+    assert (targets == inputs + 1).all()
+
+
+def test_windows_that_cannot_be_are_refused() -> None:
+    with pytest.raises(DataError, match="at least 9"):
+        sliding_windows(8, 8)
+    with pytest.raises(ConfigError, match="a stride of -1"):
+        sliding_windows(100, 8, -1)
+
+
+@given(st.integers(0, 5), st.integers(0, 50), st.sampled_from([1, 2, 4]))
+def test_random_windows_depend_on_seed_and_step_alone_and_ranks_share_them(seed: int, step: int, world: int) -> None:
+    whole = random_windows(1000, 16, 8, seed, step)
+    ranks = [random_windows(1000, 16, 8, seed, step, rank, world) for rank in range(world)]
+    assert np.array_equal(np.concatenate(ranks), whole)
+    assert whole.min() >= 0 and whole.max() + 17 <= 1000
+    assert not np.array_equal(whole, random_windows(1000, 16, 8, seed, step + 1))

@@ -86,8 +86,8 @@ BAD_INPUT: list[tuple[str, str, bytes, str]] = [
     ("unknown split", "a.jsonl", b'{"text": "a", "split": "dev"}', "split 'dev'"),
     ("nats that are text", "a.jsonl", b'{"text": "a", "nats": "x"}', "nats 'x'"),
     ("half a character", "a.jsonl", b'{"text": "a\\ud800"}', "line 1: found a lone surrogate at character 1"),
-    ("csv", "a.csv", b"text\na\n", "a .csv file"),
-    ("gz", "a.gz", b"\x1f\x8b", "a .gz file"),
+    ("csv without a text", "a.csv", b"a,b\n1,2\n", "line 1: found the fields a, b"),
+    ("gz cut short", "a.gz", b"\x1f\x8b", "a damaged gz file"),
 ]
 
 

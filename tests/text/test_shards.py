@@ -15,7 +15,8 @@ from pellucid.runtime import DataError, PellucidError
 from pellucid.text.bpe import BPETokenizer
 from pellucid.text.character import CharacterTokenizer
 from pellucid.text.documents import Document
-from pellucid.text.shards import Shards, smallest_dtype, write_shards
+from pellucid.text.shard_writer import write_shards
+from pellucid.text.shards import Shards, smallest_dtype
 from pellucid.text.tokenizer import Tokenizer
 
 TEXTS = {"train": ["The fox ran.", "", "Naïve 🙂 café " * 50], "val": ["grapes"], "test": ["the end", "really"]}
@@ -135,7 +136,7 @@ def flip_a_bit(path: Path) -> None:
     path.write_bytes(content)
 
 
-@pytest.mark.parametrize("name", ["train.npy", "test.npy", "val.offsets.npy"])
+@pytest.mark.parametrize("name", ["train-00000.npy", "test-00000.npy", "val-00000.offsets.npy"])
 def test_a_flipped_bit_is_found(shards: Shards, name: str) -> None:
     flip_a_bit(shards.folder / name)
     with pytest.raises(DataError, match=f"{name}: found changed content"):
@@ -144,26 +145,26 @@ def test_a_flipped_bit_is_found(shards: Shards, name: str) -> None:
 
 @pytest.mark.parametrize("left", [0, 5, 60, -1])
 def test_a_truncated_file_is_found_even_without_verifying(shards: Shards, left: int) -> None:
-    path = shards.folder / "train.npy"
+    path = shards.folder / "train-00000.npy"
     path.write_bytes(path.read_bytes()[:left])
-    with pytest.raises(DataError, match=r"train\.npy: found"):
+    with pytest.raises(DataError, match=r"train-00000\.npy: found"):
         Shards.open(shards.folder, verify=False)
 
 
 def test_a_missing_file_is_found(shards: Shards) -> None:
-    (shards.folder / "val.npy").unlink()
-    with pytest.raises(DataError, match=r"val\.npy: found no file"):
+    (shards.folder / "val-00000.npy").unlink()
+    with pytest.raises(DataError, match=r"val-00000\.npy: found no file"):
         Shards.open(shards.folder)
 
 
 def test_a_file_of_another_length_or_type_is_found(shards: Shards) -> None:
-    np.save(shards.folder / "train.npy", np.zeros(7, dtype=np.uint32))
+    np.save(shards.folder / "train-00000.npy", np.zeros(7, dtype=np.uint32))
     with pytest.raises(DataError, match="7 numbers of type uint32"):
         Shards.open(shards.folder, verify=False)
 
 
 def test_a_pickle_is_not_opened(shards: Shards) -> None:
-    np.save(shards.folder / "train.npy", np.array([{"a": 1}], dtype=object), allow_pickle=True)
+    np.save(shards.folder / "train-00000.npy", np.array([{"a": 1}], dtype=object), allow_pickle=True)
     with pytest.raises(DataError, match="damaged file"):
         Shards.open(shards.folder)
 

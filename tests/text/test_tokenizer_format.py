@@ -11,6 +11,7 @@ import pytest
 import tokenizers
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from rich.cells import cell_len
 from transformers import AutoTokenizer
 
 from pellucid.runtime import DataError
@@ -21,6 +22,10 @@ from pellucid.text.tokenizer_format import KINDS
 
 VARIANTS = {"char": ("char", None), "word": ("word", None), "gpt2": ("bpe", "gpt2"), "cl100k": ("bpe", "cl100k")}
 MODEL_CONFIGS = [None, {"model_type": "gpt2"}, {"model_type": "llama"}]
+LLAMA_3 = (  # as in its tokenizer.json
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}"
+    r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
 TEMPLATE = "{% for m in messages %}<|{{ m.role }}|>{{ m.content }}{% endfor %}"
 texts = st.lists(
     st.text(st.characters(exclude_categories=["Cs"]), max_size=40) | st.text("the fox's  \n'LL 12345", max_size=40),
@@ -136,10 +141,35 @@ def write_pair(bpe: BPETokenizer, folder: Path, names: tuple[str, str]) -> None:
     (folder / names[1]).write_text("#version: 0.2\n" + "\n".join(merges) + "\n", encoding="utf-8")
 
 
+def test_what_says_how_text_is_split_is_as_in_gpt2s_and_llama_3s_files(tmp_path: Path, story: str) -> None:
+    byte_level = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": True}
+    split = {"type": "Split", "pattern": {"Regex": LLAMA_3}, "behavior": "Isolated", "invert": False}
+    of_llama_3 = {"type": "Sequence", "pretokenizers": [split, byte_level | {"use_regex": False}]}
+    for pattern, expected in (("gpt2", byte_level), ("cl100k", of_llama_3)):
+        BPETokenizer.train([story], 300, pattern).save(tmp_path)
+        content = json.loads((tmp_path / "tokenizer.json").read_text(encoding="utf-8"))
+        assert content["pre_tokenizer"] == expected
+        assert content["decoder"] == byte_level | {"add_prefix_space": True}
+        assert (content["normalizer"], content["model"]["type"]) == (None, "BPE")
+
+
+def test_the_readable_vocabulary_shows_counts_where_training_left_them(tmp_path: Path) -> None:
+    tokenizer = BPETokenizer.train(["ababab \t\t 日日"], 259)
+    tokenizer.counts = {256: 1234, 257: 5}
+    tokenizer.save(tmp_path)
+    lines = (tmp_path / "vocab.txt").read_text(encoding="utf-8").splitlines()
+    assert lines[256].split()[:5] == ["256", "'ab'", "1,234", "=", "'a'"]
+    assert lines[257].split()[2] == "5"
+    assert lines[9].split() == ["9", "'\\t'"]
+    assert len({cell_len(line[: line.index("=")]) for line in lines[256:259]}) == 1  # aligned, of wide letters, too
+    Tokenizer.load(tmp_path).save(tmp_path)
+    assert "1,234" not in (tmp_path / "vocab.txt").read_text(encoding="utf-8")
+
+
 def test_the_readable_vocabulary_names_each_token_and_its_parents(tmp_path: Path) -> None:
     BPETokenizer.train(["ababab 🙂"], 258).save(tmp_path)
     lines = (tmp_path / "vocab.txt").read_text(encoding="utf-8").splitlines()
-    assert lines[256].split() == ["256", "'ab'", "=", "'a'", "+", "'b'"]
+    assert lines[256].split() == ["256", "'ab'", "3", "=", "'a'", "+", "'b'"]
     assert lines[258].split() == ["258", "'<|endoftext|>'", "(special)"]
     assert "b'\\xf0'" in lines[0xF0]
 
@@ -153,9 +183,19 @@ def edit(path: Path, change: Callable[[dict[str, Any]], object]) -> None:
     path.write_text(json.dumps(content), encoding="utf-8")
 
 
+def split_by(pattern: str) -> dict[str, Any]:
+    split = {"type": "Split", "pattern": {"Regex": pattern}, "behavior": "Isolated", "invert": False}
+    byte_level = {"type": "ByteLevel", "add_prefix_space": False, "use_regex": False}
+    return {"type": "Sequence", "pretokenizers": [split, byte_level]}
+
+
 DAMAGE: list[tuple[str, Callable[[dict[str, Any]], object], str]] = [
     ("no model", lambda c: c.pop("model"), "no model"),
     ("another model", lambda c: c["model"].update(type="Unigram"), "Unigram"),
+    ("WordPiece", lambda c: c["model"].update(type="WordPiece"), "a tokenizer of type WordPiece"),
+    ("an id twice", lambda c: c["model"]["vocab"].update(a=c["model"]["vocab"]["b"]), "the id 98 where"),
+    ("a merge of tokens whose sum is none", lambda c: c["model"]["merges"].append("z z"), "no token 'zz'"),
+    ("a pattern that is none", lambda c: c.update(pre_tokenizer=split_by("(")), "the pre-tokenizer"),
     ("a normalizer", lambda c: c.update(normalizer={"type": "NFC"}), "a normalizer"),
     ("a prefix space", lambda c: c["pre_tokenizer"].update(add_prefix_space=True), "add_prefix_space"),
     ("another pre-tokenizer", lambda c: c.update(pre_tokenizer={"type": "Whitespace"}), "Whitespace"),
@@ -190,8 +230,13 @@ def test_a_damaged_or_foreign_tokenizer_json_is_an_error_that_names_file_and_fau
 def test_a_truncated_tokenizer_json_is_an_error(tmp_path: Path, bpe: BPETokenizer) -> None:
     bpe.save(tmp_path)
     path = tmp_path / "tokenizer.json"
-    path.write_bytes(path.read_bytes()[:5000])
-    with pytest.raises(DataError, match=r"tokenizer\.json, line \d+"):
+    whole = path.read_text(encoding="utf-8")
+    for length in (0, 1, 4000, len(whole) - 2):
+        path.write_text(whole[:length], encoding="utf-8")
+        with pytest.raises(DataError, match=r"tokenizer\.json, line \d+"):
+            Tokenizer.load(tmp_path)
+    path.write_bytes(whole[: whole.index("é") + 1].encode()[:-1])
+    with pytest.raises(DataError, match=r"tokenizer\.json: found bytes that are not UTF-8"):
         Tokenizer.load(tmp_path)
 
 
