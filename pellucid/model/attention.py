@@ -5,9 +5,10 @@
     CausalSelfAttention + no look ahead, + dropout
     SeveralHeads        + several heads, one after another
     CausalAttention     all heads at once, in one product each; fused, or explicit for reading and seeing
+                        + llama's: several queries to one key, normed and rotated heads, a window that slides
 
 A test shows each rung equal to the next on the same weights (tests/model/test_attention.py).
-Paper: Vaswani et al. 2017, "Attention Is All You Need", section 3.2.
+Papers: Vaswani et al. 2017, "Attention Is All You Need", section 3.2; Ainslie et al. 2023, "GQA".
 """
 
 from __future__ import annotations
@@ -20,8 +21,11 @@ from torch import Tensor, nn
 
 from pellucid.config import ModelConfig
 from pellucid.model.cache import KVCache
+from pellucid.model.layers import RMSNorm
+from pellucid.model.positions import Rotation, rotate
 
-# B batch, T tokens, S tokens looked at, D width of the model, H heads, K width of a head
+# B batch, T tokens, S tokens looked at, D width of the model, H heads of queries, G heads of keys and values (H, or
+# fewer in llama), K width of a head
 
 
 def mix_by_similarity(x: Tensor) -> Tensor:
@@ -80,56 +84,78 @@ class SeveralHeads(nn.Module):
 class CausalAttention(nn.Module):
     """All heads at once, as the model uses it: the heads are slices of one wide query, key and value.
 
-    `fused` computes the same in the kernel that is fastest for the occasion; the explicit way (`fused = False`) is the
-    oracle of all of them.
+    Query head h looks at key head h // (H / G). `fused` computes the same in the kernel that is fastest for the
+    occasion; the explicit way (`fused = False`) is the oracle of all of them.
     """
 
-    def __init__(self, config: ModelConfig) -> None:
+    def __init__(self, config: ModelConfig, biases: bool = True) -> None:
         super().__init__()
-        self.n_heads = config.n_heads
-        self.query = nn.Linear(config.d_model, config.d_model)
-        self.key = nn.Linear(config.d_model, config.d_model)
-        self.value = nn.Linear(config.d_model, config.d_model)
-        self.output = nn.Linear(config.d_model, config.d_model)
+        self.d_head = config.d_head
+        wide, narrow = config.n_heads * config.d_head, config.n_kv_heads * config.d_head
+        self.query = nn.Linear(config.d_model, wide, biases)
+        self.key = nn.Linear(config.d_model, narrow, biases)
+        self.value = nn.Linear(config.d_model, narrow, biases)
+        self.output = nn.Linear(wide, config.d_model, biases)
+        self.query_norm = RMSNorm(config.d_head, config.norm_eps) if config.query_key_norm else nn.Identity()
+        self.key_norm = RMSNorm(config.d_head, config.norm_eps) if config.query_key_norm else nn.Identity()
         self.dropout = config.dropout
+        self.window = config.window
         self.fused = True
 
-    def forward(self, x: Tensor, cache: KVCache | None = None, layer: int = 0) -> Tensor:
+    def forward(
+        self, x: Tensor, cache: KVCache | None = None, layer: int = 0, rotation: Rotation | None = None
+    ) -> Tensor:
         """(B, T, D) → (B, T, D). With a cache, `x` follows the tokens already in it."""
-        q, k, v = (self.split_heads(part(x)) for part in (self.query, self.key, self.value))  # (B, H, T, K)
+        q, k, v = self.queries_keys_values(x, rotation)
         if cache is None:
             context = self.attend(q, k, v, None, causal=True)
         else:
-            mask = cache.mask(x.shape[1])
-            k, v = cache.store(layer, k, v)  # (B, H, S, K)
+            mask = cache.mask(x.shape[1], self.window)
+            k, v = cache.store(layer, k, v)  # (B, G, S, K)
             context = self.attend(q, k, v, mask, causal=False)
         mixed: Tensor = self.output(self.join_heads(context))
         return mixed
 
+    def queries_keys_values(self, x: Tensor, rotation: Rotation | None) -> tuple[Tensor, Tensor, Tensor]:
+        """(B, T, D) → queries (B, H, T, K), keys and values (B, G, T, K), normed and rotated where the model does."""
+        q, k, v = (self.split_heads(part(x)) for part in (self.query, self.key, self.value))
+        q, k = self.query_norm(q), self.key_norm(k)
+        return (q, k, v) if rotation is None else (rotate(q, rotation), rotate(k, rotation), v)
+
     def attend(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, causal: bool) -> Tensor:
-        """Context vectors (B, H, T, K) from queries (B, H, T, K), keys and values (B, H, S, K)."""
+        """Context vectors (B, H, T, K) from queries (B, H, T, K), keys and values (B, G, S, K)."""
         dropout = self.dropout if self.training else 0.0
         if self.fused and causal and q.requires_grad and q.device.type == "cpu":
-            return batched_attention(q, k, v, dropout)
+            return batched_attention(q, k, v, dropout, self.window)
+        if causal and (not self.fused or 0 < self.window < q.shape[2]):
+            mask, causal = causal_mask(q.shape[2], q.device, self.window), False
         if self.fused:
-            return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=causal, dropout_p=dropout)
-        if causal:
-            mask = causal_mask(q.shape[2], q.device)
-        return F.dropout(attention_weights(q, k, mask), dropout) @ v
+            grouped = q.shape[1] != k.shape[1]
+            return F.scaled_dot_product_attention(
+                q, k, v, attn_mask=mask, is_causal=causal, dropout_p=dropout, enable_gqa=grouped
+            )
+        weights = attention_weights(q, for_each_query(k, q), mask)
+        return F.dropout(weights, dropout) @ for_each_query(v, q)
 
     def split_heads(self, x: Tensor) -> Tensor:
-        """(B, T, D) → (B, H, T, K)."""
+        """(B, T, H × K) → (B, H, T, K)."""
         batch, length, width = x.shape
-        return x.view(batch, length, self.n_heads, width // self.n_heads).transpose(1, 2)
+        return x.view(batch, length, width // self.d_head, self.d_head).transpose(1, 2)
 
     def join_heads(self, x: Tensor) -> Tensor:
-        """(B, H, T, K) → (B, T, D)."""
+        """(B, H, T, K) → (B, T, H × K)."""
         return x.transpose(1, 2).flatten(2)
 
 
-def causal_mask(length: int, device: torch.device | str = "cpu") -> Tensor:
-    """(T, T) booleans: row t may look at columns 0 to t."""
-    return torch.ones(length, length, dtype=torch.bool, device=device).tril()
+def for_each_query(heads: Tensor, q: Tensor) -> Tensor:
+    """Keys or values (B, G, S, K) repeated, so that each of the heads of `q` has its own: (B, H, S, K)."""
+    return heads.repeat_interleave(q.shape[-3] // heads.shape[-3], dim=-3)
+
+
+def causal_mask(length: int, device: torch.device | str = "cpu", window: int = 0) -> Tensor:
+    """(T, T) booleans: row t may look at columns 0 to t, or at the last `window` of them."""
+    mask = torch.ones(length, length, dtype=torch.bool, device=device).tril()
+    return mask.triu(1 - window) if window else mask
 
 
 def attention_scores(q: Tensor, k: Tensor) -> Tensor:
@@ -145,15 +171,18 @@ def attention_weights(q: Tensor, k: Tensor, mask: Tensor | None) -> Tensor:
     return scores.softmax(dim=-1)
 
 
-def batched_attention(q: Tensor, k: Tensor, v: Tensor, dropout: float = 0.0) -> Tensor:
+def batched_attention(q: Tensor, k: Tensor, v: Tensor, dropout: float = 0.0, window: int = 0) -> Tensor:
     """Causal attention as batched products: while training on a CPU two to four times faster than the fused kernel.
 
-    Its backward pass is what costs there (docs/performance.md); the mask is added inside the first product.
+    Its backward pass is what costs there (docs/performance.md); the mask is added inside the first product. Heads of
+    queries that share a key stand below each other as rows of one product.
     """
-    batch, heads, length, width = q.shape
-    flat = (batch * heads, length, width)
+    batch, groups, length, width = k.shape
+    sharing = q.shape[1] // groups
+    keys, queries = (batch * groups, length, width), (batch * groups, sharing * length, width)
     mask = torch.zeros(length, length, dtype=q.dtype, device=q.device)
-    mask = mask.masked_fill(~causal_mask(length, q.device), -math.inf)
-    scores = torch.baddbmm(mask, (q / math.sqrt(width)).reshape(flat), k.reshape(flat).mT)
+    mask = mask.masked_fill(~causal_mask(length, q.device, window), -math.inf)
+    mask = mask if sharing == 1 else mask.repeat(sharing, 1)
+    scores = torch.baddbmm(mask, (q / math.sqrt(width)).reshape(queries), k.reshape(keys).mT)
     weights = F.dropout(scores.softmax(dim=-1), dropout)
-    return torch.bmm(weights, v.reshape(flat)).view(batch, heads, length, width)
+    return torch.bmm(weights, v.reshape(keys)).view(q.shape)

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from pellucid.config import ModelConfig
 
-# B batch, T new tokens, S tokens in the cache, H heads, K width of a head
+# B batch, T new tokens, S tokens in the cache, G heads of keys and values, K width of a head
 
 
 class KVCache:
@@ -29,7 +29,7 @@ class KVCache:
         dtype: torch.dtype = torch.float32,
         device: torch.device | str = "cpu",
     ) -> None:
-        shape = (config.n_layers, batch_size, config.n_heads, length, config.d_head)
+        shape = (config.n_layers, batch_size, config.n_kv_heads, length, config.d_head)
         self.keys = torch.zeros(shape, dtype=dtype, device=device)
         self.values = torch.zeros(shape, dtype=dtype, device=device)
         self.padding = padding
@@ -45,21 +45,24 @@ class KVCache:
         columns = torch.arange(self.used, self.used + new, device=self.keys.device)
         return columns if self.padding is None else (columns - self.padding[:, None]).clamp(min=0)
 
-    def mask(self, new: int) -> Tensor | None:
+    def mask(self, new: int, window: int = 0) -> Tensor | None:
         """Which columns each new token may look at, (B or 1, 1, T, S) booleans; None when it may look at all."""
-        if new == 1 and self.padding is None:
-            return None
         total = self.used + new
+        slides = 0 < window < total
+        if new == 1 and self.padding is None and not slides:
+            return None
         rows = torch.arange(self.used, total, device=self.keys.device)[:, None]
         columns = torch.arange(total, device=self.keys.device)
         seen = (columns <= rows)[None, None]
+        if slides:
+            seen = seen & (columns > rows - window)
         if self.padding is not None:
             real = columns[None, None, None] >= self.padding[:, None, None, None]
             seen = seen & real | (columns == rows)  # an empty column looks at itself, so that no softmax is empty
         return seen
 
     def store(self, layer: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
-        """Put the new (B, H, T, K) keys and values behind the old ones; return all of them, (B, H, S, K)."""
+        """Put the new (B, G, T, K) keys and values behind the old ones; return all of them, (B, G, S, K)."""
         total = self.used + keys.shape[2]
         self.keys[layer, :, :, self.used : total] = keys
         self.values[layer, :, :, self.used : total] = values

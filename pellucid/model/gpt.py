@@ -1,8 +1,10 @@
 """The whole model: token ids in, logits over the vocabulary out.
 
-    ids → token embedding + position embedding → dropout → blocks → final norm → logits by the same embedding
+    gpt2   ids → token embedding + position embedding → dropout → blocks → final norm → logits by the same embedding
+    llama  ids → token embedding → blocks that rotate by position → final norm → logits by the same embedding or another
 
-Differs from the textbook only in what P1 asks for: names and shapes can be written as a GPT-2 folder and read back.
+Differs from the textbook only in what P1 asks for: names and shapes can be written as a Hugging Face folder and read
+back. What the families are made of stands in two tables, `FAMILIES` (block.py) and `POSITIONS` (positions.py).
 """
 
 from __future__ import annotations
@@ -15,9 +17,10 @@ import torch
 from torch import Tensor, nn
 
 from pellucid.config import ModelConfig
+from pellucid.model.block import FAMILIES, Block
 from pellucid.model.cache import KVCache
 from pellucid.model.formats.folder import read_model_folder, write_model_folder
-from pellucid.model.layers import Block, LayerNorm
+from pellucid.model.positions import POSITIONS
 
 # B batch, T tokens, D width of the model, V vocabulary
 
@@ -28,11 +31,13 @@ class GPT(nn.Module):
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.config = config
+        parts = FAMILIES[config.family]
         self.token_embedding = nn.Embedding(config.vocab_size, config.d_model)
-        self.position_embedding = nn.Embedding(config.context_length, config.d_model)
-        self.dropout = nn.Dropout(config.dropout)
+        self.position_embedding = POSITIONS[config.positions](config)
+        self.dropout = nn.Dropout(config.dropout if parts.shortcut_dropout else 0.0)
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.n_layers))
-        self.final_norm = LayerNorm(config.d_model, config.norm_eps)
+        self.final_norm = parts.norm(config.d_model, config.norm_eps)
+        self.output_layer = None if config.tied else nn.Linear(config.d_model, config.vocab_size, bias=False)
         self.initialise()
 
     def initialise(self) -> None:
@@ -61,27 +66,31 @@ class GPT(nn.Module):
 
     def hidden(self, ids: Tensor, cache: KVCache | None = None) -> Tensor:
         """The last vectors before the logits, after the final norm: (B, T) → (B, T, D)."""
-        x = self.dropout(self.embed(ids, cache))
+        x, rotation = self.position_embedding.encode(self.token_embedding(ids), self.positions(ids, cache))
+        x = self.dropout(x)
         for layer, block in enumerate(self.blocks):
-            x = block(x, cache, layer)
+            x = block(x, cache, layer, rotation)
         if cache is not None:
             cache.advance(ids.shape[1])
         normed: Tensor = self.final_norm(x)
         return normed
 
-    def embed(self, ids: Tensor, cache: KVCache | None = None) -> Tensor:
-        """Input encoding: token vector + position vector, (B, T) → (B, T, D)."""
-        length = ids.shape[1]
-        total = length if cache is None else cache.used + length
-        if cache is None and total > self.config.context_length:
-            raise ValueError(f"{total} tokens do not fit into a context of {self.config.context_length}")
-        positions = torch.arange(length, device=ids.device) if cache is None else cache.positions(length)
-        encoding: Tensor = self.token_embedding(ids) + self.position_embedding(positions)
-        return encoding
+    def positions(self, ids: Tensor, cache: KVCache | None = None) -> Tensor:
+        """Where the tokens of `ids` stand, each row counted from its own first token: (T,) or (B, T)."""
+        if cache is not None:
+            return cache.positions(ids.shape[1])
+        if ids.shape[1] > self.config.context_length:
+            raise ValueError(f"{ids.shape[1]} tokens do not fit into a context of {self.config.context_length}")
+        return torch.arange(ids.shape[1], device=ids.device)
 
     def logits(self, hidden: Tensor) -> Tensor:
-        """(…, D) → (…, V): how well each token's embedding fits the vector."""
-        return hidden @ self.token_embedding.weight.mT
+        """(…, D) → (…, V): how well each token's output vector fits."""
+        return hidden @ self.output_weight.mT
+
+    @property
+    def output_weight(self) -> Tensor:
+        """(V, D): the vectors that the logits compare with, the token embedding's where they are tied."""
+        return self.token_embedding.weight if self.output_layer is None else self.output_layer.weight
 
     @property
     def device(self) -> torch.device:
@@ -89,7 +98,7 @@ class GPT(nn.Module):
         return self.token_embedding.weight.device
 
     def parameter_count(self) -> int:
-        """Trained numbers; the logits share the token embedding, so it counts once."""
+        """Trained numbers; where the logits share the token embedding it counts once."""
         return sum(parameter.numel() for parameter in self.parameters())
 
     def parts(self) -> list[tuple[str, int]]:
@@ -99,23 +108,24 @@ class GPT(nn.Module):
             return sum(parameter.numel() for name, parameter in self.named_parameters() if part in name)
 
         layers = self.config.n_layers
-        return [
-            ("token embedding (and logits)", size("token_embedding")),
+        sizes = [
+            ("token embedding (and logits)" if self.config.tied else "token embedding", size("token_embedding")),
             ("position embedding", size("position_embedding")),
             (f"attention × {layers}", size("attention.")),
             (f"feed-forward × {layers}", size("feed_forward.")),
-            (f"norms × {2 * layers + 1}", size("_norm.")),
+            (f"norms × {2 * layers + 1}", size("_norm.") - size("attention.query_norm") - size("attention.key_norm")),
+            ("logits", 0 if self.config.tied else self.output_weight.numel()),
         ]
+        return [(part, count) for part, count in sizes if count]
 
     @torch.no_grad()
     def resize_vocab(self, vocab_size: int) -> None:
         """Room for `vocab_size` tokens; new ones start at the mean of the old, so that no logit jumps."""
-        old = self.token_embedding.weight
-        fresh = nn.Embedding(vocab_size, self.config.d_model, device=old.device, dtype=old.dtype)
-        fresh.weight[:] = old.mean(dim=0)
-        kept = min(vocab_size, old.shape[0])
-        fresh.weight[:kept] = old[:kept]
-        self.token_embedding = fresh
+        self.token_embedding.weight = resized(self.token_embedding.weight, vocab_size)
+        self.token_embedding.num_embeddings = vocab_size
+        if self.output_layer is not None:
+            self.output_layer.weight = resized(self.output_layer.weight, vocab_size)
+            self.output_layer.out_features = vocab_size
         self.config = replace(self.config, vocab_size=vocab_size)
 
     def save(self, folder: str | Path, **config: object) -> None:
@@ -124,7 +134,7 @@ class GPT(nn.Module):
 
     @classmethod
     def load(cls, folder: str | Path) -> GPT:
-        """Read a run folder or a Hugging Face folder of the GPT-2 architecture. PellucidError names what is wrong.
+        """Read a run folder or a Hugging Face folder of either family. PellucidError names what is wrong.
 
         Of a classifier's folder this is the model without its head.
         """
@@ -134,3 +144,9 @@ class GPT(nn.Module):
             model = cls(config)
         model.load_state_dict(weights, assign=True)
         return model.eval()
+
+
+def resized(table: Tensor, rows: int) -> nn.Parameter:
+    """The first `rows` of a (V, D) table; where it has fewer, their mean is added as often as needed."""
+    kept = table[:rows]
+    return nn.Parameter(torch.cat([kept, table.mean(dim=0).expand(rows - len(kept), -1)]))

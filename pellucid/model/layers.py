@@ -1,7 +1,7 @@
-"""The parts of a block beside attention, and the block itself.
+"""The parts of a block beside attention: norms and feed-forwards, GPT-2's and llama's.
 
-As GPT-2 has it: the norm stands before each half of the block, and the shortcut carries the residual stream past it.
-Paper: Radford et al. 2019, "Language Models are Unsupervised Multitask Learners", section 2.3.
+Papers: Ba et al. 2016, "Layer Normalization"; Zhang and Sennrich 2019, "Root Mean Square Layer Normalization";
+Shazeer 2020, "GLU Variants Improve Transformer".
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pellucid.config import ModelConfig
-from pellucid.model.attention import CausalAttention
-from pellucid.model.cache import KVCache
+
+# B batch, T tokens, D width of the model
 
 
 class LayerNorm(nn.Module):
@@ -35,6 +35,24 @@ class LayerNorm(nn.Module):
         return (x - mean) / torch.sqrt(variance + self.eps) * self.weight + self.bias
 
 
+class RMSNorm(nn.Module):
+    """Each vector scaled to a root mean square of 1, then stretched by what was learnt: LayerNorm without the shift."""
+
+    def __init__(self, width: int, eps: float) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(width))
+        self.eps = eps
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(…, D) → (…, D)."""
+        x = x.type_as(self.weight)  # under autocast heads come in bfloat16; the mean square deserves better
+        return F.rms_norm(x, self.weight.shape, self.weight, self.eps)
+
+    def explicit(self, x: Tensor) -> Tensor:
+        """The same, written out: the oracle of `forward`."""
+        return x / torch.sqrt(x.square().mean(dim=-1, keepdim=True) + self.eps) * self.weight
+
+
 class FeedForward(nn.Module):
     """Each token on its own: widened to d_ff, bent by GELU, brought back."""
 
@@ -49,19 +67,16 @@ class FeedForward(nn.Module):
         return contracted
 
 
-class Block(nn.Module):
-    """LayerNorm, attention, dropout, shortcut; LayerNorm, feed-forward, dropout, shortcut."""
+class GatedFeedForward(nn.Module):
+    """SwiGLU: each token widened to d_ff twice, one of them bent by SiLU as a gate for the other; then brought back."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
-        self.attention_norm = LayerNorm(config.d_model, config.norm_eps)
-        self.attention = CausalAttention(config)
-        self.feed_forward_norm = LayerNorm(config.d_model, config.norm_eps)
-        self.feed_forward = FeedForward(config)
-        self.dropout = nn.Dropout(config.dropout)
+        self.gate = nn.Linear(config.d_model, config.d_ff, bias=False)
+        self.expand = nn.Linear(config.d_model, config.d_ff, bias=False)
+        self.contract = nn.Linear(config.d_ff, config.d_model, bias=False)
 
-    def forward(self, x: Tensor, cache: KVCache | None = None, layer: int = 0) -> Tensor:
+    def forward(self, x: Tensor) -> Tensor:
         """(B, T, D) → (B, T, D)."""
-        x = x + self.dropout(self.attention(self.attention_norm(x), cache, layer))
-        x = x + self.dropout(self.feed_forward(self.feed_forward_norm(x)))
-        return x
+        contracted: Tensor = self.contract(F.silu(self.gate(x)) * self.expand(x))
+        return contracted

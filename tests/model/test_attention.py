@@ -19,6 +19,7 @@ from pellucid.model.attention import (
     attention_weights,
     batched_attention,
     causal_mask,
+    for_each_query,
     mix_by_similarity,
 )
 
@@ -104,18 +105,49 @@ def test_the_models_attention_equals_several_heads_whether_fused_batched_or_expl
     assert_close(made(x), expected)
 
 
-@settings(max_examples=20, deadline=None)
-@given(shapes)
-def test_the_batched_way_has_the_gradients_of_the_explicit_one(shape: tuple[int, ...]) -> None:
+@settings(max_examples=40, deadline=None)
+@given(shapes, st.integers(1, 3), st.integers(0, 10))
+def test_the_batched_way_has_the_gradients_of_the_explicit_one(
+    shape: tuple[int, ...], sharing: int, window: int
+) -> None:
     batch, length, heads, width, seed = shape
     torch.manual_seed(seed)
-    q, k, v = (noise(batch, heads, length, width).requires_grad_() for _ in range(3))
-    towards = noise(batch, heads, length, width)
-    fast = torch.autograd.grad((batched_attention(q, k, v) * towards).sum(), (q, k, v))
-    weights = attention_weights(q, k, causal_mask(length))
-    slow = torch.autograd.grad((weights @ v * towards).sum(), (q, k, v))
+    q = noise(batch, heads * sharing, length, width).requires_grad_()
+    k, v = (noise(batch, heads, length, width).requires_grad_() for _ in range(2))
+    towards = noise(*q.shape)
+    fast = torch.autograd.grad((batched_attention(q, k, v, window=window) * towards).sum(), (q, k, v))
+    weights = attention_weights(q, for_each_query(k, q), causal_mask(length, window=window))
+    slow = torch.autograd.grad((weights @ for_each_query(v, q) * towards).sum(), (q, k, v))
     for ours, expected in zip(fast, slow, strict=True):
         assert_close(ours, expected)
+
+
+@settings(max_examples=20, deadline=None)
+@given(shapes, st.integers(1, 3))
+def test_shared_keys_and_values_are_those_of_a_model_that_has_them_once_for_each_query(
+    shape: tuple[int, ...], sharing: int
+) -> None:
+    batch, length, groups, width, seed = shape
+    torch.manual_seed(seed)
+    sizes = {"vocab_size": 7, "d_model": 8, "n_heads": groups * sharing, "d_head": 2 * width}
+    shared = CausalAttention(ModelConfig("llama", n_kv_heads=groups, **sizes), biases=False)
+    alone = CausalAttention(ModelConfig("llama", **sizes), biases=False)
+    weights = shared.state_dict()
+    for name in ("key.weight", "value.weight"):
+        heads = weights[name].view(groups, 2 * width, 8)
+        weights[name] = heads.repeat_interleave(sharing, dim=0).flatten(0, 1)
+    alone.load_state_dict(weights)
+    x = noise(batch, length, 8)
+    assert_close(shared(x), alone(x))
+
+
+def test_through_a_window_a_token_sees_itself_and_those_just_before_it() -> None:
+    assert causal_mask(4, window=2).tolist() == [
+        [True, False, False, False],
+        [True, True, False, False],
+        [False, True, True, False],
+        [False, False, True, True],
+    ]
 
 
 def test_attention_weights_are_a_distribution_over_the_past_only() -> None:

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
+import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pellucid.config import ModelConfig
-from pellucid.model.layers import Block, FeedForward, LayerNorm
+from pellucid.model.block import Block
+from pellucid.model.layers import FeedForward, GatedFeedForward, LayerNorm, RMSNorm
 
 
 @settings(max_examples=30, deadline=None)
@@ -21,6 +24,16 @@ def test_layer_norm_equals_its_formula(rows: int, width: int, shift: float, scal
     torch.nn.init.normal_(norm.bias)
     x = scale * torch.randn(rows, 3, width) + shift
     torch.testing.assert_close(norm(x).double(), norm.double().explicit(x.double()), rtol=1e-3, atol=1e-3)
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(1, 4), st.integers(1, 33), st.floats(0.01, 100), st.integers(0, 2**31))
+def test_rms_norm_equals_its_formula(rows: int, width: int, scale: float, seed: int) -> None:
+    torch.manual_seed(seed)
+    norm = RMSNorm(width, 1e-5)
+    torch.nn.init.normal_(norm.weight)
+    x = scale * torch.randn(rows, 3, width)
+    torch.testing.assert_close(norm(x).double(), norm.double().explicit(x.double()), rtol=1e-5, atol=1e-5)
 
 
 def test_layer_norm_gives_mean_0_and_variance_1_before_anything_is_learnt() -> None:
@@ -39,11 +52,21 @@ def test_feed_forward_is_two_matrices_with_gpt2s_gelu_between() -> None:
     torch.testing.assert_close(part(x), bent @ part.contract.weight.mT + part.contract.bias, rtol=1e-5, atol=1e-6)
 
 
-def test_a_block_whose_parts_give_nothing_passes_its_input_on() -> None:
-    block = Block(ModelConfig(vocab_size=5, d_model=6, n_heads=2))
+def test_the_gated_feed_forward_is_two_matrices_one_a_gate_for_the_other_and_a_third() -> None:
+    torch.manual_seed(0)
+    part = GatedFeedForward(ModelConfig("llama", vocab_size=5, d_model=6, n_heads=1, d_ff=10))
+    x = torch.randn(2, 3, 6)
+    gate = x @ part.gate.weight.mT
+    bent = gate / (1 + torch.exp(-gate)) * (x @ part.expand.weight.mT)
+    torch.testing.assert_close(part(x), bent @ part.contract.weight.mT, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("family", ["gpt2", "llama"])
+def test_a_block_whose_parts_give_nothing_passes_its_input_on(family: Any) -> None:
+    block = Block(ModelConfig(family, vocab_size=5, d_model=8, n_heads=2))
     with torch.no_grad():
         for part in (block.attention.output, block.feed_forward.contract):
-            part.weight.zero_()
-            part.bias.zero_()
-    x = torch.randn(2, 3, 6)
+            for parameter in part.parameters():
+                parameter.zero_()
+    x = torch.randn(2, 3, 8)
     assert torch.equal(block(x), x)

@@ -89,6 +89,32 @@ def test_weights_in_bfloat16_and_names_without_a_prefix_are_read(ours: GPT, fold
     torch.testing.assert_close(again.token_embedding.weight, ours.token_embedding.weight, atol=1e-2, rtol=1e-2)
 
 
+@pytest.mark.parametrize("kind", [torch.float16, torch.bfloat16, torch.float32])
+def test_each_precision_comes_out_as_the_same_numbers_in_float32(ours: GPT, folder: Path, kind: torch.dtype) -> None:
+    tensors = load_file(folder / "model.safetensors")
+    save_file({name: tensor.to(kind) for name, tensor in tensors.items()}, folder / "model.safetensors")
+    again = GPT.load(folder).state_dict()
+    for name, tensor in ours.state_dict().items():
+        assert again[name].dtype == torch.float32
+        assert torch.equal(again[name], tensor.to(kind).float()), name
+
+
+def test_shards_with_an_index_written_by_transformers_are_the_same_model(
+    theirs: GPT2LMHeadModel, tmp_path: Path
+) -> None:
+    theirs.save_pretrained(tmp_path, max_shard_size="30kB")
+    assert len(list(tmp_path.glob("model-*.safetensors"))) > 2
+    assert_same_model(GPT.load(tmp_path), theirs)
+
+
+def test_a_tensor_larger_than_what_is_read_at_a_time_is_whole(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    model = GPT(ModelConfig(vocab_size=3_001, context_length=8, d_model=640, n_layers=1, n_heads=4))
+    model.save(tmp_path)
+    again = GPT.load(tmp_path).state_dict()
+    assert all(torch.equal(tensor, again[name]) for name, tensor in model.state_dict().items())
+
+
 def test_an_output_layer_of_its_own_is_refused_because_we_would_compute_something_else(ours: GPT, folder: Path) -> None:
     tensors = load_file(folder / "model.safetensors")
     tensors["lm_head.weight"] = torch.randn(53, 32)
@@ -144,16 +170,21 @@ def test_a_file_that_was_cut_short_is_named_and_not_half_read(folder: Path, kept
         GPT.load(folder)
 
 
-def test_pickled_weights_are_refused_and_it_is_said_why(folder: Path) -> None:
-    (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
-    with pytest.raises(DataError, match=r"pytorch_model\.bin is pickled.*could run any program"):
+@pytest.mark.parametrize("name", ["pytorch_model.bin", "model.pt", "model.ckpt", "pytorch_model.bin.index.json"])
+def test_pickled_weights_are_refused_and_it_is_said_why_and_what_to_do(folder: Path, name: str) -> None:
+    (folder / "model.safetensors").rename(folder / name)
+    with pytest.raises(DataError, match=rf"{name} is pickled.*could run any program.*save_pretrained"):
         GPT.load(folder)
 
 
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ({"model_type": "llama"}, "model_type 'llama'"),
+        ({"model_type": "bert"}, "model_type 'bert'"),
+        ({"model_type": ["gpt2"]}, "model_type"),
+        ({"layer_norm_epsilon": "small"}, "norm_eps 'small'"),
+        ({"layer_norm_epsilon": float("nan")}, "norm_eps nan"),
+        ({"n_layer": 10**15}, "n_layer 1000000000000000; expected at most"),
         ({"activation_function": "relu"}, "activation_function 'relu'"),
         ({"scale_attn_by_inverse_layer_idx": True}, "scale_attn_by_inverse_layer_idx True"),
         ({"scale_attn_weights": False}, "scale_attn_weights False"),

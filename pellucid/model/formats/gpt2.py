@@ -48,7 +48,6 @@ _BLOCK = (
     Entry("mlp.c_proj.weight", ("feed_forward.contract.weight",), transposed=True),
     Entry("mlp.c_proj.bias", ("feed_forward.contract.bias",)),
 )
-_BUFFERS = (".attn.bias", ".attn.masked_bias")  # causal masks that old files carry: no weights
 PREFIX = "transformer."
 _MEANT = {  # settings that would make another model of the same tensors
     "activation_function": "gelu_new",
@@ -95,33 +94,6 @@ def to_theirs(weights: dict[str, Tensor], config: ModelConfig) -> dict[str, Tens
     return result
 
 
-def to_ours(theirs: dict[str, Tensor], config: ModelConfig, where: str) -> dict[str, Tensor]:
-    """Their tensors as our state dict; a missing, extra or wrongly shaped one is a DataError that names it."""
-    rest = {name.removeprefix(PREFIX): tensor for name, tensor in theirs.items() if not name.endswith(_BUFFERS)}
-    head, embedding = rest.pop("lm_head.weight", None), rest.get("wte.weight")
-    if head is not None and embedding is not None and not torch.equal(head, embedding):
-        advice = "A model with an output layer of its own is another architecture."
-        raise DataError(problem(where, "lm_head.weight that differs from wte.weight", "the same numbers", advice))
-    result = {}
-    for entry in table(config):
-        tensor = rest.pop(entry.theirs, None)
-        expected = shape_of(entry, config)
-        advice = "The folder is damaged or of another architecture."
-        if tensor is None:
-            raise DataError(problem(where, f"no tensor {entry.theirs}", f"one of shape {expected}", advice))
-        if tuple(tensor.shape) != expected:
-            found = f"tensor {entry.theirs} of shape {tuple(tensor.shape)}"
-            raise DataError(problem(where, found, f"shape {expected}", advice))
-        if not torch.isfinite(tensor).all():
-            raise DataError(problem(where, f"NaN or infinity in {entry.theirs}", "finite numbers", advice))
-        tensor = tensor.mT if entry.transposed else tensor
-        for name, part in zip(entry.ours, tensor.chunk(len(entry.ours)), strict=True):
-            result[name] = part.contiguous()
-    if rest:
-        raise DataError(problem(where, f"unknown tensor {min(rest)}", "only GPT-2's tensors", "Remove it."))
-    return result
-
-
 def config_to_theirs(config: ModelConfig) -> dict[str, Any]:
     """config.json as transformers reads it."""
     return {
@@ -140,6 +112,8 @@ def config_to_theirs(config: ModelConfig) -> dict[str, Any]:
         "initializer_range": 0.02,
         "tie_word_embeddings": True,
         "dtype": "float32",
+        # A word of ours, which transformers passes over: the same table, but trained no further.
+        **({} if config.positions == "learned" else {"positions": config.positions}),
     }
 
 
@@ -160,6 +134,7 @@ def config_to_ours(theirs: dict[str, Any], where: str) -> ModelConfig:
             d_ff=theirs.get("n_inner") or 4 * d_model,
             dropout=theirs.get("resid_pdrop", 0.0),
             norm_eps=theirs.get("layer_norm_epsilon", 1e-5),
+            positions=theirs.get("positions", "learned"),
         )
     except ConfigError as error:
         raise DataError(f"{where}: {error}") from error
