@@ -1,20 +1,23 @@
-"""Generation: a prompt in, tokens out, one at a time, with a key-value cache that this file owns.
+"""Generation: a prompt in, tokens or text out, as they are made. `decode` is the loop; all the rest stands on it.
 
-Prompts of different lengths stand flush right in one batch, and each gets the same tokens as if it were alone.
-Past the context window the older half is dropped and the rest read again (learned positions cannot slide).
+Prompts of different lengths run in one batch, and each gets the same tokens as if it were alone. What the model has
+read belongs to the caller (`Reader`). Each row draws with dice of its own, so that it does not matter how many rows
+run beside it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import random
+from collections.abc import Collection, Iterator, Sequence
 
 import torch
 from torch import Tensor
 
-from pellucid.generation.sampling import Sampling, choose, next_token
-from pellucid.model.cache import KVCache
+from pellucid.generation.reader import Reader, newest
+from pellucid.generation.sampling import GREEDY, Sampling, choose, next_token
+from pellucid.generation.writer import Writer
 from pellucid.model.gpt import GPT
-from pellucid.runtime import inform
+from pellucid.runtime import ConfigError, problem
 from pellucid.text.tokenizer import Tokenizer
 
 # B batch, T tokens, V vocabulary
@@ -29,21 +32,97 @@ def generate(
     top_k: int = 0,
     top_p: float = 1.0,
     seed: int = 0,
+    *,
+    min_p: float = 0.0,
+    repetition_penalty: float = 1.0,
+    stop: Sequence[str] = (),
 ) -> str:
-    """Continue `prompt` by at most `max_tokens` tokens, up to end-of-text; returns the continuation alone."""
-    ids = [tokenizer.end_of_text, *tokenizer.encode(prompt)]
-    sampling = Sampling(temperature, top_k, top_p)
-    new = list(stream_ids(model, ids, max_tokens, sampling, seed, stop=tokenizer.end_of_text))
-    return tokenizer.decode(new)
+    """Continue `prompt` by at most `max_tokens` tokens, up to end-of-text or a text in `stop`: the continuation alone.
+
+    The same seed gives the same text on the same machine. ConfigError for a setting that is out of range.
+    """
+    sampling = Sampling(temperature, top_k, top_p, min_p, repetition_penalty)
+    return generate_samples(model, tokenizer, prompt, 1, max_tokens, sampling, seed, stop)[0]
+
+
+def generate_samples(
+    model: GPT,
+    tokenizer: Tokenizer,
+    prompt: str,
+    samples: int,
+    max_tokens: int = 100,
+    sampling: Sampling = GREEDY,
+    seed: int = 0,
+    stop: Sequence[str] = (),
+) -> list[str]:
+    """Several continuations of one prompt, which is read once. Sample i is the same however many there are."""
+    writers = [Writer(tokenizer, stop, {tokenizer.end_of_text}) for _ in range(samples)]
+    for _ in write(Reader(model), tokenizer, prompt_ids(tokenizer, prompt), writers, max_tokens, sampling, seed):
+        pass
+    return [writer.text for writer in writers]
+
+
+def stream_text(
+    model: GPT,
+    tokenizer: Tokenizer,
+    prompt: str,
+    max_tokens: int = 100,
+    sampling: Sampling = GREEDY,
+    seed: int = 0,
+    stop: Sequence[str] = (),
+) -> Iterator[str]:
+    """What `generate` returns, in pieces as they become certain: none ends within a character or a stop string."""
+    writer = Writer(tokenizer, stop, {tokenizer.end_of_text})
+    ids = prompt_ids(tokenizer, prompt)
+    return (piece for _, piece in write(Reader(model), tokenizer, ids, [writer], max_tokens, sampling, seed) if piece)
+
+
+def prompt_ids(tokenizer: Tokenizer, prompt: str) -> list[int]:
+    """A text to continue: end-of-text, with which every document begins, and the tokens of `prompt`."""
+    return [tokenizer.end_of_text, *tokenizer.encode(prompt)]
+
+
+def write(
+    reader: Reader,
+    tokenizer: Tokenizer,
+    prompt: Sequence[int],
+    writers: Sequence[Writer],
+    max_tokens: int,
+    sampling: Sampling = GREEDY,
+    seed: int = 0,
+) -> Iterator[tuple[int, str]]:
+    """Continue one prompt once for each writer, all at the same time, until all have ended.
+
+    Yields (which writer, the text that became certain), also where that is empty: once for each token, and at the end.
+    """
+    dice = make_dice(seed, range(len(writers)))
+    for step in decode(reader, [prompt] * len(writers), max_tokens, sampling, dice, tokenizer.vocab_size):
+        for row, token in enumerate(step.tolist()):
+            if not writers[row].ended:
+                yield row, writers[row].push(token)
+        if all(writer.ended for writer in writers):
+            return
+    for row, writer in enumerate(writers):
+        yield row, writer.finish()
 
 
 def stream_ids(
-    model: GPT, prompt: Sequence[int], max_tokens: int, sampling: Sampling, seed: int = 0, stop: int | None = None
+    model: GPT,
+    prompt: Sequence[int],
+    max_tokens: int,
+    sampling: Sampling,
+    seed: int = 0,
+    stop: int | Collection[int] | None = None,
+    reader: Reader | None = None,
 ) -> Iterator[int]:
-    """The next ids of one prompt, as they are made; ends before `stop` or after `max_tokens`."""
-    for step in decode(model, [prompt], max_tokens, sampling, seed):
+    """The next ids of one prompt, as they are made; ends before an id in `stop` or after `max_tokens`.
+
+    Give a `reader` of this model that has read the prompt's beginning, and only the rest is read.
+    """
+    ends = {stop} if isinstance(stop, int) else set(stop or ())
+    for step in decode(reader or Reader(model), [prompt], max_tokens, sampling, make_dice(seed, range(1))):
         token = int(step[0])
-        if token == stop:
+        if token in ends:
             return
         yield token
 
@@ -64,7 +143,8 @@ def generate_batch(
         rows = order[start : start + batch_size]
         new: list[list[int]] = [[] for _ in rows]
         ended = [False] * len(rows)
-        for step in decode(model, [prompts[i] for i in rows], max_tokens, sampling or Sampling(), seed):
+        dice = make_dice(seed, rows)
+        for step in decode(Reader(model), [prompts[i] for i in rows], max_tokens, sampling or GREEDY, dice):
             for row, token in enumerate(step.tolist()):
                 ended[row] |= token == stop
                 if not ended[row]:
@@ -76,49 +156,57 @@ def generate_batch(
     return answers
 
 
-@torch.inference_mode()
 def decode(
-    model: GPT, prompts: Sequence[Sequence[int]], max_tokens: int, sampling: Sampling, seed: int = 0
+    reader: Reader,
+    prompts: Sequence[Sequence[int]],
+    max_tokens: int,
+    sampling: Sampling = GREEDY,
+    dice: Sequence[random.Random] | None = None,
+    vocab_size: int | None = None,
 ) -> Iterator[Tensor]:
-    """The readable loop: yields one id per row, (B,), `max_tokens` times at most; the caller stops it."""
-    model.eval()
-    generator = torch.Generator(device=model.device).manual_seed(seed)
-    window = model.config.context_length
-    rows = [list(prompt) for prompt in prompts]
-    if any(len(row) > window for row in rows):
-        inform(f"a prompt is longer than the context of {window} tokens: only its end is read")
-    said = False
-    rows = [newest(row, window) for row in rows]
-    cache, logits = prefill(model, rows, max_tokens)
-    for step in range(max_tokens):
-        chosen = choose(next_token(logits, sampling), generator)
-        for row, token in zip(rows, chosen.tolist(), strict=True):
-            row.append(token)
+    """The readable loop: yields one id per row, (B,), `max_tokens` times at most; the caller stops it.
+
+    Prompts are whole texts, none empty; what `reader` already holds of them is not read again. Ids from `vocab_size` on
+    are never chosen (a model may have more logits than its tokenizer has tokens). ConfigError where max_tokens < 1.
+    """
+    if max_tokens < 1:
+        raise ConfigError(problem("max_tokens", str(max_tokens), "1 or more", "100 is a paragraph."))
+    dice = make_dice(0, range(len(prompts))) if dice is None else dice
+    logits = reader.read(prompts)[:, :vocab_size]
+    seen = seen_tokens(prompts, logits) if sampling.repetition_penalty != 1 else None
+    for left in range(max_tokens, 0, -1):
+        chosen = choose(next_token(logits, sampling, seen), [die.random() for die in dice])
+        if seen is not None:
+            seen.scatter_(1, chosen[:, None], True)
         yield chosen
-        if step + 1 == max_tokens:
-            return
-        if cache.used == cache.length:
-            if not said:
-                inform(f"the context of {window} tokens is full: going on with its newer half")
-            said = True
-            rows = [newest(row, window) for row in rows]
-            cache, logits = prefill(model, rows, max_tokens - step)
-        else:
-            logits = model(chosen[:, None], cache)[:, -1].float()
+        if left > 1:
+            logits = reader.step(chosen.tolist())[:, :vocab_size]
 
 
-def newest(row: list[int], window: int) -> list[int]:
-    """The row itself where it fits into the window, else as much of its end as fills half of it."""
-    return row if len(row) <= window else row[-max(1, window // 2) :]
+def make_dice(seed: int, rows: Sequence[int]) -> list[random.Random]:
+    """Random numbers for each of `rows`, which depend on the seed and the row's number alone."""
+    return [random.Random(f"{seed}/{row}") for row in rows]
 
 
-def prefill(model: GPT, rows: Sequence[Sequence[int]], max_tokens: int) -> tuple[KVCache, Tensor]:
-    """Read rows that fit at once: a cache with room for what follows, and the logits (B, V) of the next token."""
-    longest = max(len(row) for row in rows)
-    lengths = torch.tensor([len(row) for row in rows], device=model.device)
-    ids = torch.tensor([[0] * (longest - len(row)) + list(row) for row in rows], device=model.device)
-    padding = None if len(set(map(len, rows))) == 1 else longest - lengths
-    room = min(model.config.context_length, longest + max_tokens)
-    cache = KVCache(model.config, len(rows), room, padding, model.token_embedding.weight.dtype, model.device)
-    hidden = model.hidden(ids, cache)
-    return cache, model.logits(hidden[:, -1]).float()
+def seen_tokens(prompts: Sequence[Sequence[int]], logits: Tensor) -> Tensor:
+    """Which tokens each prompt holds: (B, V) booleans."""
+    seen = torch.zeros_like(logits, dtype=torch.bool)
+    for row, prompt in enumerate(prompts):
+        seen[row, [token for token in set(prompt) if token < seen.shape[1]]] = True
+    return seen
+
+
+@torch.inference_mode()
+def continue_plainly(model: GPT, prompt: Sequence[int], max_tokens: int) -> list[int]:
+    """The likeliest ids after `prompt` as a textbook has it: no cache, no batch, everything read again for each token.
+
+    The oracle of `decode`.
+    """
+    model.eval()
+    row, made = list(prompt), []
+    for _ in range(max_tokens):
+        row = newest(row, model.config.context_length)
+        token = int(model(torch.tensor([row], device=model.device))[0, -1].argmax())
+        row.append(token)
+        made.append(token)
+    return made

@@ -1,79 +1,139 @@
 """From logits to one token, with every column of the way kept: a picture of the table is the computation itself.
 
-    logit → ÷ temperature → top-k and top-p decide what is kept → softmax over what is kept → draw
-Papers: Fan et al. 2018 (top-k); Holtzman et al. 2020, "The Curious Case of Neural Text Degeneration" (top-p).
+    logit → seen before? penalised → ÷ temperature: scaled → top-k, top-p, min-p decide what is kept
+          → softmax over what is kept: probability → draw
+The order is that of `transformers`, and tests hold each step against its processors.
+Papers: Keskar et al. 2019, CTRL (repetition penalty); Fan et al. 2018 (top-k); Holtzman et al. 2020, "The Curious Case
+of Neural Text Degeneration" (top-p); Nguyen et al. 2024, "Turning Up the Heat" (min-p).
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
 
-from pellucid.runtime import ConfigError, problem
+from pellucid.runtime import ConfigError, DataError, problem
 
 # B batch, V vocabulary
+
+COLDEST = 1e-6  # below this, a logit divided by the temperature leaves the range of float32
 
 
 @dataclass(frozen=True)
 class Sampling:
-    """How to choose. temperature 0 always takes the likeliest token; top_k 0 and top_p 1 keep all tokens."""
+    """How to choose. Temperature 0 always takes the likeliest token; the other defaults keep all tokens as they are."""
 
     temperature: float = 0.0
     top_k: int = 0
     top_p: float = 1.0
+    min_p: float = 0.0
+    repetition_penalty: float = 1.0
 
     def __post_init__(self) -> None:
-        if not (self.temperature >= 0 and math.isfinite(self.temperature)):
-            raise ConfigError(problem("temperature", str(self.temperature), "0 or more", "0 is the likeliest token."))
-        if self.top_k < 0:
-            raise ConfigError(problem("top_k", str(self.top_k), "0 or more", "0 keeps all tokens."))
-        if not 0 < self.top_p <= 1:
-            raise ConfigError(problem("top_p", str(self.top_p), "above 0 and up to 1", "1 keeps all tokens."))
+        likeliest = "0 always takes the likeliest token; 1 takes the model's own probabilities."
+        warm = self.temperature == 0 or COLDEST <= self.temperature < math.inf
+        settings = [
+            ("temperature", warm, f"0, or from {COLDEST:g} up", likeliest),
+            ("top_k", self.top_k >= 0, "0 or more", "0 keeps all tokens."),
+            ("top_p", 0 < self.top_p <= 1, "above 0 and up to 1", "1 keeps all tokens."),
+            ("min_p", 0 <= self.min_p <= 1, "0 to 1", "0 keeps all tokens; 0.05 is common."),
+            ("repetition_penalty", 0 < self.repetition_penalty < math.inf, "above 0", "1 is none; 1.2 is common."),
+        ]
+        for name, good, expected, advice in settings:
+            if not good:
+                raise ConfigError(problem(name, str(getattr(self, name)), expected, advice))
+
+
+GREEDY = Sampling()
 
 
 @dataclass(frozen=True)
 class NextToken:
-    """The columns of one choice, each (B, V): logit, scaled, kept, probability (0 where not kept)."""
+    """The columns of one choice, each (B, V): the probability is 0 where the token is not kept."""
 
     logit: Tensor
+    penalised: Tensor
     scaled: Tensor
     kept: Tensor
     probability: Tensor
 
+    @cached_property
+    def order(self) -> Tensor:
+        """The ids from the likeliest down, (B, V): by `scaled`, so that tokens which are not kept have a place, too."""
+        return self.scaled.argsort(dim=1, descending=True, stable=True)
 
-def next_token(logits: Tensor, sampling: Sampling) -> NextToken:
-    """All columns for the logits (B, V) of the next token."""
+    @cached_property
+    def cumulative(self) -> Tensor:
+        """The probability of a token and of all that are likelier, (B, V)."""
+        running = self.probability.gather(1, self.order).cumsum(dim=1)
+        return torch.empty_like(running).scatter(1, self.order, running)
+
+
+def next_token(logits: Tensor, sampling: Sampling, seen: Tensor | None = None) -> NextToken:
+    """All columns for the logits (B, V) of the next token. `seen`, (B, V) booleans, are the tokens to penalise."""
+    penalised = logits if seen is None else _penalised(logits, seen, sampling.repetition_penalty)
     if sampling.temperature == 0:
-        scaled = logits
-        kept = torch.zeros_like(logits, dtype=torch.bool).scatter(1, logits.argmax(dim=1, keepdim=True), True)
+        scaled = penalised
+        kept = torch.zeros_like(scaled, dtype=torch.bool).scatter(1, scaled.argmax(dim=1, keepdim=True), True)
     else:
-        scaled = logits / sampling.temperature
-        kept = _top_k(scaled, sampling.top_k)  # top-p looks at the probabilities of what top-k has left, as others do
+        scaled = penalised / sampling.temperature
+        kept = torch.ones_like(scaled, dtype=torch.bool)  # each rule looks at the probabilities of what the last left
+        kept = kept & _top_k(scaled, sampling.top_k)
         kept = kept & _top_p(scaled.masked_fill(~kept, -math.inf), sampling.top_p)
+        kept = kept & _min_p(scaled.masked_fill(~kept, -math.inf), sampling.min_p)
     probability = scaled.masked_fill(~kept, -math.inf).softmax(dim=1)
-    return NextToken(logits, scaled, kept, probability)
+    return NextToken(logits, penalised, scaled, kept, probability)
 
 
-def choose(table: NextToken, generator: torch.Generator | None = None) -> Tensor:
-    """Draw one id per row, (B,)."""
+def choose(table: NextToken, numbers: Sequence[float]) -> Tensor:
+    """One id per row, (B,): the token in whose share of [0, 1) the row's number falls; shares lie in the ids' order.
+
+    DataError where the logits were no numbers.
+    """
     if int(table.kept.sum()) == len(table.kept):  # one candidate a row: nothing to draw
-        return table.kept.int().argmax(dim=1)
-    return torch.multinomial(table.probability, 1, generator=generator)[:, 0]
+        chosen = table.kept.int().argmax(dim=1, keepdim=True)
+    else:
+        exact = torch.float32 if table.probability.device.type == "mps" else torch.float64  # mps has no float64
+        ends = table.probability.to(exact).cumsum(dim=1)
+        last = ends[:, -1:]  # 1, but for rounding
+        points = torch.tensor(numbers, dtype=ends.dtype, device=ends.device)[:, None] * last
+        points = points.minimum(last.nextafter(torch.zeros_like(last)))
+        chosen = torch.searchsorted(ends, points, right=True)  # the first whose end lies beyond the point
+        chosen = chosen.clamp(max=ends.shape[1] - 1)
+    if not bool((table.probability.gather(1, chosen) > 0).all()):
+        advice = "The weights are damaged or their training diverged: try an earlier checkpoint."
+        raise DataError(problem("logits", "values that are no numbers", "finite ones", advice))
+    return chosen[:, 0]
+
+
+def _penalised(logits: Tensor, seen: Tensor, penalty: float) -> Tensor:
+    return torch.where(seen, torch.where(logits < 0, logits * penalty, logits / penalty), logits)
 
 
 def _top_k(scaled: Tensor, k: int) -> Tensor:
+    """The k likeliest, and what is exactly as likely as the last of them."""
     if k == 0 or k >= scaled.shape[1]:
         return torch.ones_like(scaled, dtype=torch.bool)
-    best = scaled.topk(k, dim=1).indices
-    return torch.zeros_like(scaled, dtype=torch.bool).scatter(1, best, True)
+    return scaled >= scaled.topk(k, dim=1).values[:, -1:]
 
 
 def _top_p(scaled: Tensor, p: float) -> Tensor:
+    """The likeliest that together reach p: those before which less than p lies."""
     if p == 1:
         return torch.ones_like(scaled, dtype=torch.bool)
-    probability, order = scaled.softmax(dim=1).sort(dim=1, descending=True)
+    probability, order = scaled.softmax(dim=1).sort(dim=1, descending=True, stable=True)
     before = probability.cumsum(dim=1) - probability  # the likeliest token has nothing before it, so it is kept
     return torch.zeros_like(scaled, dtype=torch.bool).scatter(1, order, before < p)
+
+
+def _min_p(scaled: Tensor, share: float) -> Tensor:
+    """Those at least `share` times as likely as the likeliest."""
+    if share == 0:
+        return torch.ones_like(scaled, dtype=torch.bool)
+    probability = scaled.softmax(dim=1)
+    return probability >= share * probability.amax(dim=1, keepdim=True)
