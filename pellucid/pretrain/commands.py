@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-from pellucid.config import Evaluate, FitConfig, ModelConfig, Pretrain, as_dict, model_config
+from pellucid.config import FitConfig, ModelConfig, as_dict, model_config
 from pellucid.model.gpt import GPT
+from pellucid.options import Evaluate, Pretrain, Training
+from pellucid.pretrain.checkpoint import newest_checkpoint
 from pellucid.pretrain.evaluate import bytes_per_token, limited, measure, parts_of
 from pellucid.pretrain.fit import fit, read_lines, settle_precision
 from pellucid.pretrain.language import LanguageModelling, check_vocab, save_language_model
-from pellucid.runtime import ConfigError, pick_device, problem, write_run
+from pellucid.runtime import ConfigError, DataError, pick_device, problem, read_json, write_run
 from pellucid.text.documents import read_documents
 from pellucid.text.shards import Shards
 from pellucid.text.tokenizer import Tokenizer
@@ -22,7 +25,14 @@ EVALUATION_TOKENS = 200_000
 
 
 def train_language_model(
-    shards: Shards, shape: ModelConfig, config: FitConfig, context: int, out: Path, resume: bool, in_order: bool = False
+    shards: Shards,
+    shape: ModelConfig,
+    config: FitConfig,
+    context: int,
+    out: Path,
+    resume: bool,
+    in_order: bool = False,
+    stride: int = 0,
 ) -> dict[str, Any]:
     """Pretrain a fresh model of `shape` on windows of `context` tokens and save it to `out`.
 
@@ -31,11 +41,19 @@ def train_language_model(
     if context > shape.context_length:
         expected = f"at most {shape.context_length}, the model's context length"
         raise ConfigError(problem("--context", str(context), expected, "Change one of them."))
+    windows = {"context": context, "stride": stride}
+    if resume:
+        check_same_data(out, shards.hashes(), windows)
     torch.manual_seed(config.seed)
     model = GPT(shape).to(pick_device(config.device))
-    task = LanguageModelling(shards, config, context, in_order)
+    task = LanguageModelling(shards, config, context, in_order, stride=stride)
     config, tried = settle_precision(model, task, config, out, resume)
-    write_run(out, "pretrain", as_dict(config) | {"model": as_dict(shape), "context": context}, shards.hashes())
+    write_run(
+        out,
+        "pretrain",
+        as_dict(config) | {"model": as_dict(shape), "context": context, "stride": stride},
+        shards.hashes(),
+    )
     progress = fit(model, task, config, out, resume)
     save_language_model(model, task, out)
     losses = [line["loss"] for line in read_lines(out / "metrics.jsonl") if line["split"] == "val"]
@@ -49,22 +67,39 @@ def train_language_model(
     }
 
 
-def pretrain(options: Pretrain) -> tuple[dict[str, Any], str]:
-    """`pellucid pretrain`."""
-    shards = Shards.open(options.data)
-    shape = model_config(options.model, shards.vocab_size)
-    config = FitConfig(
+def fit_config(options: Training) -> FitConfig:
+    """What the loop needs of the command line; with --steps the minutes don't count."""
+    return FitConfig(
         steps=options.steps,
         minutes=0.0 if options.steps else options.minutes,
         batch_size=options.batch_size,
+        micro_batch_size=options.micro_batch_size,
         seed=options.seed,
         optimizer=options.optimizer,
         dtype=options.dtype,
         device=options.device,
-        checkpoint_every=options.checkpoint_every,
     )
+
+
+def check_same_data(out: Path, data: dict[str, str], windows: dict[str, int]) -> None:
+    """Refuse to go on with other text, or other windows of it, than the run in `out` began with."""
+    if not (out / "run.json").is_file() or newest_checkpoint(out / "training", quiet=True) is None:
+        return
+    record = read_json(out / "run.json")
+    before = {name: record["config"].get(name) for name in windows}
+    if record["data"] != data or before != windows:
+        found = "other shards" if record["data"] != data else f"{windows}, not {before}"
+        advice = "Give the --data, --context and --stride of before, or another --out."
+        raise DataError(problem(f"--resume {out}", found, "what the run began with", advice))
+
+
+def pretrain(options: Pretrain) -> tuple[dict[str, Any], str]:
+    """`pellucid pretrain`."""
+    shards = Shards.open(options.data)
+    shape = model_config(options.model, shards.vocab_size)
+    config = replace(fit_config(options), checkpoint_every=options.checkpoint_every)
     context = options.context or shape.context_length
-    result = train_language_model(shards, shape, config, context, options.out, options.resume)
+    result = train_language_model(shards, shape, config, context, options.out, options.resume, stride=options.stride)
     return {"out": str(options.out), **result}, (
         f"{options.out}: {result['steps']:,} steps, {result['tokens']:,} tokens, "
         f"{result['tokens_per_s']:,.0f} tokens/s, validation loss {result['val_loss']:.3f}\n"

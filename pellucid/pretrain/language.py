@@ -18,7 +18,7 @@ from pellucid.model.gpt import GPT
 from pellucid.pretrain.evaluate import bytes_per_token, limited, measure, parts_of
 from pellucid.pretrain.loss import Loss, token_loss
 from pellucid.runtime import PellucidError
-from pellucid.text.batches import Sampler, token_batch, windows
+from pellucid.text.batches import Sampler, sliding_windows, token_batch, windows
 from pellucid.text.shards import Shards
 
 VALIDATION_TOKENS = 20_000
@@ -46,11 +46,15 @@ class LanguageModelling:
     context: int
     in_order: bool = False  # the first time through, meet the documents roughly in the order in which they were written
     name: str = "pretrain"
+    stride: int = 0  # tokens between the beginnings of two windows; 0: windows begin at documents where these fit
     _cached: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.train = self.shards.tokens("train")
-        self.starts = windows(self.shards.offsets("train"), len(self.train), self.context)
+        if self.stride:
+            self.starts = sliding_windows(len(self.train), self.context, self.stride)
+        else:
+            self.starts = windows(self.shards.offsets("train"), len(self.train), self.context)
         self.sampler = Sampler(len(self.starts), self.config.batch_size, self.config.seed)
         jitter = np.random.default_rng(self.config.seed).uniform(0, SHUFFLED, len(self.starts))
         self.order = np.argsort(np.arange(len(self.starts)) + jitter) if self.in_order else None

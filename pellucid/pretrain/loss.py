@@ -44,7 +44,7 @@ def token_loss(model: GPT, inputs: Tensor, targets: Tensor, trained: Tensor | No
     hidden = hidden.flatten(0, 1) if trained is None else hidden[trained]  # (N, D)
     wanted = targets.flatten() if trained is None else targets[trained]  # (N,)
     if hidden.requires_grad and not torch.is_autocast_enabled(hidden.device.type):
-        weight = model.token_embedding.weight
+        weight = model.output_weight
         total: Tensor = ProjectedLoss.apply(hidden, weight, wanted)  # type: ignore[no-untyped-call]
     else:
         total = F.cross_entropy(model.logits(hidden).float(), wanted, reduction="sum")

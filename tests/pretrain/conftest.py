@@ -10,7 +10,8 @@ import pytest
 from pellucid.config import FitConfig, ModelConfig
 from pellucid.text.bpe import BPETokenizer
 from pellucid.text.documents import Document
-from pellucid.text.shards import Shards, write_shards
+from pellucid.text.shard_writer import write_shards
+from pellucid.text.shards import Shards
 
 CONTEXT = 16
 
