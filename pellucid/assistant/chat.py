@@ -9,11 +9,11 @@ import sys
 from collections.abc import Iterator
 from typing import Any
 
-from pellucid.config import Chat
 from pellucid.finetune.conversation import ROLE_TOKENS, Conversation, Message
 from pellucid.generation.engine import stream_ids
 from pellucid.generation.sampling import Sampling
 from pellucid.model.gpt import GPT
+from pellucid.options import Chat
 from pellucid.runtime import ConfigError, DataError, inform, printable, problem
 from pellucid.text.tokenizer import Tokenizer
 
