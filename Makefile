@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 ARGS   ?=
 export PYTHONUNBUFFERED = 1
 
-.PHONY: help install quickstart test test-nightly lint format types bench clean
+.PHONY: help install quickstart test test-nightly test-ray lint format types bench clean
 
 help:
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -32,6 +32,13 @@ test: install  ## formatting, linters, types, import rules and all tests
 
 test-nightly: install  ## the tests that take minutes
 	$(BIN)/pytest -m nightly
+
+bench: install  ## speed and memory beside peers, into benchmarks/results (ARGS="DATA --only encode"; DATA or PELLUCID_DATA)
+	$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt -e '.[peers]'
+	$(BIN)/python benchmarks/text.py $(ARGS)
+
+test-ray: install  ## encoding with Ray on this machine (first: .venv/bin/pip install -c constraints.txt -e '.[ray]')
+	$(BIN)/pytest -m ray
 
 format: install  ## put the code in shape
 	$(BIN)/ruff format .

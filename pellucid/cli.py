@@ -19,7 +19,7 @@ from pellucid.version import __version__
 
 
 class Verb(NamedTuple):
-    """The class in pellucid.config that holds its settings, and module:function that does it."""
+    """The class in pellucid.options that holds its settings, and module:function that does it."""
 
     settings: str
     function: str
@@ -29,9 +29,17 @@ class Verb(NamedTuple):
 VERBS = {
     "quickstart": Verb("Quickstart", "pellucid.quickstart:quickstart", "all three stages end to end, then a report"),
     "tokenizer train": Verb("TokenizerTrain", "pellucid.text.commands:train_tokenizer", "learn a tokenizer from text"),
-    "tokenizer show": Verb("TokenizerShow", "pellucid.text.commands:show_tokens", "how a text falls into tokens"),
+    "tokenizer show": Verb("TokenizerShow", "pellucid.text.look:show_tokens", "how a text falls into tokens"),
+    "tokenizer report": Verb("TokenizerReport", "pellucid.text.look:report_tokenizers", "tokenizers side by side"),
+    "tokenizer export": Verb(
+        "TokenizerExport", "pellucid.text.commands:export_tokenizer", "a tokenizer for tiktoken or older tools"
+    ),
     "encode": Verb("Encode", "pellucid.text.commands:encode", "text files → token shards"),
+    "doctor": Verb("Doctor", "pellucid.text.doctor:doctor", "what is wrong with a data file, or the machine"),
+    "plan": Verb("Plan", "pellucid.pretrain.plan:plan", "memory, speed and time of a run, before it runs"),
     "pretrain": Verb("Pretrain", "pellucid.pretrain.commands:pretrain", "train a GPT from scratch on shards"),
+    "import": Verb("Import", "pellucid.model.importing:import_model", "a released model → a run folder"),
+    "export": Verb("Export", "pellucid.assistant.export.commands:export", "a run folder → a GGUF or ONNX file"),
     "evaluate": Verb("Evaluate", "pellucid.pretrain.commands:evaluate", "loss, perplexity, bits per byte of a model"),
     "generate": Verb("Generate", "pellucid.generation.commands:generate_text", "continue a text"),
     "finetune classify": Verb(
@@ -119,11 +127,11 @@ def read_settings(name: str, verb: Verb, arguments: list[str]) -> Any:
     """The verb's settings: the class's defaults, then the TOML file of --config, then the command line."""
     import tyro
 
-    config = import_module("pellucid.config")
-    kind = getattr(config, verb.settings)
+    kind = getattr(import_module("pellucid.options"), verb.settings)
     file, arguments = take_config(arguments)
     default = None
     if file is not None:
+        config = import_module("pellucid.config")
         fields = {field.name for field in dataclasses.fields(kind) if field.default is dataclasses.MISSING}
         missing = dict.fromkeys(fields, tyro.MISSING)
         default = config.from_dict(kind, config.read_toml(file), file, **missing)

@@ -1,21 +1,20 @@
-"""Every setting of Pellucid, as dataclasses: the model, the training, and one class for each verb of the command line.
+"""The settings of the model and of the training as dataclasses, and how any dataclass of settings is read from TOML.
 
-A TOML file fills the same classes (`--config FILE.toml`, `--model FILE.toml`). An unknown key is an error that
-suggests the nearest known one, because a misspelt setting that is silently ignored costs a night of training.
+`options.py` holds the settings of each verb. An unknown key in a TOML file is an error that suggests the nearest known
+one, because a misspelt setting that is silently ignored costs a night of training.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import difflib
+import math
 import tomllib
 import types
 import typing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
-
-from tyro.conf import Positional, arg
+from typing import Any, Literal, TypeVar
 
 from pellucid.runtime import ConfigError, problem
 
@@ -25,44 +24,129 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True)
-class ModelConfig:
-    """The shape of a GPT. What is left at 0 follows from the rest (`d_ff` is 4 × `d_model`)."""
+class RopeScaling:
+    """How Llama 3 stretches its rotary positions past the context it was first trained on.
 
-    family: Literal["gpt2"] = "gpt2"
+    Turns longer than original_context_length / low_frequency_factor tokens become `factor` times slower, those shorter
+    than original_context_length / high_frequency_factor stay, and between them it goes over smoothly.
+    """
+
+    factor: float = 8.0
+    low_frequency_factor: float = 1.0
+    high_frequency_factor: float = 4.0
+    original_context_length: int = 8192
+
+    def __post_init__(self) -> None:
+        for item in dataclasses.fields(self):
+            value = getattr(self, item.name)
+            if isinstance(value, bool) or not isinstance(value, int | float) or not value > 0:
+                raise ConfigError(problem(f"rope_scaling {item.name}", repr(value), "a number above 0", "Change it."))
+        if not self.high_frequency_factor > self.low_frequency_factor:
+            found = f"high_frequency_factor {self.high_frequency_factor}"
+            raise ConfigError(problem("rope_scaling", found, "more than low_frequency_factor", "Change one of them."))
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """The shape of a GPT of one of the two families. What is left at 0 or empty follows from the rest."""
+
+    family: Literal["gpt2", "llama"] = "gpt2"
     vocab_size: int = 50257
     context_length: int = 1024
     d_model: int = 768
     n_layers: int = 12
     n_heads: int = 12
+    n_kv_heads: int = 0
+    """llama: heads of keys and values, each shared by n_heads / n_kv_heads heads of queries; 0: n_heads."""
+    d_head: int = 0
+    """llama: width of one head; 0: d_model / n_heads."""
     d_ff: int = 0
+    """Width of the feed-forward; 0: 4 × d_model, in llama 8/3 × d_model, rounded up to a multiple of 64."""
     dropout: float = 0.0
+    """Share of values dropped while training; llama knows it for attention weights only."""
     norm_eps: float = 1e-5
+    positions: Literal["", "learned", "sinusoidal", "rotary"] = ""
+    """gpt2: learned, or sinusoidal (the same table, fixed and not trained); llama: rotary."""
+    tied: bool = True
+    """Whether the logits share the token embedding; llama may have an output layer of its own."""
+    rope_theta: float = 0.0
+    """llama: the base of the rotary positions; 0: 10,000."""
+    rope_scaling: RopeScaling | None = None
+    query_key_norm: bool = False
+    """llama: each head's queries and keys are normed before they are rotated, as in Qwen3."""
+    window: int = 0
+    """llama: how many tokens a token sees, itself included, as in Mistral; 0: all before it."""
 
     def __post_init__(self) -> None:
-        if self.d_ff == 0:
-            object.__setattr__(self, "d_ff", 4 * self.d_model)
-        for name in ("vocab_size", "context_length", "d_model", "n_layers", "n_heads", "d_ff"):
-            value = getattr(self, name)
-            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-                raise ConfigError(problem(f"model setting {name}", repr(value), "a whole number above 0", "Change it."))
-        if self.d_model % self.n_heads:
+        for name in ("vocab_size", "context_length", "d_model", "n_layers", "n_heads"):
+            self._check_count(name, least=1)
+        for name in ("n_kv_heads", "d_head", "d_ff", "window"):
+            self._check_count(name, least=0)
+        for name, below in (("dropout", 1.0), ("rope_theta", math.inf)):
+            self._check_number(name, below)
+        if self.d_head == 0 and self.d_model % self.n_heads:
             advice = "Make d_model a multiple of n_heads."
-            found = f"d_model {self.d_model} and n_heads {self.n_heads}"
-            raise ConfigError(problem("model settings", found, "heads of equal size", advice))
-        if not 0 <= self.dropout < 1:
-            raise ConfigError(
-                problem("model setting dropout", repr(self.dropout), "a number from 0 up to 1", "Change it.")
-            )
+            raise self._problem(f"d_model {self.d_model} and n_heads {self.n_heads}", "heads of equal size", advice)
+        for name, value in self._what_follows().items():
+            if not getattr(self, name):
+                object.__setattr__(self, name, value)
+        for name, known in self._what_the_family_knows().items():
+            if getattr(self, name) not in known:
+                expected = " or ".join(map(repr, known))
+                advice = "Leave it out, or choose another family or size."
+                raise self._problem(
+                    f"{name} {getattr(self, name)!r}", f"{expected} in the {self.family} family", advice
+                )
+        if self.n_heads % self.n_kv_heads:
+            found = f"n_heads {self.n_heads} and n_kv_heads {self.n_kv_heads}"
+            raise self._problem(found, "as many queries for each key", "Make n_heads a multiple of n_kv_heads.")
+        if self.positions == "rotary" and self.d_head % 2:
+            raise self._problem(f"d_head {self.d_head}", "an even number, for rotary positions", "Change it.")
 
-    @property
-    def d_head(self) -> int:
-        """Width of one attention head."""
-        return self.d_model // self.n_heads
+    def _what_follows(self) -> dict[str, Any]:
+        """The settings that may be left out, as they are then."""
+        of_family: dict[str, dict[str, Any]] = {
+            "gpt2": {"d_ff": 4 * self.d_model, "positions": "learned"},
+            "llama": {"d_ff": math.ceil(self.d_model * 8 / 3 / 64) * 64, "positions": "rotary", "rope_theta": 1e4},
+        }
+        return {"n_kv_heads": self.n_heads, "d_head": self.d_model // self.n_heads, **of_family[self.family]}
+
+    def _what_the_family_knows(self) -> dict[str, tuple[Any, ...]]:
+        """The values that its folders can say, of the settings for which these are few."""
+        known: dict[str, dict[str, tuple[Any, ...]]] = {
+            "gpt2": {
+                "n_kv_heads": (self.n_heads,),
+                "d_head": (self.d_model / self.n_heads,),
+                "positions": ("learned", "sinusoidal"),
+                "tied": (True,),
+                "rope_theta": (0.0,),
+                "rope_scaling": (None,),
+                "query_key_norm": (False,),
+                "window": (0,),
+            },
+            "llama": {"positions": ("rotary",), "tied": (True, False), "query_key_norm": (True, False)},
+        }
+        return known[self.family]
+
+    def _check_count(self, name: str, least: int) -> None:
+        value = getattr(self, name)
+        if not isinstance(value, int) or isinstance(value, bool) or value < least:
+            raise self._problem(f"{name} {value!r}", f"a whole number, {least} or more", "Change it.")
+
+    def _check_number(self, name: str, below: float) -> None:
+        value = getattr(self, name)
+        if not isinstance(value, int | float) or isinstance(value, bool) or not 0 <= value < below:
+            raise self._problem(f"{name} {value!r}", f"a number from 0 up to {below:g}", "Change it.")
+
+    def _problem(self, found: str, expected: str, advice: str) -> ConfigError:
+        return ConfigError(problem("model settings", found, expected, advice))
 
 
 PRESETS: dict[str, ModelConfig] = {
     "laptop": ModelConfig(d_model=96, n_layers=2, n_heads=3, context_length=256),
     "laptop-large": ModelConfig(d_model=320, n_layers=6, n_heads=5, context_length=256),
+    "laptop-llama": ModelConfig("llama", d_model=96, n_layers=2, n_heads=3, n_kv_heads=1, context_length=256),
+    "laptop-large-llama": ModelConfig("llama", d_model=320, n_layers=6, n_heads=5, n_kv_heads=1, context_length=256),
     "gpt2": ModelConfig(d_model=768, n_layers=12, n_heads=12, dropout=0.1),
     "gpt2-medium": ModelConfig(d_model=1024, n_layers=24, n_heads=16, dropout=0.1),
     "gpt2-large": ModelConfig(d_model=1280, n_layers=36, n_heads=20, dropout=0.1),
@@ -115,243 +199,6 @@ class FitConfig:
                 raise ConfigError(problem(f"training, {name}", f"{getattr(self, name)}", "more than 0", "Change it."))
 
 
-# ---------------------------------------------------------------- one class for each verb
-
-
-@dataclass(frozen=True)
-class Quickstart:
-    """All three stages end to end, then a report."""
-
-    out: Path = Path("runs/quickstart")
-    """Folder for everything that is made; run again, it goes on where it was."""
-    text: Annotated[tuple[Path, ...], arg(metavar="FILE…")] = ()
-    """Own text to pretrain on (txt, md, jsonl, folders); without it, the embedded corpus."""
-    labels: Path | None = None
-    """Own labelled texts for the classifier (csv, tsv, jsonl); without it, the embedded messages."""
-    instructions: Path | None = None
-    """Own instructions with answers (json, jsonl); without it, the embedded ones."""
-    minutes: float = 0.0
-    """Time to aim at; more minutes, a better model. 0 is 5.2 with the embedded corpus and 15 with own text."""
-    seed: int = 0
-    """Seed of everything that is random."""
-    json: bool = False
-    """Print the report as one JSON object on stdout."""
-
-
-@dataclass(frozen=True)
-class TokenizerTrain:
-    """Train a tokenizer on text files and save it in Hugging Face's format."""
-
-    files: Positional[tuple[Path, ...]]
-    """Text files or folders."""
-    out: Path
-    """Folder to write."""
-    kind: Literal["bpe", "char", "word"] = "bpe"
-    """Byte-level byte pairs, characters or words."""
-    vocab_size: int = 4096
-    """Size of the vocabulary, special tokens not counted."""
-    json: bool = False
-    """Print one JSON object on stdout."""
-
-
-@dataclass(frozen=True)
-class TokenizerShow:
-    """Show how a text falls into tokens."""
-
-    text: Positional[str]
-    """Any text."""
-    tokenizer: str = "gpt2"
-    """A folder with a tokenizer, or gpt2."""
-    json: bool = False
-    """Print one JSON object on stdout."""
-
-
-@dataclass(frozen=True)
-class Encode:
-    """Turn text into memory-mapped token shards, split into train, val and test by document."""
-
-    files: Positional[tuple[Path, ...]]
-    """Text files, jsonl files or folders."""
-    out: Path
-    """Folder to write."""
-    tokenizer: str = "gpt2"
-    """A folder with a tokenizer, or gpt2."""
-    json: bool = False
-    """Print one JSON object on stdout."""
-
-
-@dataclass(frozen=True)
-class Pretrain:
-    """Train a GPT from scratch on token shards."""
-
-    data: Path
-    """Folder of shards, as written by `pellucid encode`."""
-    out: Path
-    """Run folder to write: a Hugging Face model folder."""
-    model: str = "laptop"
-    """A preset (laptop, laptop-large, gpt2, gpt2-medium, gpt2-large, gpt2-xl) or a TOML file with the sizes."""
-    steps: int = 0
-    """Optimizer steps; 0 is as many as fit into the minutes."""
-    minutes: float = 5.0
-    """Time to aim at when no steps are given."""
-    batch_size: int = 32
-    """Windows of one optimizer step."""
-    context: int = 0
-    """Tokens of one window; 0 is the model's context length."""
-    seed: int = 0
-    """Seed of the data order, the initialisation and dropout."""
-    optimizer: Literal["muon", "adamw"] = "muon"
-    """muon (with AdamW for all but matrices) or adamw."""
-    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
-    """Precision of the matrix products."""
-    device: str = "auto"
-    """auto, cpu, cuda or mps."""
-    checkpoint_every: int = 0
-    """Steps between checkpoints; 0 is one about every 30 seconds."""
-    resume: bool = False
-    """Go on from the newest checkpoint in --out (from the beginning where there is none)."""
-    json: bool = False
-    """Print one JSON object on stdout."""
-
-
-@dataclass(frozen=True)
-class Evaluate:
-    """Loss, perplexity and bits per byte of a model on text, with their spread."""
-
-    run: Positional[Path]
-    """Run folder."""
-    data: Path
-    """Folder of shards (the test split is used) or a text file."""
-    json: bool = False
-    """Print one JSON object on stdout."""
-
-
-@dataclass(frozen=True)
-class Generate:
-    """Continue a text."""
-
-    run: Positional[Path]
-    """Run folder."""
-    prompt: str
-    """The beginning of the text."""
-    max_tokens: int = 100
-    """Longest continuation, in tokens."""
-    temperature: float = 0.8
-    """0 always takes the likeliest token; 1 samples from the model's own probabilities."""
-    top_k: int = 0
-    """Keep the k likeliest tokens only; 0 keeps all."""
-    top_p: float = 1.0
-    """Keep the likeliest tokens that together reach this probability."""
-    seed: int = 0
-    """Same seed, same text, on the same machine."""
-    json: bool = False
-    """Print one JSON object on stdout: text, tokens, tokens_per_s, first_token_s."""
-
-
-@dataclass(frozen=True)
-class FinetuneClassify:
-    """Finetune a model to tell classes of text apart."""
-
-    run: Positional[Path]
-    """Run folder of a pretrained model."""
-    data: Path
-    """csv, tsv or jsonl with a text and a label column."""
-    out: Path
-    """Run folder to write: a Hugging Face sequence classification folder."""
-    epochs: float = 4.0
-    """Passes over the training split."""
-    batch_size: int = 32
-    """Texts of one optimizer step."""
-    lr: float = 0.0
-    """Peak learning rate; 0 is the recipe's."""
-    seed: int = 0
-    """Seed of the split and the data order."""
-    resume: bool = False
-    """Go on from the newest checkpoint in --out."""
-    json: bool = False
-    """Print one JSON object on stdout."""
-
-
-@dataclass(frozen=True)
-class FinetuneInstruct:
-    """Finetune a model to follow instructions."""
-
-    run: Positional[Path]
-    """Run folder of a pretrained model."""
-    data: Path
-    """json or jsonl with instruction, input and output."""
-    out: Path
-    """Run folder to write."""
-    epochs: float = 3.0
-    """Passes over the training split."""
-    batch_size: int = 32
-    """Conversations of one optimizer step."""
-    lr: float = 0.0
-    """Peak learning rate; 0 is the recipe's."""
-    seed: int = 0
-    """Seed of the split and the data order."""
-    resume: bool = False
-    """Go on from the newest checkpoint in --out."""
-    json: bool = False
-    """Print one JSON object on stdout."""
-
-
-@dataclass(frozen=True)
-class Classify:
-    """Say the class of each text, with its probability."""
-
-    run: Positional[Path]
-    """Run folder of a classifier."""
-    texts: Positional[tuple[str, ...]] = ()
-    """The texts."""
-    file: Path | None = None
-    """A file with a text on each line (- is standard input)."""
-    json: bool = False
-    """Print one JSON object on stdout."""
-
-
-@dataclass(frozen=True)
-class Chat:
-    """Talk with an assistant; works on a pipe too (a line in, a reply out)."""
-
-    run: Positional[Path]
-    """Run folder of an assistant."""
-    temperature: float = 0.0
-    """0 always takes the likeliest token."""
-    max_tokens: int = 200
-    """Longest reply, in tokens."""
-    seed: int = 0
-    """Same seed, same replies, on the same machine."""
-    json: bool = False
-    """Read one message from standard input and print one JSON object on stdout."""
-
-
-@dataclass(frozen=True)
-class See:
-    """Look inside a model: one offline HTML page of tokens, attention, layers and next words."""
-
-    run: Positional[Path]
-    """Run folder."""
-    text: str = ""
-    """The text to look at; without it, one of the run's own samples."""
-    html: Path | None = None
-    """File to write; without it, see.html in the run folder."""
-    json: bool = False
-    """Print the trace as one JSON object on stdout."""
-
-
-@dataclass(frozen=True)
-class Report:
-    """One offline HTML page about one or more runs."""
-
-    runs: Positional[tuple[Path, ...]]
-    """Run folders."""
-    html: Path
-    """File to write."""
-    json: bool = False
-    """Print one JSON object on stdout."""
-
-
 # ---------------------------------------------------------------- TOML
 
 
@@ -397,6 +244,8 @@ def _checked(value: Any, hint: Any, where: str) -> Any:
         return tuple(_checked(item, options[0], where) for item in (value if isinstance(value, list) else [value]))
     if hint is Path and isinstance(value, str):
         return Path(value)
+    if isinstance(hint, type) and dataclasses.is_dataclass(hint) and isinstance(value, dict):
+        return from_dict(hint, value, where)
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
     if isinstance(value, hint) and not (hint is int and isinstance(value, bool)):
@@ -430,6 +279,6 @@ def as_dict(config: Any) -> dict[str, Any]:
             return str(value)
         if isinstance(value, (tuple, list)):
             return [plain(item) for item in value]
-        return value
+        return as_dict(value) if dataclasses.is_dataclass(value) else value
 
     return {item.name: plain(getattr(config, item.name)) for item in dataclasses.fields(config)}

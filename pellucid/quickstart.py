@@ -20,12 +20,13 @@ from typing import Any
 import numpy as np
 import torch
 
-from pellucid.config import PRESETS, FitConfig, ModelConfig, Quickstart, as_dict
+from pellucid.config import PRESETS, FitConfig, ModelConfig, as_dict
 from pellucid.finetune.commands import CLASSIFY_RATES, INSTRUCT_RATES, finetune_assistant, finetune_classifier
 from pellucid.finetune.instruct import same_text
 from pellucid.finetune.instructions import Example, read_instructions, split_examples
 from pellucid.finetune.labelled import read_labelled, split_labelled
 from pellucid.model.gpt import GPT
+from pellucid.options import Quickstart
 from pellucid.pretrain.commands import EVALUATION_TOKENS, train_language_model
 from pellucid.pretrain.evaluate import Measured, bytes_per_token, limited, measure, parts_of
 from pellucid.pretrain.language import LanguageModelling
@@ -45,7 +46,8 @@ from pellucid.text import tinyworld
 from pellucid.text.bpe import BPETokenizer
 from pellucid.text.character import CharacterTokenizer
 from pellucid.text.documents import Document, read_documents
-from pellucid.text.shards import Shards, write_shards
+from pellucid.text.shard_writer import write_shards
+from pellucid.text.shards import Shards
 from pellucid.text.splits import split_documents
 from pellucid.text.tinyworld.files import write_documents, write_instructions, write_messages
 from pellucid.text.word import WordTokenizer
@@ -225,7 +227,11 @@ def shape_of(run: Run) -> ModelConfig:
     shape = replace(
         PRESETS["laptop" if run.minutes < 8 else "laptop-large"], vocab_size=run.results["text"]["vocab_size"]
     )
-    return replace(shape, d_model=64, n_layers=2, n_heads=2, d_ff=256) if run.minutes < 0.5 else shape
+    return (
+        replace(shape, d_model=64, n_layers=2, n_heads=2, n_kv_heads=0, d_head=0, d_ff=0)
+        if run.minutes < 0.5
+        else shape
+    )
 
 
 def describe_model(run: Run) -> Results:

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from pellucid import config
+from pellucid import options
 from pellucid.cli import VERBS, find_verb
 from pellucid.runtime import PellucidError, printable
 
@@ -55,7 +55,7 @@ def test_each_verb_has_settings_and_a_function(name: str) -> None:
     verb = VERBS[name]
     module, function = verb.function.split(":")
     assert callable(getattr(import_module(module), function))
-    fields = config.__dict__[verb.settings].__dataclass_fields__
+    fields = options.__dict__[verb.settings].__dataclass_fields__
     assert "json" in fields
     assert find_verb([*name.split(), "more"]) == (name, ["more"])
 

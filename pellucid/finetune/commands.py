@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from pellucid.config import Classify, FinetuneClassify, FinetuneInstruct, FitConfig, as_dict
+from pellucid.config import FitConfig, as_dict
 from pellucid.finetune.classify import Classification, Classifier, encode_texts, predict
 from pellucid.finetune.instruct import (
     InstructionTuning,
@@ -24,6 +24,7 @@ from pellucid.finetune.instructions import Example, nearest_answers, read_instru
 from pellucid.finetune.labelled import Labelled, read_labelled, split_labelled
 from pellucid.finetune.scores import classification_scores, word_count_answers
 from pellucid.model.gpt import GPT
+from pellucid.options import Classify, FinetuneClassify, FinetuneInstruct
 from pellucid.pretrain.fit import fit
 from pellucid.pretrain.language import LanguageModelling
 from pellucid.runtime import ConfigError, DataError, pick_device, printable, problem, sha256, write_json, write_run

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from pellucid.config import Report, See
 from pellucid.model.gpt import GPT
+from pellucid.options import Report, See
 from pellucid.pretrain.fit import read_lines
 from pellucid.see.page import room, write_see
 from pellucid.see.report import write_report, write_runs_report

@@ -2,7 +2,7 @@
 
 Forward hooks note what goes into and comes out of the model's modules; `forward` knows nothing of it, and the hooks are
 gone when `trace` returns. Only the scores and weights of the attention, which the fused kernel never shows, are
-computed again, by the model's own functions on the queries and keys that were noted.
+computed again, by the model's own functions on the vectors that were noted.
 """
 
 from __future__ import annotations
@@ -17,18 +17,25 @@ import torch
 from torch import Tensor, nn
 
 from pellucid.generation.sampling import Sampling, next_token
-from pellucid.model.attention import attention_scores, attention_weights, causal_mask
+from pellucid.model.attention import (
+    CausalAttention,
+    attention_scores,
+    attention_weights,
+    causal_mask,
+    for_each_query,
+)
 from pellucid.model.gpt import GPT
 from pellucid.runtime import DataError, problem
 from pellucid.text.tokenizer import Piece, Tokenizer
 
-# T tokens, D width of the model, H heads, K width of a head, F width of the feed-forward, V vocabulary, L layers
+# T tokens, D width of the model, H heads, G heads of keys and values (H, or fewer in llama), K width of a head,
+# F width of the feed-forward, V vocabulary, L layers
 
 DIGITS = 6  # decimals of the numbers that a page gets
 
 
 class Point(NamedTuple):
-    """Where a value is noted: at a module's input or output."""
+    """Where a value is noted: at a module's input or output. A model without that module has no such value."""
 
     name: str
     module: str
@@ -37,23 +44,24 @@ class Point(NamedTuple):
 
 MODEL_POINTS = (
     Point("token_embedding", "token_embedding", "output"),  # (T, D)
-    Point("position_embedding", "position_embedding", "output"),  # (T, D)
+    Point("position_embedding", "position_embedding", "output"),  # (T, D); rotary positions have no vector
     Point("input", "dropout", "input"),  # (T, D) token vector + position vector
     Point("final_norm", "final_norm", "output"),  # (T, D)
     Point("logits", "", "output"),  # (T, V)
 )
-BLOCK_POINTS = (  # each under "blocks.<layer>."; the values of the heads are (H, T, K), the others (T, D)
+BLOCK_POINTS = (  # each under "blocks.<layer>."; the values of the heads are (H or G, T, K), the others (T, D)
     Point("residual_in", "", "input"),
     Point("attention_norm", "attention_norm", "output"),
-    Point("attention.query", "attention.query", "output"),
+    Point("attention.query", "attention.query", "output"),  # before llama norms and rotates it
     Point("attention.key", "attention.key", "output"),
     Point("attention.value", "attention.value", "output"),
     Point("attention.context", "attention.output", "input"),
     Point("attention.output", "attention.output", "output"),
     Point("residual_mid", "feed_forward_norm", "input"),
     Point("feed_forward_norm", "feed_forward_norm", "output"),
-    Point("feed_forward.expanded", "feed_forward.expand", "output"),  # (T, F), before GELU
-    Point("feed_forward.hidden", "feed_forward.contract", "input"),  # (T, F), after GELU
+    Point("feed_forward.gate", "feed_forward.gate", "output"),  # (T, F), llama's, before SiLU
+    Point("feed_forward.expanded", "feed_forward.expand", "output"),  # (T, F), before GELU or the gate
+    Point("feed_forward.hidden", "feed_forward.contract", "input"),  # (T, F), after it
     Point("feed_forward.output", "feed_forward", "output"),
     Point("residual_out", "", "output"),
 )
@@ -102,8 +110,7 @@ class Trace:
         lens = {}
         for name in ("input", *(f"blocks.{layer}.residual_out" for layer in range(self.model.config.n_layers))):
             with torch.no_grad():
-                weight = self.model.token_embedding.weight
-                residual = self.values[name].to(weight)
+                residual = self.values[name].to(self.model.token_embedding.weight)
                 logits = self.model.logits(self.model.final_norm(residual)).float().cpu()
             lens[name] = self._likeliest(logits, k)
         return lens
@@ -123,13 +130,14 @@ class Trace:
     def to_json(self, k: int = 10) -> dict[str, Any]:
         """Plain data for a page: tokens, vectors, attention, norms, lens and next words, numbers to six decimals."""
         positions = range(len(self.tokens))
+        encoding = [name for name in ("token_embedding", "position_embedding", "input") if name in self.values]
         return {
             "text": self.text,
             "note": self.note,
             "layers": self.model.config.n_layers,
             "heads": self.model.config.n_heads,
             "tokens": [piece._asdict() for piece in self.tokens],
-            "input": {name: rounded(self.values[name]) for name in ("token_embedding", "position_embedding", "input")},
+            "input": {name: rounded(self.values[name]) for name in encoding},
             "attention": rounded(self.attention()),
             "norms": {name: rounded(norm) for name, norm in self.norms().items()},
             "lens": {name: [_plain(words[0]) for words in row] for name, row in self.logit_lens().items()},
@@ -171,42 +179,58 @@ def trace(model: GPT, tokenizer: Tokenizer, text: str, max_tokens: int | None = 
             model(ids)
     finally:
         model.train(was_training)
-    mask = causal_mask(len(pieces))
+    with torch.no_grad():
+        _add_scores(model, ids, values)
+    return Trace(text, pieces, values, note, model=model, tokenizer=tokenizer)
+
+
+def _add_scores(model: GPT, ids: Tensor, values: dict[str, Tensor]) -> None:
+    """Scores and weights of each layer, (H, T, T), from the vectors that went into its attention."""
+    x, rotation = model.position_embedding.encode(model.token_embedding(ids), model.positions(ids))
+    mask = causal_mask(ids.shape[1], window=model.config.window)
     for layer in range(model.config.n_layers):
         at = f"blocks.{layer}.attention"
-        q, k = values[f"{at}.query"], values[f"{at}.key"]
-        values[f"{at}.scores"] = attention_scores(q, k)  # (H, T, T)
+        attention = model.get_submodule(at)
+        assert isinstance(attention, CausalAttention)
+        q, k, _ = attention.queries_keys_values(values[f"{at}_norm"][None].to(x), rotation)
+        q, k = q[0].float().cpu(), for_each_query(k, q)[0].float().cpu()
+        values[f"{at}.scores"] = attention_scores(q, k)
         values[f"{at}.weights"] = attention_weights(q, k, mask)
-    return Trace(text, pieces, values, note, model=model, tokenizer=tokenizer)
 
 
 @contextmanager
 def observed(model: GPT, values: dict[str, Tensor]) -> Iterator[None]:
     """Within the block each forward pass of `model` (one row) fills `values`, by name, in the order of the data."""
-    heads = model.config.n_heads
+    width = model.config.d_head
     with ExitStack() as hooks:
         for point in MODEL_POINTS:
-            _hook(hooks, model.get_submodule(point.module), point.side, partial(_note, values, point.name, None))
+            _hook(hooks, model, point, partial(_note, values, point.name, None))
         for layer, block in enumerate(model.blocks):
             for point in BLOCK_POINTS:
-                note = partial(_note, values, f"blocks.{layer}.{point.name}", heads if point.name in BY_HEADS else None)
-                _hook(hooks, block.get_submodule(point.module), point.side, note)
+                note = partial(_note, values, f"blocks.{layer}.{point.name}", width if point.name in BY_HEADS else None)
+                _hook(hooks, block, point, note)
         yield
 
 
-def _hook(hooks: ExitStack, module: nn.Module, side: str, note: Callable[[Tensor], None]) -> None:
-    if side == "input":
+def _hook(hooks: ExitStack, root: nn.Module, point: Point, note: Callable[[Any], None]) -> None:
+    """Have `note` called with the point's value at each pass, until `hooks` closes."""
+    module = dict(root.named_modules()).get(point.module)
+    if module is None:
+        return
+    if point.side == "input":
         handle = module.register_forward_pre_hook(lambda _module, inputs: note(inputs[0]))
     else:
         handle = module.register_forward_hook(lambda _module, _inputs, output: note(output))
     hooks.callback(handle.remove)
 
 
-def _note(values: dict[str, Tensor], name: str, heads: int | None, value: Tensor) -> None:
-    """Keep a copy without the row's dimension, as (H, T, K) where `heads` is given."""
+def _note(values: dict[str, Tensor], name: str, width: int | None, value: Any) -> None:
+    """Keep a copy without the row's dimension, cut into heads, (H or G, T, K), where their `width` is given."""
+    if not isinstance(value, Tensor):  # a rotation
+        return
     kept = value.detach().float().cpu().clone()
     kept = kept[0] if kept.dim() == 3 else kept
-    values[name] = kept if heads is None else kept.view(len(kept), heads, -1).transpose(0, 1)
+    values[name] = kept if width is None else kept.view(len(kept), -1, width).transpose(0, 1)
 
 
 def _pieces(model: GPT, tokenizer: Tokenizer, text: str, max_tokens: int | None) -> tuple[tuple[Piece, ...], str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from functools import cache
+from typing import Any
 
 import pytest
 import torch
@@ -11,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pellucid.config import ModelConfig
+from pellucid.model.attention import causal_mask, for_each_query
 from pellucid.model.gpt import GPT
 from pellucid.runtime import DataError
 from pellucid.see.trace import BLOCK_POINTS, MODEL_POINTS, Trace, trace
@@ -38,41 +40,69 @@ def test_traced_logits_are_the_models_own(model: GPT, tokenizer: BPETokenizer) -
         torch.testing.assert_close(picture["logits"], model(ids_of(picture))[0], atol=1e-6, rtol=0)
 
 
-def test_every_point_is_there_for_every_layer(model: GPT, tokenizer: BPETokenizer) -> None:
-    names = {point.name for point in MODEL_POINTS}
-    parts = [point.name for point in BLOCK_POINTS] + ["attention.scores", "attention.weights"]
+@pytest.mark.parametrize(("family", "without"), [("gpt2", {"feed_forward.gate"}), ("llama", {"position_embedding"})])
+def test_every_point_of_the_family_is_there_for_every_layer(
+    family: Any, without: set[str], tokenizer: BPETokenizer
+) -> None:
+    config = ModelConfig(family, tokenizer.vocab_size, context_length=64, d_model=24, n_layers=3, n_heads=3)
+    names = {point.name for point in MODEL_POINTS} - without
+    parts = {point.name for point in BLOCK_POINTS} - without | {"attention.scores", "attention.weights"}
     names |= {f"blocks.{layer}.{part}" for layer in range(3) for part in parts}
-    assert set(trace(model, tokenizer, TEXT).values) == names
+    picture = trace(GPT(config), tokenizer, TEXT)
+    assert set(picture.values) == names
+    assert picture.to_json()["input"].keys() == names & {"token_embedding", "position_embedding", "input"}
 
 
-@settings(max_examples=15, deadline=None)
+llama_settings = st.fixed_dictionaries(
+    {
+        "family": st.just("llama"),
+        "n_kv_heads": st.sampled_from([0, 1]),
+        "d_head": st.sampled_from([2, 4, 6]),
+        "query_key_norm": st.booleans(),
+        "tied": st.booleans(),
+        "window": st.integers(0, 5),
+    }
+)
+
+
+@settings(max_examples=30, deadline=None)
 @given(
     layers=st.integers(1, 3),
     heads=st.integers(1, 3),
     width=st.integers(1, 5),
     text=st.text(max_size=20),
     seed=st.integers(0, 9),
+    more=st.one_of(st.just({}), st.just({"positions": "sinusoidal"}), llama_settings),
 )
-def test_the_parts_of_any_small_model_add_up(layers: int, heads: int, width: int, text: str, seed: int) -> None:
+def test_the_parts_of_any_small_model_add_up(
+    layers: int, heads: int, width: int, text: str, seed: int, more: dict[str, Any]
+) -> None:
     tokenizer = plain_tokenizer()
     torch.manual_seed(seed)
     config = ModelConfig(
-        vocab_size=tokenizer.vocab_size, context_length=128, d_model=heads * width, n_layers=layers, n_heads=heads
+        vocab_size=tokenizer.vocab_size,
+        context_length=128,
+        d_model=heads * width,
+        n_layers=layers,
+        n_heads=heads,
+        **more,
     )
     model = GPT(config)
     picture = trace(model, tokenizer, text)
     values = picture.values
+    with torch.no_grad():
+        torch.testing.assert_close(picture["logits"], model(ids_of(picture))[0], atol=1e-5, rtol=0)
     length = len(picture.tokens)
-    added = values["token_embedding"] + values["position_embedding"]
+    added = values["token_embedding"] + values.get("position_embedding", 0)
     torch.testing.assert_close(added, values["input"])
     stream = values["input"]
     for layer, block in enumerate(model.blocks):
         at = f"blocks.{layer}"
         weights = values[f"{at}.attention.weights"]
         assert weights.shape == (heads, length, length)
-        assert torch.equal(weights, weights.tril())
+        assert torch.equal(weights, weights * causal_mask(length, window=config.window))
         torch.testing.assert_close(weights.sum(dim=-1), torch.ones(heads, length))
-        context = weights @ values[f"{at}.attention.value"]
+        context = weights @ for_each_query(values[f"{at}.attention.value"], weights)
         torch.testing.assert_close(context, values[f"{at}.attention.context"], atol=1e-5, rtol=0)
         with torch.no_grad():
             output = block.attention.output(block.attention.join_heads(context[None]))[0]

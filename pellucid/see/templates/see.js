@@ -49,7 +49,8 @@ function drawTokens() {
 }
 
 // ------------------------------------------------------------ token + position = input
-const STRIPS = [["token_embedding", "token vector"], ["position_embedding", "+ position vector"], ["input", "= input"]];
+const STRIPS = [["token_embedding", "token vector"], ["position_embedding", "+ position vector"], ["input", "= input"]]
+  .filter(([name]) => data.input[name]); // rotary positions have no vector
 function drawStrips() {
   const rows = STRIPS.map(([name]) => data.input[name][state.token]);
   const largest = Math.max(...rows.flat().map(Math.abs), 1e-9);
@@ -64,8 +65,9 @@ function drawStrips() {
     });
     return [make("span", STRIPS[i][1], { className: "small" }), canvas];
   }));
-  const [a, b, c] = rows.map((row) => row[0].toFixed(4));
-  $("sum").textContent = `The first of the ${rows[0].length} numbers: ${a} + ${b} = ${c}`.replaceAll("-", "−");
+  const first = rows.map((row) => row[0].toFixed(4));
+  const sum = `${first.slice(0, -1).join(" + ")} = ${first.at(-1)}`.replaceAll("-", "−");
+  $("sum").textContent = `The first of the ${rows[0].length} numbers: ${sum}`;
 }
 
 // ------------------------------------------------------------ attention

@@ -1,0 +1,343 @@
+"""What each verb of the command line takes: one dataclass a verb, whose docstrings are its help.
+
+The order is that of the data: text, model, training, finetuning, use. `--config FILE.toml` fills the same classes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Literal
+
+from tyro.conf import Positional, UseAppendAction, arg
+
+
+@dataclass(frozen=True)
+class Options:
+    """What every verb takes."""
+
+    json: bool = field(default=False, kw_only=True)
+    """Print one JSON object on stdout."""
+
+
+@dataclass(frozen=True)
+class Quickstart(Options):
+    """All three stages end to end, then a report."""
+
+    out: Path = Path("runs/quickstart")
+    """Folder for everything that is made; run again, it goes on where it was."""
+    text: Annotated[tuple[Path, ...], arg(metavar="FILE…")] = ()
+    """Own text to pretrain on (txt, md, jsonl, folders); without it, the embedded corpus."""
+    labels: Path | None = None
+    """Own labelled texts for the classifier (csv, tsv, jsonl); without it, the embedded messages."""
+    instructions: Path | None = None
+    """Own instructions with answers (json, jsonl); without it, the embedded ones."""
+    minutes: float = 0.0
+    """Time to aim at; more minutes, a better model. 0 is 5.2 with the embedded corpus and 15 with own text."""
+    seed: int = 0
+    """Seed of everything that is random."""
+
+
+@dataclass(frozen=True)
+class TokenizerTrain(Options):
+    """Train a tokenizer on text files and save it in Hugging Face's format."""
+
+    files: Positional[tuple[Path, ...]]
+    """Text files or folders."""
+    out: Path
+    """Folder to write."""
+    kind: Literal["bpe", "char", "word"] = "bpe"
+    """Byte-level byte pairs, characters or words."""
+    vocab_size: int = 4096
+    """Size of the vocabulary, special tokens not counted."""
+    pattern: Literal["gpt2", "cl100k"] = "gpt2"
+    """How text is cut into pieces before byte pairs are merged (llama.cpp knows both)."""
+    special_tokens: tuple[str, ...] = ()
+    """More special tokens than the ones for the end of a text and for conversations."""
+    text_field: str | None = None
+    """The column or key that holds the text; found by its name where it is not given."""
+
+
+@dataclass(frozen=True)
+class TokenizerShow(Options):
+    """Show how a text falls into tokens: in colour on a terminal, else with | between them."""
+
+    text: Positional[str]
+    """Any text (- is standard input)."""
+    tokenizer: Annotated[tuple[str, ...], UseAppendAction] = ()
+    """A folder with a tokenizer, its file, or gpt2; may be given again. Without it: words, characters and gpt2."""
+    kinds: bool = False
+    """Show words and characters, too."""
+    tree: bool = False
+    """Draw how the first words were merged, byte by byte."""
+
+
+@dataclass(frozen=True)
+class TokenizerReport(Options):
+    """Compare tokenizers, and GPT-2's where it is at hand, over kinds of text: prose, code, numbers, scripts, emoji."""
+
+    tokenizers: Positional[tuple[str, ...]]
+    """Folders with tokenizers, their files, or gpt2."""
+    text: Annotated[tuple[Path, ...], arg(metavar="FILE…")] = ()
+    """Own texts to compare on, beside the embedded samples."""
+
+
+@dataclass(frozen=True)
+class TokenizerExport(Options):
+    """Write a tokenizer in another format, so that other tools give the same ids."""
+
+    tokenizer: Positional[str]
+    """A folder with a tokenizer, a tokenizer's file, or gpt2."""
+    to: Literal["tokenizer.json", "vocab-merges", "tiktoken"]
+    """Hugging Face's tokenizer.json, GPT-2's vocab.json + merges.txt, or tiktoken's ranks."""
+    out: Path
+    """Folder to write; for tiktoken a file NAME.tiktoken."""
+
+
+@dataclass(frozen=True)
+class Encode(Options):
+    """Turn text into memory-mapped token shards, split into train, val and test by document."""
+
+    files: Positional[tuple[Path, ...]] = ()
+    """Files, folders, patterns (txt, md, jsonl, json, csv, tsv, parquet; gz or zst of these); - is standard input."""
+    out: Path = field(kw_only=True)
+    """Folder to write; an interrupted run goes on where it was."""
+    tokenizer: str = "gpt2"
+    """A folder with a tokenizer, or gpt2."""
+    workers: int = 0
+    """Threads; 0 is one for each core. The shards are the same for any number."""
+    engine: Literal["threads", "ray"] = "threads"
+    """threads: this machine; ray: all machines of a Ray cluster, on a folder that they share."""
+    val: float = 0.05
+    """Share of the documents for validation."""
+    test: float = 0.05
+    """Share of the documents for the test."""
+    seed: int = 0
+    """Another seed holds out other documents."""
+    text_field: str | None = None
+    """The column or key that holds the text; found by its name where it is not given."""
+    strip_gutenberg: Literal["auto", "yes", "no"] = "auto"
+    """Leave out Project Gutenberg's header and footer: where they are found, everywhere, never."""
+    dataset: str = ""
+    """A data set of Hugging Face `datasets`, a name or a folder, streamed (pip install 'pellucid[data]')."""
+
+
+@dataclass(frozen=True)
+class Doctor(Options):
+    """What is in data files and what to mend there; without a file, the machine and the install."""
+
+    files: Positional[tuple[Path, ...]] = ()
+    """Files or folders with text, labelled texts or instructions (- is standard input)."""
+    against: Path | None = None
+    """Another file: texts that are in both, exactly or nearly, are counted."""
+    tokenizer: str = ""
+    """A folder with a tokenizer, or gpt2, to give lengths in tokens, too."""
+    context_length: int = 0
+    """Count the documents that are longer than this many tokens."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Training(Options):
+    """What is planned, and then run."""
+
+    model: str = "laptop"
+    """A preset (laptop, laptop-large, laptop-llama, gpt2, gpt2-medium, gpt2-large, gpt2-xl) or a TOML file of sizes."""
+    steps: int = 0
+    """Optimizer steps; 0 is as many as fit into the minutes."""
+    minutes: float = 5.0
+    """Time to aim at when no steps are given."""
+    batch_size: int = 32
+    """Windows of one optimizer step."""
+    micro_batch_size: int = 0
+    """Windows of one forward and backward pass; 0 is the whole batch at once."""
+    context: int = 0
+    """Tokens of one window; 0 is the model's context length."""
+    seed: int = 0
+    """Seed of the data order, the initialisation and dropout."""
+    optimizer: Literal["muon", "adamw"] = "muon"
+    """muon (with AdamW for all but matrices) or adamw."""
+    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
+    """Precision of the matrix products."""
+    device: str = "auto"
+    """auto, cpu, cuda or mps."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan(Training):
+    """What a training run will take: parameters, FLOPs, memory and, after ten seconds of training, time."""
+
+    data: Path | None = None
+    """Folder of shards: its vocabulary counts, and how often the run would read it."""
+    vocab_size: int = 50257
+    """Size of the vocabulary where no --data is given."""
+    probe: bool = True
+    """Train for ten seconds to know the speed; without it, sizes only."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pretrain(Training):
+    """Train a GPT from scratch on token shards."""
+
+    data: Path
+    """Folder of shards, as written by `pellucid encode`."""
+    out: Path
+    """Run folder to write: a Hugging Face model folder."""
+    stride: int = 0
+    """Tokens between the beginnings of two windows; 0 begins them at documents where these fit."""
+    checkpoint_every: int = 0
+    """Steps between checkpoints; 0 is one about every 30 seconds."""
+    resume: bool = False
+    """Go on from the newest checkpoint in --out (from the beginning where there is none)."""
+
+
+@dataclass(frozen=True)
+class Import(Options):
+    """Make a run folder of a released model: GPT-2, or any model of the gpt2, llama, mistral and qwen3 types."""
+
+    what: Positional[str]
+    """gpt2, gpt2-medium, gpt2-large, gpt2-xl, owner/name on the Hugging Face hub (HF_ENDPOINT names a mirror), a folder
+    of transformers', or OpenAI's folder with a TensorFlow checkpoint."""
+    out: Path
+    """Run folder to write; a download that broke off goes on where it was."""
+    revision: str = ""
+    """Branch, tag or commit on the hub; run.json keeps the commit. Empty is main."""
+
+
+@dataclass(frozen=True)
+class Export(Options):
+    """Take a model to other tools: GGUF for llama.cpp, ONNX for ONNX Runtime; read again and compared first."""
+
+    run: Positional[Path]
+    """Run folder."""
+    to: Literal["gguf", "onnx"]
+    """gguf: weights and tokenizer in one file; onnx: the computation from ids to logits, also of a classifier."""
+    out: Path
+    """File to write."""
+    dtype: Literal["float32", "float16", "bfloat16"] = "float32"
+    """Precision of the matrices in the file; onnx knows float32 only."""
+
+
+@dataclass(frozen=True)
+class Evaluate(Options):
+    """Loss, perplexity and bits per byte of a model on text, with their spread."""
+
+    run: Positional[Path]
+    """Run folder."""
+    data: Path
+    """Folder of shards (the test split is used) or a text file."""
+
+
+@dataclass(frozen=True)
+class Generate(Options):
+    """Continue a text. With --json: text, tokens, tokens_per_s, first_token_s."""
+
+    run: Positional[Path]
+    """Run folder."""
+    prompt: str
+    """The beginning of the text (- is standard input, without the newline at its end)."""
+    max_tokens: int = 100
+    """Longest continuation, in tokens."""
+    temperature: float = 0.8
+    """0 always takes the likeliest token; 1 samples from the model's own probabilities."""
+    top_k: int = 0
+    """Keep the k likeliest tokens only; 0 keeps all."""
+    top_p: float = 1.0
+    """Keep the likeliest tokens that together reach this probability."""
+    min_p: float = 0.0
+    """Keep the tokens at least this many times as likely as the likeliest; 0 keeps all."""
+    repetition_penalty: float = 1.0
+    """Above 1, what the text already holds becomes less likely; 1 changes nothing."""
+    stop: Annotated[tuple[str, ...], arg(metavar="TEXT…")] = ()
+    """End before any of these texts."""
+    samples: int = 1
+    """Continuations of the same prompt, each drawn on its own."""
+    seed: int = 0
+    """Same seed, same text, on the same machine."""
+    table: bool = False
+    """Show how the next token is chosen, instead of a text: the ten likeliest, from logit to probability."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Finetuning(Options):
+    """What the ways to finetune have in common."""
+
+    run: Positional[Path]
+    """Run folder of a pretrained model."""
+    out: Path
+    """Run folder to write: a Hugging Face model folder."""
+    batch_size: int = 32
+    """Examples of one optimizer step."""
+    lr: float = 0.0
+    """Peak learning rate; 0 is the recipe's."""
+    seed: int = 0
+    """Seed of the split and the data order."""
+    resume: bool = False
+    """Go on from the newest checkpoint in --out."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class FinetuneClassify(Finetuning):
+    """Finetune a model to tell classes of text apart."""
+
+    data: Path
+    """csv, tsv or jsonl with a text and a label column."""
+    epochs: float = 4.0
+    """Passes over the training split."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class FinetuneInstruct(Finetuning):
+    """Finetune a model to follow instructions."""
+
+    data: Path
+    """json or jsonl with instruction, input and output."""
+    epochs: float = 3.0
+    """Passes over the training split."""
+
+
+@dataclass(frozen=True)
+class Classify(Options):
+    """Say the class of each text, with its probability."""
+
+    run: Positional[Path]
+    """Run folder of a classifier."""
+    texts: Positional[tuple[str, ...]] = ()
+    """The texts."""
+    file: Path | None = None
+    """A file with a text on each line (- is standard input)."""
+
+
+@dataclass(frozen=True)
+class Chat(Options):
+    """Talk with an assistant; on a pipe, a line in is a reply out (--json: one message, one object)."""
+
+    run: Positional[Path]
+    """Run folder of an assistant."""
+    temperature: float = 0.0
+    """0 always takes the likeliest token."""
+    max_tokens: int = 200
+    """Longest reply, in tokens."""
+    seed: int = 0
+    """Same seed, same replies, on the same machine."""
+
+
+@dataclass(frozen=True)
+class See(Options):
+    """Look inside a model: one offline HTML page of tokens, attention, layers and next words."""
+
+    run: Positional[Path]
+    """Run folder."""
+    text: str = ""
+    """The text to look at; without it, one of the run's own samples."""
+    html: Path | None = None
+    """File to write; without it, see.html in the run folder."""
+
+
+@dataclass(frozen=True)
+class Report(Options):
+    """One offline HTML page about one or more runs."""
+
+    runs: Positional[tuple[Path, ...]]
+    """Run folders."""
+    html: Path
+    """File to write."""
