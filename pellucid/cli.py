@@ -27,7 +27,9 @@ class Verb(NamedTuple):
 
 
 VERBS = {
-    "quickstart": Verb("Quickstart", "pellucid.quickstart:quickstart", "all three stages end to end, then a report"),
+    "quickstart": Verb(
+        "Quickstart", "pellucid.quickstart.steps:quickstart", "all three stages end to end, then a report"
+    ),
     "tokenizer train": Verb("TokenizerTrain", "pellucid.text.commands:train_tokenizer", "learn a tokenizer from text"),
     "tokenizer show": Verb("TokenizerShow", "pellucid.text.look:show_tokens", "how a text falls into tokens"),
     "tokenizer report": Verb("TokenizerReport", "pellucid.text.look:report_tokenizers", "tokenizers side by side"),

@@ -1,0 +1,201 @@
+"""The whole way, from raw text to an assistant, as one short script: read `quickstart` as a table of contents.
+
+The folder is a run folder (the pretrained model) with two more in it: `classifier/` and `assistant/`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from itertools import islice
+from typing import Any
+
+import numpy as np
+import torch
+
+from pellucid.config import PRESETS, FitConfig, ModelConfig, as_dict
+from pellucid.finetune.commands import CLASSIFY_RATES, INSTRUCT_RATES, finetune_assistant, finetune_classifier
+from pellucid.finetune.instruct import same_text
+from pellucid.finetune.instructions import Example, read_instructions, split_examples
+from pellucid.finetune.labelled import read_labelled, split_labelled
+from pellucid.model.gpt import GPT
+from pellucid.options import Quickstart
+from pellucid.pretrain.commands import EVALUATION_TOKENS, train_language_model
+from pellucid.pretrain.evaluate import Measured, bytes_per_token, limited, measure, parts_of
+from pellucid.pretrain.language import LanguageModelling
+from pellucid.pretrain.ngram import NGram, unigram_nats
+from pellucid.quickstart.report import write_reports
+from pellucid.quickstart.run import Results, Run
+from pellucid.quickstart.shown import (
+    farewell,
+    show_assistant,
+    show_classifier,
+    show_evaluation,
+    show_model,
+    show_pretrain,
+    show_text,
+)
+from pellucid.runtime import read_json
+from pellucid.text import tinyworld
+from pellucid.text.bpe import BPETokenizer
+from pellucid.text.character import CharacterTokenizer
+from pellucid.text.documents import Document, read_documents
+from pellucid.text.shard_writer import write_shards
+from pellucid.text.shards import Shards
+from pellucid.text.splits import split_documents
+from pellucid.text.tinyworld.files import write_documents, write_instructions, write_messages
+from pellucid.text.word import WordTokenizer
+
+
+def quickstart(options: Quickstart) -> tuple[Results, str]:
+    """All three stages end to end; returns what report.json holds, and what to type next."""
+    run = Run.open(options)
+    run.step("text", "1  Text: documents, tokenizers, shards", make_text, show_text)
+    run.step("model", "2  Model: a GPT of its parts", describe_model, show_model)
+    run.step("pretrain", "3  Pretraining: predict the next token", pretrain, show_pretrain)
+    run.step("evaluate", "4  Evaluation: beside what counting can do", evaluate, show_evaluation)
+    run.step("classify", "5  Classification: spam or not", classify, show_classifier)
+    run.step("instruct", "6  Instructions: a personal assistant", instruct, show_assistant)
+    if run.news or not (run.out / "report.json").is_file():
+        write_reports(run)
+    report = read_json(run.out / "report.json")
+    return report, farewell(run, report)
+
+
+def make_text(run: Run) -> Results:
+    """Documents, a tokenizer trained on them, and token shards."""
+    options, corpus = run.options, run.out / "corpus"
+    sources = list(options.text)
+    if not sources:
+        count = max(600, int(7500 * run.minutes))
+        sources = [corpus / "documents.jsonl"]
+        write_documents(sources[0], islice(tinyworld.documents(options.seed), count), options.seed)
+    if not options.labels:
+        write_messages(corpus / "messages.jsonl", max(600, int(1600 * run.minutes)), options.seed)
+    if not options.instructions:
+        write_instructions(corpus / "instructions.jsonl", max(1000, int(6000 * run.minutes)), options.seed)
+    splits = split_documents(read_documents(sources))
+    train = [document.text for document in splits["train"]]
+    tokenizer = BPETokenizer.train(train, vocab_size=4096)
+    shards = write_shards(splits, tokenizer, run.out / "shards")
+    sentence = first_sentence(splits["test"][0])
+    views = {
+        "word": WordTokenizer.train(train[:2000], vocab_size=4096),
+        "char": CharacterTokenizer.train(train[:2000]),
+        "bpe": tokenizer,
+    }
+    return {
+        "source": [str(path) for path in options.text] or "embedded",
+        "documents": {name: shards.documents(name) for name in shards.splits},
+        "tokens": {name: len(shards.tokens(name)) for name in shards.splits},
+        "vocab_size": tokenizer.vocab_size,
+        "sentence": sentence,
+        "views": {kind: [piece.text for piece in view.pieces(sentence)] for kind, view in views.items()},
+    }
+
+
+def read_inputs(run: Run) -> tuple[Any, Any]:
+    """The splits of the labelled texts and of the instructions, own or embedded."""
+    options, corpus = run.options, run.out / "corpus"
+    labelled = read_labelled(options.labels or corpus / "messages.jsonl")
+    examples = read_instructions(options.instructions or corpus / "instructions.jsonl")
+    return split_labelled(labelled, seed=options.seed), split_examples(examples, seed=options.seed)
+
+
+def first_sentence(document: Document) -> str:
+    """A short beginning of a document, to look at."""
+    text = " ".join(document.text[:600].split())
+    end = text.find(". ", 20)
+    return text[: end + 1] if 0 < end < 160 else text[:120]
+
+
+def shape_of(run: Run) -> ModelConfig:
+    """The shape of the model: a larger one where there is time to train it, a tiny one where there is hardly any."""
+    shape = replace(
+        PRESETS["laptop" if run.minutes < 8 else "laptop-large"], vocab_size=run.results["text"]["vocab_size"]
+    )
+    return (
+        replace(shape, d_model=64, n_layers=2, n_heads=2, n_kv_heads=0, d_head=0, d_ff=0)
+        if run.minutes < 0.5
+        else shape
+    )
+
+
+def describe_model(run: Run) -> Results:
+    """Each part of the model, its parameters, its share."""
+    shape = shape_of(run)
+    with torch.device("meta"):
+        model = GPT(shape)
+    total = model.parameter_count()
+    parts = [[name, count, count / total] for name, count in model.parts()]
+    return {"parts": parts, "parameters": total, "config": as_dict(shape)}
+
+
+def pretrain(run: Run) -> Results:
+    """Train the model from scratch for its share of the time."""
+    config = FitConfig(minutes=0.53 * run.minutes, batch_size=8, decay_share=0.9, seed=run.options.seed)
+    shards = Shards.open(run.out / "shards")
+    context = training_context(run, shards)
+    return train_language_model(
+        shards, shape_of(run), config, context, run.out, resume=True, in_order=not run.options.text
+    )
+
+
+def training_context(run: Run, shards: Shards) -> int:
+    """Tokens of a training window: short where there is little time, never longer than the text."""
+    return min(128 if run.minutes < 8 else 256, len(shards.tokens("train")) - 2)
+
+
+def evaluate(run: Run) -> Results:
+    """The test split by the model, by unigrams and by n-grams; on the embedded corpus also the generator's entropy."""
+    shards, model = Shards.open(run.out / "shards"), GPT.load(run.out)
+    sizes = bytes_per_token(shards.tokenizer(), model.config.vocab_size)
+    train, test = np.asarray(shards.tokens("train")), np.asarray(shards.tokens("test"))
+    offsets = shards.offsets("test")
+    parts = limited(list(parts_of(offsets, model.config.context_length)), EVALUATION_TOKENS)
+    ngram = NGram(train, shards.vocab_size, order=4)
+
+    def counted(nats: np.ndarray[Any, Any]) -> Results:
+        """The same parts, judged by the nats of every token but the first."""
+        ends = [(part.start + part.fresh, part.start + part.length) for part in parts]
+        sums = np.array([nats[a:b].sum() for a, b in ends])
+        tokens = np.array([b - a for a, b in ends], dtype=np.int64)
+        spelled = np.array([sizes[test[a + 1 : b + 1].astype(np.int64)].sum() for a, b in ends], dtype=np.int64)
+        return Measured(sums, tokens, spelled).summary()
+
+    nats = shards.nats("test")
+    return {
+        "model": measure(model, test, parts, sizes).summary(),
+        "unigram": counted(unigram_nats(train, test, shards.vocab_size)),
+        "ngram": counted(ngram.nats(test)),
+        "ngram_order": ngram.order,
+        "floor_loss": None if nats is None else nats / (len(test) - 1),
+        "floor_bits_per_byte": None if nats is None else nats / np.log(2) / shards.bytes("test"),
+    }
+
+
+def classify(run: Run) -> Results:
+    """Finetune a copy of the model to tell spam from the rest."""
+    labelled, _ = read_inputs(run)
+    config = FitConfig(minutes=0.04 * run.minutes, seed=run.options.seed, evaluate_share=0.25, **CLASSIFY_RATES)  # type: ignore[arg-type]
+    return finetune_classifier(run.out, labelled, config, run.out / "classifier", resume=True)
+
+
+def instruct(run: Run) -> Results:
+    """Finetune a copy of the model to follow instructions, in what is left of the time."""
+    _, examples = read_inputs(run)
+    left = run.minutes - run.spent() / 60 - 0.08 * run.minutes  # the rest answers the test questions and reports
+    minutes = max(0.1 * run.minutes, min(left, 0.4 * run.minutes))
+    config = FitConfig(minutes=minutes, seed=run.options.seed, evaluate_share=0.2, **INSTRUCT_RATES)  # type: ignore[arg-type]
+    is_right = same_text if run.options.instructions else solves
+    questions = max(50, min(1000, int(1000 * run.minutes)))
+    shards = Shards.open(run.out / "shards")  # the text goes on beside the answers, so that its facts are not forgotten
+    replay = LanguageModelling(shards, replace(config, batch_size=4), training_context(run, shards))
+    return finetune_assistant(
+        run.out, examples, config, run.out / "assistant", True, is_right, questions=questions, replay=replay
+    )
+
+
+def solves(example: Example, answer: str) -> bool:
+    """Whether an answer is right in tinyworld, checked by its program."""
+    fields = (example.instruction, example.input, example.output, example.family, example.split)
+    return tinyworld.is_right(tinyworld.Instruction(*fields), answer)
