@@ -174,6 +174,12 @@ def data_folder() -> Path | None:
     return Path(name) if name else None
 
 
+def cache_folder() -> Path:
+    """Where downloads are kept: PELLUCID_CACHE, or `pellucid` in the user's own cache folder."""
+    own = os.environ.get("PELLUCID_CACHE")
+    return Path(own) if own else Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "pellucid"
+
+
 # ---------------------------------------------------------------- compute
 
 
@@ -261,3 +267,12 @@ def inform(message: str) -> None:
 def printable(text: str) -> str:
     """`text` with control characters made visible, so that a terminal shows it and never obeys it."""
     return "".join(c if c.isprintable() or c in "\n\t" else f"\\x{ord(c):02x}" for c in text)
+
+
+def shown(value: Any) -> str:
+    """Something out of a file or a network, short and harmless on a terminal."""
+    try:
+        text = printable(str(value))
+    except ValueError:  # a number of thousands of digits
+        text = "a huge number"
+    return text if len(text) <= 80 else f"{text[:77]}…"

@@ -16,10 +16,11 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from pellucid import hub
 from pellucid.config import ModelConfig
 from pellucid.model.block import FAMILIES, Block
 from pellucid.model.cache import KVCache
-from pellucid.model.formats.folder import read_model_folder, write_model_folder
+from pellucid.model.formats.folder import model_files, read_model_folder, write_model_folder
 from pellucid.model.positions import POSITIONS
 
 # B batch, T tokens, D width of the model, V vocabulary
@@ -133,12 +134,15 @@ class GPT(nn.Module):
         write_model_folder(Path(folder), self.config, self.state_dict(), extra=config)
 
     @classmethod
-    def load(cls, folder: str | Path) -> GPT:
-        """Read a run folder or a Hugging Face folder of either family. PellucidError names what is wrong.
+    def load(cls, where: str | Path) -> GPT:
+        """Read a run folder or a Hugging Face folder of either family, or a model of the hub (gpt2, owner/name).
 
-        Of a classifier's folder this is the model without its head.
+        Of a classifier's folder this is the model without its head. A model of the hub is fetched once and kept
+        (PELLUCID_CACHE says where); `pellucid import` makes a run folder of it. PellucidError names what is wrong.
         """
-        config, weights, _ = read_model_folder(Path(folder))
+        repo = hub.meant_by(where)
+        folder = hub.cached(repo, "model", model_files) if repo else Path(where)
+        config, weights, _ = read_model_folder(folder)
         weights.pop("head", None)
         with torch.device("meta"):
             model = cls(config)

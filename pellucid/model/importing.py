@@ -15,9 +15,17 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from pellucid import hub
 from pellucid.config import ModelConfig, as_dict
-from pellucid.model import hub
-from pellucid.model.formats.folder import INDEX, PICKLED, UNPICKLE, WEIGHTS, read_model_folder, write_model_folder
+from pellucid.model.formats.folder import (
+    INDEX,
+    PICKLED,
+    UNPICKLE,
+    WEIGHTS,
+    model_files,
+    read_model_folder,
+    write_model_folder,
+)
 from pellucid.model.formats.tensor_files import read_strict_json
 from pellucid.model.gpt import GPT
 from pellucid.runtime import (
@@ -107,7 +115,7 @@ def find(what: str, revision: str, waiting: Path) -> Found:
         raise DataError(problem(what, "no such folder", expected, "Check the path or the name."))
     if terminal().is_terminal:
         inform(f"{repo}: looking it up on the hub")
-    folder, commit = hub.fetch(repo, revision, waiting)
+    folder, commit = hub.fetch(repo, revision, waiting, model_files)
     config, weights, settings = read_model_folder(folder)
     return Found(repo, commit, folder, config, weights, settings)
 

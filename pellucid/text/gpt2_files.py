@@ -60,7 +60,7 @@ def load_gpt2() -> BPETokenizer:
     root = data_folder()
     if root is None:
         found, expected = "no folder (PELLUCID_DATA is not set)", "one with gpt2/encoder.json and gpt2/vocab.bpe"
-        advice = "Set PELLUCID_DATA to it, or name a folder with those two files instead of gpt2."
+        advice = "Set PELLUCID_DATA to it, or name a folder with those files, or openai-community/gpt2 to fetch them."
         raise DataError(problem("tokenizer gpt2", found, expected, advice))
     folder = root / "gpt2"
     for name, expected in GPT2_SHA256.items():

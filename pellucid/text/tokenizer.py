@@ -266,6 +266,8 @@ class Tokenizer(ABC):
     def load(where: str | Path) -> Tokenizer:
         """From "gpt2", a run folder, a tokenizer.json, a folder with vocab.json + merges.txt, or tiktoken's ranks.
 
+        What is no path here and looks like owner/name is a model of the hub: fetched once and kept, as by `GPT.load`.
+
         Ranks don't say how text is split, so the name must: r50k_base.tiktoken, cl100k_base.tiktoken, FILE#gpt2, or
         FILE#cl100k.
         Raises DataError for a file that is missing, damaged or foreign, naming it and what is wrong.

@@ -13,6 +13,7 @@ from typing import Any
 import regex
 from rich.cells import cell_len
 
+from pellucid import hub
 from pellucid.runtime import DataError, inform, problem, read_json, write_json, write_text
 from pellucid.text.bpe import BPETokenizer
 from pellucid.text.character import CharacterTokenizer
@@ -170,8 +171,10 @@ def load_tokenizer(where: str | Path) -> Tokenizer:
         return load_ranks(Path(name), encoding)
     if path.is_dir():
         return _load_folder(path)
+    if repo := hub.meant_by(where):
+        return _load_folder(hub.cached(repo, "tokenizer", hub.tokenizer_files))
     if not path.is_file():
-        advice = 'Name "gpt2", a run folder, a tokenizer.json or a .tiktoken file.'
+        advice = 'Name "gpt2", a model of the hub as owner/name, a run folder, a tokenizer.json or a .tiktoken file.'
         raise DataError(problem(path, "no file or folder", "a tokenizer", advice))
     if path.suffix == ".tiktoken":
         return load_ranks(path, path.stem)

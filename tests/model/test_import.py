@@ -19,6 +19,7 @@ from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
 
 from pellucid.model.formats.folder import read_model_folder
 from pellucid.model.gpt import GPT
+from pellucid.runtime import DataError
 from pellucid.text.gpt2_files import byte_alphabet
 from pellucid.text.tokenizer import Tokenizer
 from tests.conftest import Cli
@@ -57,6 +58,45 @@ def assert_same_tensors(one: Path, other: Path) -> None:
 
 
 # ---------------------------------------------------------------- the hub
+
+
+def test_a_model_and_its_tokenizer_load_by_their_name_on_the_hub_and_then_from_the_cache(
+    hub: type[Hub],
+    base_folder: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setenv("PELLUCID_CACHE", str(tmp_path / "cache"))
+    model, tokenizer = GPT.load(REPO), Tokenizer.load(REPO)
+    ids = torch.tensor([tokenizer.encode("Anna has the red lamp.")])
+    assert torch.equal(model(ids), GPT.load(base_folder)(ids))
+    assert "fetching" in capsys.readouterr().err
+    hub.requests.clear()
+    GPT.load(REPO), Tokenizer.load(REPO)
+    assert not hub.requests and not capsys.readouterr().err
+
+
+def test_a_tokenizer_alone_is_fetched_without_weights(
+    hub: type[Hub], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PELLUCID_CACHE", str(tmp_path / "cache"))
+    Tokenizer.load(REPO)
+    assert not any(request.startswith("GET") and WEIGHTS in request for request in hub.requests)
+    GPT.load(REPO)  # the cache of a tokenizer is not taken for a model's
+    assert any(request.startswith("GET") and WEIGHTS in request for request in hub.requests)
+
+
+def test_a_mistyped_folder_never_asks_the_network(
+    hub: type[Hub], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "runs").mkdir()
+    for load in (GPT.load, Tokenizer.load):
+        for where in ("runs/mistyped", Path("someone/tiny")):
+            with pytest.raises(DataError):
+                load(where)
+    assert not hub.requests
 
 
 def test_a_model_on_the_hub_becomes_a_run_folder_that_says_where_it_came_from(

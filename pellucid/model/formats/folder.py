@@ -7,6 +7,7 @@ refused: opening one can run any program that its maker wrote into it.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -16,6 +17,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from pellucid.config import ModelConfig
+from pellucid.hub import TOKENIZER_FILES
 from pellucid.model.formats import MODEL_TYPES, of_family
 from pellucid.model.formats.gpt2 import Entry
 from pellucid.model.formats.tensor_files import (
@@ -26,9 +28,8 @@ from pellucid.model.formats.tensor_files import (
     read_strict_json,
     rows_of,
     same,
-    shown,
 )
-from pellucid.runtime import DataError, atomic_file, problem, write_json
+from pellucid.runtime import DataError, atomic_file, problem, shown, write_json
 
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
 HEAD = "score.weight"  # a classifier's
@@ -138,6 +139,24 @@ def find_tensors(folder: Path) -> tuple[dict[str, Stored], str]:
         else "The training may have been stopped before its first save: run it again with --resume."
     )
     raise DataError(problem(folder, f"no {WEIGHTS}", "the model's weights", advice))
+
+
+def model_files(where: str, names: set[str], take: Callable[[str], Path]) -> None:
+    """Which files of a model on a hub a folder of ours needs: `take` fetches one. Pickled weights are refused."""
+    for name in ("config.json", "generation_config.json", *TOKENIZER_FILES):
+        if name in names:
+            take(name)
+    if WEIGHTS in names:
+        take(WEIGHTS)
+        return
+    if INDEX in names:
+        for name in sorted(set(shard_names(take(INDEX)).values())):
+            take(name)
+        return
+    pickled = sorted(name for name in names if name.endswith((".bin", ".pt", ".pth", ".ckpt", ".h5", ".msgpack")))
+    found = f"no {WEIGHTS}" + (f", but {shown(pickled[0])}" if pickled else "")
+    advice = f"Pickled weights could run any program. {UNPICKLE} Or look for another --revision, such as refs/pr/1."
+    raise DataError(problem(where, found, "weights as safetensors", advice))
 
 
 def shard_names(index: Path) -> dict[str, str]:

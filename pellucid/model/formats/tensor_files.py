@@ -17,7 +17,7 @@ from typing import Any, NoReturn
 import torch
 from torch import Tensor
 
-from pellucid.runtime import DataError, printable, problem
+from pellucid.runtime import DataError, problem, shown
 
 FLOATS = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}  # what weights may be kept in
 OTHERS = {"BOOL": 1, "U8": 1, "I8": 1, "F8_E5M2": 1, "F8_E4M3": 1, "I16": 2, "U16": 2, "I32": 4, "U32": 4}
@@ -172,12 +172,3 @@ def read_strict_json(path: Path) -> Any:
 def damaged(where: str | Path, found: str, expected: str, cause: Exception | None = None) -> NoReturn:
     """Raise the DataError that names a damaged file and what shows the damage."""
     raise DataError(problem(where, f"a damaged file ({found})", expected, DAMAGED)) from cause
-
-
-def shown(value: Any) -> str:
-    """Something out of a file, short and harmless on a terminal."""
-    try:
-        text = printable(str(value))
-    except ValueError:  # a number of thousands of digits
-        text = "a huge number"
-    return text if len(text) <= 80 else f"{text[:77]}…"

@@ -24,8 +24,8 @@ from torch import Tensor
 from pellucid.config import ModelConfig
 from pellucid.model.formats import gpt2
 from pellucid.model.formats.folder import read_weights
-from pellucid.model.formats.tensor_files import HEADER_LIMIT, Stored, damaged, read_strict_json, shown
-from pellucid.runtime import ConfigError, DataError, problem
+from pellucid.model.formats.tensor_files import HEADER_LIMIT, Stored, damaged, read_strict_json
+from pellucid.runtime import ConfigError, DataError, problem, shown
 
 FOOTER = 48  # bytes: two handles, padded, and the magic number
 MAGIC = 0xDB4775248B80FB57

@@ -1,4 +1,4 @@
-"""Models from the Hugging Face hub, or a mirror of it (HF_ENDPOINT): weights as safetensors, JSON and tokenizers only.
+"""Files from the Hugging Face hub, or a mirror of it (HF_ENDPOINT); who asks says which of a model's files it takes.
 
 Differs from huggingface_hub's own download in two ways: what broke off goes on where it was, in a later run, too, and
 every file is checked by the hash that the hub gives for it. Everything comes from one commit, so that files fit.
@@ -12,15 +12,25 @@ import logging
 import os
 import re
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
-from pellucid.model.formats.folder import INDEX, UNPICKLE, WEIGHTS, shard_names
-from pellucid.model.formats.tensor_files import shown
-from pellucid.runtime import DataError, PellucidError, explained_disk_errors, inform, problem, progress_bar, sha256
+from pellucid.runtime import (
+    DataError,
+    PellucidError,
+    cache_folder,
+    explained_disk_errors,
+    inform,
+    problem,
+    progress_bar,
+    read_json,
+    sha256,
+    shown,
+    write_json,
+)
 
 if TYPE_CHECKING:
     from huggingface_hub import HfFileMetadata
@@ -33,7 +43,6 @@ NAMES = {
     "gpt2-xl": "openai-community/gpt2-xl",
 }
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "vocab.json", "merges.txt", "chat_template.jinja")
-SMALL_FILES = ("config.json", "generation_config.json", *TOKENIZER_FILES)
 ATTEMPTS = 3  # of a file whose connection breaks off, in one run
 TIMEOUT = 15  # seconds without an answer
 FOLDER_INSTEAD = (
@@ -61,10 +70,21 @@ def repo_of(what: str) -> str | None:
     return name if re.fullmatch(r"[\w-][\w.-]*/[\w-][\w.-]*", name, re.ASCII) else None
 
 
-def fetch(repo: str, revision: str, folder: Path) -> tuple[Path, str]:
-    """Fetch a model into a folder below `folder`; that folder, and the commit. PellucidError says what went wrong.
+def meant_by(where: str | Path) -> str | None:
+    """The hub's id that a caller means, or None for a path: what exists here, or would lie in a folder that does."""
+    path = Path(where)
+    here = path.exists() or (len(path.parts) > 1 and path.parent.is_dir())
+    return None if here or isinstance(where, Path) else repo_of(where)
 
-    Run again, it goes on where it was.
+
+# Told which model it is, the names of its files, and how to fetch one (name → where it lies), it fetches what it needs.
+Choice = Callable[[str, set[str], Callable[[str], Path]], None]
+
+
+def fetch(repo: str, revision: str, folder: Path, choose: Choice) -> tuple[Path, str]:
+    """Fetch what `choose` takes of a model into a folder below `folder`; that folder, and the commit.
+
+    Run again, it goes on where it was. PellucidError says what went wrong.
     """
     logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # of each new attempt it would say a line
     endpoint = os.environ.get("HF_ENDPOINT", "").rstrip("/") or "https://huggingface.co"
@@ -75,11 +95,34 @@ def fetch(repo: str, revision: str, folder: Path) -> tuple[Path, str]:
     target = folder / commit[:12]
     with explained_disk_errors(target), progress_bar() as progress:
         target.mkdir(parents=True, exist_ok=True)
-        for name in (name for name in SMALL_FILES if name in names):
-            _fetch_file(source, name, target, progress)
-        for name in _weight_files(source, names, target, progress):
-            _fetch_file(source, name, target, progress)
+        choose(f"{repo} at {source.revision}", names, lambda name: _fetch_file(source, name, target, progress))
     return target, commit
+
+
+def cached(repo: str, kind: str, choose: Choice) -> Path:
+    """The folder of a model in the cache, fetched into it the first time; from then on no network is used.
+
+    `kind` names what `choose` takes, so that a cache with a tokenizer alone is not taken for one with weights.
+    """
+    folder = cache_folder() / "hub" / repo.replace("/", "--")
+    record = folder / f"{kind}.json"
+    if record.is_file():
+        commit = str(read_json(record)["commit"])
+        if (folder / commit[:12]).is_dir():
+            return folder / commit[:12]
+    inform(f"{repo}: fetching it from the hub into {folder}")
+    target, commit = fetch(repo, "main", folder, choose)
+    write_json(record, {"repo": repo, "commit": commit})
+    return target
+
+
+def tokenizer_files(where: str, names: set[str], take: Callable[[str], Path]) -> None:
+    """The choice of a tokenizer's files."""
+    for name in TOKENIZER_FILES:
+        if name in names:
+            take(name)
+    if not names & {"tokenizer.json", "vocab.json"}:
+        raise DataError(problem(where, "no tokenizer", "tokenizer.json", "Choose another model."))
 
 
 def _listing(source: Source) -> tuple[str, set[str]]:
@@ -104,23 +147,10 @@ def _no_hub(source: Source, found: str) -> PellucidError:
     return DataError(problem(source.endpoint, found, "a hub's answer", "Check HF_ENDPOINT, and proxies on the way."))
 
 
-def _weight_files(source: Source, names: set[str], target: Path, progress: Progress) -> list[str]:
-    """The files that hold the weights: one, or those that the index names."""
-    if WEIGHTS in names:
-        return [WEIGHTS]
-    if INDEX in names:
-        _fetch_file(source, INDEX, target, progress)
-        return sorted(set(shard_names(target / INDEX).values()))
-    pickled = sorted(name for name in names if name.endswith((".bin", ".pt", ".pth", ".ckpt", ".h5", ".msgpack")))
-    found = f"no {WEIGHTS}" + (f", but {shown(pickled[0])}" if pickled else "")
-    advice = f"Pickled weights could run any program. {UNPICKLE} Or look for another --revision, such as refs/pr/1."
-    raise DataError(problem(f"{source.repo} at {source.revision}", found, "weights as safetensors", advice))
-
-
 # ---------------------------------------------------------------- one file
 
 
-def _fetch_file(source: Source, name: str, target: Path, progress: Progress) -> None:
+def _fetch_file(source: Source, name: str, target: Path, progress: Progress) -> Path:
     """Fetch a file, or what is still missing of it, and check it by the hub's size and hash."""
     from huggingface_hub import get_hf_file_metadata, hf_hub_url
 
@@ -129,7 +159,7 @@ def _fetch_file(source: Source, name: str, target: Path, progress: Progress) -> 
         facts = get_hf_file_metadata(url, timeout=TIMEOUT, endpoint=source.endpoint, retry_on_errors=True)
     file, part = target / name, target / f"{name}.part"
     if file.is_file() and not _difference(file, facts):
-        return
+        return file
     task = progress.add_task(name, total=facts.size, note="")
     with _explained(source, name, part, facts.size):
         _receive(url, part, facts.size, lambda done: progress.update(task, completed=done))
@@ -138,6 +168,7 @@ def _fetch_file(source: Source, name: str, target: Path, progress: Progress) -> 
         advice = "It was thrown away. Run the command again; if it stays so, the hub or what is between is broken."
         raise DataError(problem(f"{source.endpoint}/{source.repo}, {name}", *difference, advice))
     part.replace(file)
+    return file
 
 
 def _receive(url: str, part: Path, size: int | None, advance: Any) -> None:
