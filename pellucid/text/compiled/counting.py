@@ -19,7 +19,7 @@ from pellucid.text.compiled.pieces import (
     character_classes,
     mix,
     padded,
-    pattern_number,
+    pattern_mark,
     piece_end,
     two_words,
 )
@@ -98,7 +98,7 @@ class PieceCounts:
     """Distinct pieces and how often each occurs, for texts of any length."""
 
     def __init__(self, pattern: str, largest: int = LARGEST) -> None:
-        self._pattern = pattern_number(pattern)
+        self._pattern = pattern_mark(pattern)
         self._largest = largest
         self.dropped = 0  # occurrences of pieces that were too rare to be kept
         self._used = np.zeros(2, dtype=np.int64)

@@ -22,7 +22,7 @@ from pellucid.text.compiled.pieces import (
     character_classes,
     mix,
     padded,
-    pattern_number,
+    pattern_mark,
     piece_end,
     two_words,
 )
@@ -219,7 +219,7 @@ class FastBPE:
         self, byte_ids: Sequence[int], merges: Sequence[tuple[int, int]], merged: Sequence[int], pattern: str
     ) -> None:
         """`merged` are the ids that the merges make; `pattern` is one of PATTERNS."""
-        self._pattern = pattern_number(pattern)
+        self._pattern = pattern_mark(pattern)
         self._byte_ids = np.array(byte_ids, dtype=np.uint32)
         self._merged = np.array(merged or [0], dtype=np.uint32)
         slots = 1 << max(10, (2 * len(merges)).bit_length())

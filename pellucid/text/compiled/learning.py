@@ -168,7 +168,7 @@ def _begin(text: Any, places: Any, pair_table: Any) -> Any:
     token, _, piece_of, weights = text
     pair_at, after, before = places
     table, pairs, counts, heads = pair_table
-    known = 0
+    known = np.int64(0)  # a plain 0 would be a type of its own, and `_pair_of` compiled twice
     for i in range(token.shape[0] - 1):
         if piece_of[i] == piece_of[i + 1]:
             pair_at[i], known = _pair_of(table, pairs, known, np.int64(token[i]), np.int64(token[i + 1]))

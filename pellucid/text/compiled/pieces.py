@@ -16,7 +16,6 @@ from numpy.typing import NDArray
 
 from pellucid.text.pieces import PATTERNS, SIGN, newer_characters
 
-GPT2, CL100K = 0, 1  # the patterns, by their place in PATTERNS
 LETTER, NUMBER, SPACE, OTHER = 0, 1, 2, 3  # the classes of characters that the patterns tell apart
 LAST_LETTERS = 0x40000  # no plane from here on holds letters, numbers or white space
 SHORT = 16  # bytes that make two machine words
@@ -26,9 +25,13 @@ Words = NDArray[np.uint64]
 Bytes = NDArray[np.uint8]
 
 
-def pattern_number(pattern: str) -> int:
-    """Which of the patterns written out above it is."""
-    return list(PATTERNS.values()).index(pattern)
+def pattern_mark(pattern: str) -> bool | None:
+    """What `piece_end` knows a pattern by: None for GPT-2's, True for cl100k's.
+
+    Numba leaves out what stands behind a comparison with None before it compiles, so that a process compiles the
+    pattern that it uses, and not both.
+    """
+    return {PATTERNS["gpt2"]: None, PATTERNS["cl100k"]: True}[pattern]
 
 
 def padded(*texts: bytes) -> Bytes:
@@ -154,7 +157,9 @@ def _cl100k_end(data: Any, i: Any, end: Any, classes: Any) -> Any:
 @njit(inline="always")
 def piece_end(data: Any, i: Any, end: Any, classes: Any, pattern: Any) -> Any:
     """Where the piece that begins at byte `i` ends."""
-    return _gpt2_end(data, i, end, classes) if pattern == GPT2 else _cl100k_end(data, i, end, classes)
+    if pattern is None:
+        return _gpt2_end(data, i, end, classes)
+    return _cl100k_end(data, i, end, classes)
 
 
 @njit(inline="always")

@@ -14,7 +14,7 @@ import tokenizers
 
 from pellucid.text.bpe import BPETokenizer
 from pellucid.text.compiled.encoding import SLOTS, FastBPE
-from pellucid.text.compiled.pieces import character_classes, padded, pattern_number, piece_end
+from pellucid.text.compiled.pieces import character_classes, padded, pattern_mark, piece_end
 from pellucid.text.pieces import PATTERNS, cut
 from pellucid.text.tokenizer import Tokenizer
 from tests.text.strings import strings
@@ -39,7 +39,7 @@ def compiled(tokenizer: BPETokenizer) -> FastBPE:
 
 def compiled_pieces(text: str, pattern: str) -> list[str]:
     content = text.encode()
-    data, number, start, pieces = padded(content), pattern_number(pattern), 0, []
+    data, number, start, pieces = padded(content), pattern_mark(pattern), 0, []
     while start < len(content):
         end = piece_end(data, start, len(content), character_classes(), number)
         pieces.append(content[start:end].decode())
