@@ -3,6 +3,7 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 ARGS   ?=
+BENCH  ?= $(filter-out measure,$(basename $(notdir $(wildcard benchmarks/*.py))))
 export PYTHONUNBUFFERED = 1
 
 .PHONY: help install quickstart test test-nightly test-ray lint format types bench clean
@@ -33,9 +34,9 @@ test: install  ## formatting, linters, types, import rules and all tests
 test-nightly: install  ## the tests that take minutes
 	$(BIN)/pytest -m nightly
 
-bench: install  ## speed and memory beside peers, into benchmarks/results (ARGS="DATA --only encode"; DATA or PELLUCID_DATA)
+bench: install  ## speed and memory beside peers, into benchmarks/results (BENCH=text ARGS="--only encode"; needs PELLUCID_DATA)
 	$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt -e '.[peers]'
-	$(BIN)/python benchmarks/text.py $(ARGS)
+	for name in $(BENCH); do $(BIN)/python benchmarks/$$name.py $(ARGS) || exit; done
 
 test-ray: install  ## encoding with Ray on this machine (first: .venv/bin/pip install -c constraints.txt -e '.[ray]')
 	$(BIN)/pytest -m ray
