@@ -14,7 +14,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from pellucid.runtime import PellucidError
+from pellucid.runtime import PellucidError, exact_products
 from pellucid.version import __version__
 
 
@@ -59,6 +59,7 @@ VERBS = {
 
 def main() -> None:
     """Run the command line and exit: 0 done, 2 something to mend (said in one message), 130 stopped by Ctrl-C."""
+    exact_products()
     try:
         sys.exit(run(sys.argv[1:]))
     except PellucidError as error:

@@ -15,8 +15,10 @@ import torch
 from pellucid.cli import main
 from pellucid.config import ModelConfig
 from pellucid.model.gpt import GPT
+from pellucid.runtime import exact_products
 from pellucid.text.bpe import BPETokenizer
 
+exact_products()  # before any product of the tests
 ROOT = Path(__file__).parents[1]
 WORDS = "Anna gives the red lamp to Ben. Where is the fox? The blue fox has 12 lamps, and Ben has none: 3 + 4 = 7.\n"
 

@@ -119,5 +119,6 @@ def _optimizer_state(optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor
     for name, tensor in tensors.items():
         if name.startswith(prefix):
             _, index, key = name.split(".", 2)
-            state.setdefault(int(index), {})[key] = tensor
+            # a copy: what load_file gives may begin at any address, and torch's own memory at multiples of 64
+            state.setdefault(int(index), {})[key] = tensor.clone()
     return {"state": state, "param_groups": optimizer.state_dict()["param_groups"]}

@@ -31,7 +31,7 @@ from pellucid.pretrain.checkpoint import (
 )
 from pellucid.pretrain.loss import Loss
 from pellucid.pretrain.optim import make_optimizers, rate_scale, set_rate
-from pellucid.runtime import DataError, PellucidError, inform, keep_freed_memory, problem, progress_bar, write_text
+from pellucid.runtime import DataError, PellucidError, exact_products, inform, keep_freed_memory, problem, progress_bar, write_text
 
 
 class Task(Protocol):
@@ -69,6 +69,7 @@ def fit(model: nn.Module, task: Task, config: FitConfig, out: Path, resume: bool
     of steps the clock decides how many steps there are, so two runs are alike but not the same.
     """
     config, _ = settle_precision(model, task, config, out, resume)
+    exact_products()
     keep_freed_memory()
     torch.manual_seed(config.seed)
     optimizers = make_optimizers(model, config)
