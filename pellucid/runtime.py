@@ -210,8 +210,8 @@ def pick_device(name: str = "auto") -> torch.device:
 def exact_products() -> None:
     """Ask MKL for the same bits from the same matrices, wherever these lie in memory and however many threads help.
 
-    Without it a process that goes on from a checkpoint, whose memory is laid out otherwise, may round otherwise: seen
-    on a Xeon, not on an EPYC. MKL reads the wish at its first product, so it has to come before any. What the user
+    Without it a process that goes on from a checkpoint, whose memory is laid out otherwise, may round otherwise (a
+    test of resuming failed by it, once). MKL reads the wish at its first product, so it has to come before any. What the user
     has set stays. Page: Intel, "Obtaining Numerically Reproducible Results", oneMKL Developer Guide.
     """
     os.environ.setdefault("MKL_CBWR", "AUTO,STRICT")

@@ -31,7 +31,16 @@ from pellucid.pretrain.checkpoint import (
 )
 from pellucid.pretrain.loss import Loss
 from pellucid.pretrain.optim import make_optimizers, rate_scale, set_rate
-from pellucid.runtime import DataError, PellucidError, exact_products, inform, keep_freed_memory, problem, progress_bar, write_text
+from pellucid.runtime import (
+    DataError,
+    PellucidError,
+    exact_products,
+    inform,
+    keep_freed_memory,
+    problem,
+    progress_bar,
+    write_text,
+)
 
 
 class Task(Protocol):
