@@ -3,7 +3,7 @@
 MinHash (Broder, 1997): of many hash functions over all five words in a row, the smallest values stay; the share of
 these minima that two texts have in common estimates the share of five-word runs that they have in common (Jaccard).
 Texts that agree in one of the bands of minima are compared; those of 0.8 and more count as near duplicates. Words are
-what stands between white space, so for scripts without spaces a difference weighs more.
+what stands between white space, and in scripts without spaces each character.
 """
 
 from __future__ import annotations

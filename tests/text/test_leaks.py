@@ -57,6 +57,19 @@ def test_estimates_agree_with_the_true_share_of_common_five_words() -> None:
     assert np.std(errors) < 0.045  # the square root of 0.25 / 128
 
 
+@pytest.mark.parametrize("first", [0x4E00, 0x3041, 0x0E01, 0x1F600], ids=["Chinese", "Japanese", "Thai", "emoji"])
+def test_near_texts_are_found_in_scripts_without_spaces(first: int) -> None:
+    chance = random.Random(first)
+    text, other = ("".join(chr(first + chance.randrange(40)) for _ in range(200)) for _ in range(2))
+    near = text[:90] + chr(first + 41) + text[91:]
+    assert is_near(text, near) and not is_near(text, other)
+    shared = len(
+        set(zip(*(text[i:] for i in range(5)), strict=False)) & set(zip(*(near[i:] for i in range(5)), strict=False))
+    )
+    one, two = signatures([text, near])
+    assert abs(float((one == two).mean()) - shared / (2 * 196 - shared)) < 0.15
+
+
 def test_near_texts_are_found_and_far_ones_never() -> None:
     found: dict[str, list[bool]] = {"near": [], "far": []}
     for a, b in pairs(1500, changes=12):
