@@ -45,11 +45,15 @@ VERBS = {
     "evaluate": Verb("Evaluate", "pellucid.pretrain.commands:evaluate", "loss, perplexity, bits per byte of a model"),
     "generate": Verb("Generate", "pellucid.generation.commands:generate_text", "continue a text"),
     "finetune classify": Verb(
-        "FinetuneClassify", "pellucid.finetune.commands:finetune_classify", "make a classifier from labelled texts"
+        "FinetuneClassify",
+        "pellucid.finetune.classify_commands:finetune_classify",
+        "make a classifier from labelled texts",
     ),
-    "classify": Verb("Classify", "pellucid.finetune.commands:classify", "say the class of texts"),
+    "classify": Verb("Classify", "pellucid.finetune.classify_commands:classify", "say the class of texts"),
     "finetune instruct": Verb(
-        "FinetuneInstruct", "pellucid.finetune.commands:finetune_instruct", "make an assistant from instructions"
+        "FinetuneInstruct",
+        "pellucid.finetune.instruct_commands:finetune_instruct",
+        "make an assistant from instructions",
     ),
     "chat": Verb("Chat", "pellucid.assistant.chat:chat", "talk with an assistant"),
     "see": Verb("See", "pellucid.see.commands:see", "look inside a model: one offline HTML page"),

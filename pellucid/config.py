@@ -242,6 +242,9 @@ def _checked(value: Any, hint: Any, where: str) -> Any:
         hint = next(option for option in options if option is not type(None))
     if origin is tuple:
         return tuple(_checked(item, options[0], where) for item in (value if isinstance(value, list) else [value]))
+    if origin is dict and isinstance(value, dict):
+        return {str(key): _checked(item, options[1], f"{where}, {key}") for key, item in value.items()}
+    hint = origin or hint
     if hint is Path and isinstance(value, str):
         return Path(value)
     if isinstance(hint, type) and dataclasses.is_dataclass(hint) and isinstance(value, dict):

@@ -271,6 +271,14 @@ class Finetuning(Options):
     """Peak learning rate; 0 is the recipe's."""
     seed: int = 0
     """Seed of the split and the data order."""
+    train: str = "all"
+    """What is trained: all, last-K (the last K blocks), head, or lora (small matrices beside frozen ones)."""
+    lora_rank: int = 8
+    """Rank of LoRA's matrices."""
+    lora_alpha: float = 16.0
+    """What LoRA's part counts: alpha / rank."""
+    base: Literal["float32", "int8"] = "float32"
+    """Precision of the frozen matrices beside LoRA's; int8 takes a quarter of the memory."""
     resume: bool = False
     """Go on from the newest checkpoint in --out."""
 
@@ -280,7 +288,21 @@ class FinetuneClassify(Finetuning):
     """Finetune a model to tell classes of text apart."""
 
     data: Path
-    """csv, tsv or jsonl with a text and a label column."""
+    """csv, tsv or jsonl with a text and a label column, or a folder with a folder of .txt files for each class."""
+    val: Path | None = None
+    """Labelled texts for validation; without it, a tenth of the data."""
+    test: Path | None = None
+    """Labelled texts for the test; without it, a fifth of the data."""
+    text_column: str = ""
+    """Name of the column with the texts; found by looking where it is not given."""
+    label_column: str = ""
+    """Name of the column with the labels."""
+    multi_label: bool = False
+    """A text may have several labels or none: written a|b, or as a list in jsonl."""
+    class_weight: Literal["none", "balanced", "sampler"] = "none"
+    """For rare classes: balanced weighs their loss, sampler draws them more often."""
+    cut: Literal["end", "start", "middle"] = "end"
+    """What is left out of a text that is longer than the context."""
     epochs: float = 4.0
     """Passes over the training split."""
 
@@ -305,6 +327,8 @@ class Classify(Options):
     """The texts."""
     file: Path | None = None
     """A file with a text on each line (- is standard input)."""
+    format: Literal["table", "csv", "jsonl"] = "table"
+    """How the answers are printed."""
 
 
 @dataclass(frozen=True)

@@ -1,22 +1,25 @@
 """A classifier: the pretrained model with one linear head on the vector of the last real token.
 
 The last *real* token, found by length: padding never changes an answer (a property test says so). Saved as a
-GPT2ForSequenceClassification folder.
+GPT2ForSequenceClassification (or LlamaForSequenceClassification) folder. What else an answer needs, how long texts are
+cut and from which probability on a class is said, stands in its config.json under `pellucid`; the temperature that
+calibrates its probabilities is in the head itself, so that transformers gives the same ones.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from pellucid.config import FitConfig
+from pellucid.config import FitConfig, as_dict, from_dict
 from pellucid.finetune.labelled import Labelled
 from pellucid.finetune.padded import LengthGroupedSampler, pad
 from pellucid.model.formats.folder import read_model_folder, write_model_folder
@@ -28,13 +31,33 @@ from pellucid.text.tokenizer import Tokenizer
 # B batch, T tokens, D width of the model, C classes
 
 
+Array: TypeAlias = NDArray[Any]
+Cut = Literal["end", "start", "middle"]
+ClassWeight = Literal["none", "balanced", "sampler"]
+
+
+@dataclass(frozen=True)
+class Rule:
+    """How texts become answers, beside the weights: kept in config.json."""
+
+    several: bool = False
+    """Whether a text may have several labels, or none."""
+    cut: Cut = "end"
+    """What is left out of a text that is longer than the context."""
+    thresholds: dict[str, float] = field(default_factory=dict)
+    """From which probability on a label is said, chosen on the val split; without one, the likeliest is said."""
+    temperature: float = 1.0
+    """What the head was divided by, so that a probability of 0.8 is right in 80 %."""
+
+
 class Classifier(nn.Module):
     """A GPT and a head from its last vector to one logit per class."""
 
-    def __init__(self, gpt: GPT, labels: Sequence[str]) -> None:
+    def __init__(self, gpt: GPT, labels: Sequence[str], rule: Rule | None = None) -> None:
         super().__init__()
         self.gpt = gpt
         self.labels = tuple(labels)
+        self.rule = rule or Rule()
         self.head = nn.Linear(gpt.config.d_model, len(labels), bias=False, device=gpt.device)
         nn.init.normal_(self.head.weight, std=0.02)
 
@@ -59,6 +82,8 @@ class Classifier(nn.Module):
             "pad_token_id": end,
             "bos_token_id": end,
             "eos_token_id": end,
+            "problem_type": f"{'multi' if self.rule.several else 'single'}_label_classification",
+            "pellucid": as_dict(self.rule),
         }
         write_model_folder(folder, self.gpt.config, self.gpt.state_dict(), extra, head=self.head.weight)
         tokenizer.model_max_length = self.gpt.config.context_length
@@ -79,27 +104,41 @@ class Classifier(nn.Module):
             raise DataError(problem(f"{folder}/config.json", found, "a label for each", "Mend id2label."))
         gpt = GPT(config)
         gpt.load_state_dict(weights)
-        model = cls(gpt, [str(names[str(number)]) for number in range(len(head))])
+        several = settings.get("problem_type") == "multi_label_classification"
+        kept = settings.get("pellucid") or {"several": several}
+        if not isinstance(kept, dict):
+            raise DataError(problem(f"{folder}/config.json", "pellucid that is no object", "an object", "Remove it."))
+        rule = from_dict(Rule, kept, f"{folder}/config.json, pellucid")
+        model = cls(gpt, [str(names[str(number)]) for number in range(len(head))], rule)
         model.head.weight.data = head
         return model.eval()
 
 
 @dataclass(frozen=True)
 class TextBatch:
-    """Padded ids (B, T), true lengths (B,), class numbers (B,)."""
+    """Padded ids (B, T), true lengths (B,), and ones where a text has a label (B, C)."""
 
     ids: Tensor
     lengths: Tensor
-    classes: Tensor
+    targets: Tensor
 
     @property
     def tokens(self) -> int:
         return int(self.lengths.sum())
 
 
-def encode_texts(texts: Sequence[str], tokenizer: Tokenizer, context_length: int) -> list[list[int]]:
+def encode_texts(texts: Sequence[str], tokenizer: Tokenizer, context_length: int, cut: Cut = "end") -> list[list[int]]:
     """Ids of each text, cut to the context; an empty text is one end-of-text token."""
-    return [ids[:context_length] or [tokenizer.end_of_text] for ids in tokenizer.encode_batch(texts)]
+    rows = [ids or [tokenizer.end_of_text] for ids in tokenizer.encode_batch(texts)]
+    return [cut_row(ids, context_length, cut) for ids in rows]
+
+
+def cut_row(ids: list[int], limit: int, cut: Cut) -> list[int]:
+    """At most `limit` ids: without the end, without the start, or without the middle."""
+    if len(ids) <= limit:
+        return ids
+    head = {"end": limit, "start": 0, "middle": (limit + 1) // 2}[cut]
+    return ids[:head] + ids[len(ids) - (limit - head) :]
 
 
 class Classification:
@@ -114,49 +153,126 @@ class Classification:
         tokenizer: Tokenizer,
         config: FitConfig,
         context: int,
+        rule: Rule | None = None,
+        class_weight: ClassWeight = "none",
     ) -> None:
-        number = {label: index for index, label in enumerate(labels)}
+        self.rule = rule or Rule()
         self.end = tokenizer.end_of_text
         self.ids = {
-            name: encode_texts([example.text for example in members], tokenizer, context)
+            name: encode_texts([example.text for example in members], tokenizer, context, self.rule.cut)
             for name, members in splits.items()
         }
-        self.classes = {name: [number[example.label] for example in members] for name, members in splits.items()}
-        self.sampler = LengthGroupedSampler([len(row) for row in self.ids["train"]], config.batch_size, config.seed)
+        self.targets = {name: target_rows(members, labels, self.rule.several) for name, members in splits.items()}
+        counts = self.targets["train"].sum(axis=0)
+        self.weights = torch.ones(len(labels))
+        self.chosen = np.arange(len(self.ids["train"]))
+        if class_weight == "balanced":
+            self.weights = torch.tensor(counts.sum() / (len(labels) * counts), dtype=torch.float32)
+        elif class_weight == "sampler":
+            self.chosen = evened_out(self.targets["train"])
+        lengths = [len(self.ids["train"][i]) for i in self.chosen]
+        self.sampler = LengthGroupedSampler(lengths, config.batch_size, config.seed)
 
     def batches(self, step: int) -> list[TextBatch]:
         """The texts of a step."""
-        chosen = self.sampler.indices(step)
+        chosen = self.chosen[self.sampler.indices(step)]
         ids, lengths = pad([self.ids["train"][i] for i in chosen], self.end)
-        return [TextBatch(ids, lengths, torch.tensor([self.classes["train"][i] for i in chosen]))]
+        return [TextBatch(ids, lengths, torch.from_numpy(self.targets["train"][chosen]))]
 
     def loss(self, model: Classifier, batch: TextBatch) -> Loss:
-        """Cross-entropy of the classes; the count is of texts."""
-        logits = model(batch.ids.to(model.device), batch.lengths.to(model.device))
-        total = F.cross_entropy(logits.float(), batch.classes.to(model.device), reduction="sum")
-        return Loss(total, len(batch.classes))
+        """Cross-entropy of the classes (of each label, where a text may have several); the count is of texts."""
+        logits = model(batch.ids.to(model.device), batch.lengths.to(model.device)).float()
+        wanted, weights = batch.targets.to(model.device), self.weights.to(model.device)
+        if self.rule.several:
+            total = F.binary_cross_entropy_with_logits(logits, wanted, pos_weight=weights, reduction="sum")
+        else:
+            total = -(logits.log_softmax(dim=1) * wanted * weights).sum()
+        return Loss(total, len(batch.targets))
 
     def evaluate(self, model: Classifier) -> dict[str, float]:
         """Loss and accuracy on the val split."""
-        probabilities = predict(model, self.ids["val"], self.end)
-        classes = np.array(self.classes["val"])
-        loss = -np.log(np.maximum(probabilities[np.arange(len(classes)), classes], 1e-12)).mean()
-        return {"loss": float(loss), "accuracy": float((probabilities.argmax(axis=1) == classes).mean())}
+        logits, targets = predict_logits(model, self.ids["val"], self.end), self.targets["val"]
+        loss = log_loss(logits, targets, self.rule.several)
+        said = logits > 0 if self.rule.several else one_hot(logits.argmax(axis=1), logits.shape[1])
+        return {"loss": loss, "accuracy": float((said == (targets > 0)).all(axis=1).mean())}
 
     def sample(self, model: Classifier) -> str:
         """Nothing to show."""
         return ""
 
 
+def target_rows(examples: Sequence[Labelled], labels: Sequence[str], several: bool) -> Array:
+    """(N, C) ones and zeros: which labels each text has."""
+    number = {label: index for index, label in enumerate(labels)}
+    rows = np.zeros((len(examples), len(labels)), dtype=np.float32)
+    for row, example in zip(rows, examples, strict=True):
+        row[[number[label] for label in (example.labels if several else (example.label,))]] = 1
+    return rows
+
+
+def evened_out(targets: Array) -> Array:
+    """Numbers of texts, those of rarer classes again and again, until each class has as many as the largest.
+
+    With several labels a text is drawn as often as the rarest of its own asks for.
+    """
+    counts = targets.sum(axis=0)
+    wanted = np.where(targets > 0, counts.max() / np.maximum(counts, 1), 0).max(axis=1)
+    wanted = np.maximum(wanted, 1)
+    times = np.diff(np.floor(np.cumsum(wanted)), prepend=0).astype(int)  # a share of a time adds up over the texts
+    return np.repeat(np.arange(len(targets)), times)
+
+
+def log_loss(logits: Array, targets: Array, several: bool) -> float:
+    """Mean cross-entropy of a text in nats (with several labels, of a label)."""
+    if several:
+        return float((np.logaddexp(0, logits) - targets * logits).mean())
+    shifted = logits - logits.max(axis=1, keepdims=True)
+    return float(-((shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))) * targets).sum(axis=1).mean())
+
+
+def one_hot(numbers: Array, classes: int) -> Array:
+    """(N,) class numbers as (N, C) booleans."""
+    rows: Array = np.arange(classes) == numbers[:, None]
+    return rows
+
+
+def to_probabilities(logits: Array, several: bool) -> Array:
+    """(N, C) logits as probabilities: of each label by itself, or of classes that exclude each other."""
+    if several:
+        probabilities: Array = 1 / (1 + np.exp(-logits))
+        return probabilities
+    raised = np.exp(logits - logits.max(axis=1, keepdims=True))
+    shares: Array = raised / raised.sum(axis=1, keepdims=True)
+    return shares
+
+
 @torch.inference_mode()
-def predict(model: Classifier, rows: Sequence[Sequence[int]], fill: int, batch_size: int = 64) -> np.ndarray[Any, Any]:
-    """(N, C) probabilities of encoded texts, alike lengths together."""
+def predict_logits(model: Classifier, rows: Sequence[Sequence[int]], fill: int, batch_size: int = 64) -> Array:
+    """(N, C) logits of encoded texts, alike lengths together."""
     model.eval()
     result = np.zeros((len(rows), len(model.labels)))
     order = sorted(range(len(rows)), key=lambda i: len(rows[i]))
     for first in range(0, len(order), batch_size):
         chosen = order[first : first + batch_size]
         ids, lengths = pad([rows[i] for i in chosen], fill)
-        logits = model(ids.to(model.device), lengths.to(model.device))
-        result[chosen] = logits.float().softmax(dim=1).cpu().numpy()
+        result[chosen] = model(ids.to(model.device), lengths.to(model.device)).float().cpu().numpy()
     return result
+
+
+def predict(model: Classifier, rows: Sequence[Sequence[int]], fill: int, batch_size: int = 64) -> Array:
+    """(N, C) probabilities of encoded texts."""
+    return to_probabilities(predict_logits(model, rows, fill, batch_size), model.rule.several)
+
+
+def decide(probabilities: Array, labels: Sequence[str], rule: Rule) -> Array:
+    """(N, C) booleans: the labels that are said. A class with a threshold is said from there on, else the likeliest."""
+    if rule.several:
+        limits = np.array([rule.thresholds.get(label, 0.5) for label in labels])
+        above: Array = probabilities >= limits
+        return above
+    numbers = probabilities.argmax(axis=1)
+    if len(labels) == 2 and len(rule.thresholds) == 1:
+        ((label, limit),) = rule.thresholds.items()
+        positive = labels.index(label)
+        numbers = np.where(probabilities[:, positive] >= limit, positive, 1 - positive)
+    return one_hot(numbers, len(labels))

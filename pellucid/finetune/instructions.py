@@ -12,7 +12,7 @@ from typing import Any
 from sklearn.feature_extraction.text import TfidfVectorizer
 
 from pellucid.finetune.conversation import Conversation, answered, ask
-from pellucid.finetune.labelled import normalised
+from pellucid.finetune.splits import normalised
 from pellucid.runtime import DataError, inform, problem
 from pellucid.text.documents import SPLITS, read_text
 

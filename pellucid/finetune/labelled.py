@@ -1,48 +1,84 @@
-"""Labelled texts from csv, tsv or jsonl files, and an honest split of them.
+"""Labelled texts: csv, tsv and jsonl files, or a folder with a folder of texts for each class.
 
-Columns are found by name (text, message, … and label, class, …) or, in a file without a header, by their content: the
-label column is the one with few different values.
+Columns are named by the user, or found by name (text, message, … and label, class, …) or, in a file without a header,
+by their content: the label column is the one with few different values. A text with several labels has them in one
+column with | between them, or as a list in jsonl.
 """
 
 from __future__ import annotations
 
 import csv
-import hashlib
 import io
 import json
 from collections import Counter
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
-from pellucid.runtime import DataError, inform, problem
+from pellucid.runtime import DataError, inform, problem, shown
 from pellucid.text.documents import SPLITS, read_text
 
 TEXT_NAMES = ("text", "message", "sentence", "content", "body", "sms", "review", "v2")
 LABEL_NAMES = ("label", "class", "category", "target", "tag", "sentiment", "v1")
+BETWEEN = "|"  # stands between the labels of a text that has several
 
 
 @dataclass(frozen=True)
 class Labelled:
-    """A text, its label, and the split where the file names one."""
+    """A text, its label, and the split where the file names one; `where` is its file and line, for errors."""
 
     text: str
     label: str
     split: str = ""
+    where: str = field(default="", compare=False)
+
+    @property
+    def labels(self) -> frozenset[str]:
+        """The labels of a text that may have none, one or several."""
+        return frozenset(self.label.split(BETWEEN)) if self.label else frozenset()
 
 
-def read_labelled(path: Path) -> list[Labelled]:
-    """All labelled texts of a file. DataError names the file and line of a missing label, one class only, and so on."""
-    path = Path(path)
-    text = read_text(path)
-    rows = list(_jsonl_rows(path, text)) if path.suffix in (".jsonl", ".ndjson") else list(_table_rows(path, text))
-    if not rows:
+@dataclass(frozen=True)
+class Columns:
+    """Which columns hold the texts and the labels (empty: found by looking), and whether a text has several labels."""
+
+    text: str = ""
+    label: str = ""
+    several: bool = False
+
+
+def read_labelled(path: Path, columns: Columns | None = None) -> list[Labelled]:
+    """All labelled texts of a file or folder, as `read_examples`, found to be enough to learn and test from."""
+    examples = read_examples(path, columns)
+    check_classes(path, examples, (columns or Columns()).several)
+    return examples
+
+
+def read_examples(path: Path, columns: Columns | None = None) -> list[Labelled]:
+    """All labelled texts of a file or folder. DataError names the file and the line of what is missing or broken."""
+    path, columns = Path(path), columns or Columns()
+    if path.is_dir():
+        rows: Iterable[tuple[str, dict[str, Any]]] = _folder_rows(path)
+    else:
+        text = read_text(path)
+        json_lines = path.suffix in (".jsonl", ".ndjson")
+        numbered = _jsonl_rows(path, text, columns) if json_lines else _table_rows(path, text, columns)
+        rows = ((f"{path}, line {number}", row) for number, row in numbered)
+    examples = [_checked(where, row, columns) for where, row in rows]
+    if not examples:
         raise DataError(problem(path, "no labelled text", "a text and a label on each line", "Check the file."))
-    examples = [_checked(path, line, row) for line, row in rows]
-    classes = Counter(example.label for example in examples)
-    if len(classes) < 2:
+    return examples
+
+
+def check_classes(path: Path, examples: Sequence[Labelled], several: bool = False) -> None:
+    """DataError for one class only, for a column that holds no classes, and for a class too rare to learn and test."""
+    classes = Counter(label for example in examples for label in (example.labels if several else {example.label}))
+    if len(classes) < 2 and not several:
         found = f"only the label {next(iter(classes))!r}"
         raise DataError(problem(path, found, "two or more classes", "Add examples of another class."))
+    if not classes:
+        raise DataError(problem(path, "no label at all", "a label on some texts", "Check the label column."))
     if len(classes) > max(20, len(examples) // 5):
         advice = "Is that column an id or the text itself? Name the columns text and label in the first line."
         raise DataError(problem(path, f"{len(classes)} different labels in {len(examples)} rows", "classes", advice))
@@ -50,56 +86,98 @@ def read_labelled(path: Path) -> list[Labelled]:
     if rare:
         advice = "Each class needs one for training, one for validation and one for the test, at least."
         raise DataError(problem(path, f"fewer than 3 examples of {rare[0]!r}", "3 or more of each class", advice))
-    return examples
+    alike = Counter(label.casefold() for label in classes)
+    for label in (label for label, count in alike.items() if count > 1):
+        inform(f"{path}: {alike[label]} labels are spelt alike but for their case ({label}); they count as different.")
 
 
-def _checked(path: Path, line: int, row: dict[str, str]) -> Labelled:
-    where = f"{path}, line {line}"
-    if not row["label"].strip():
+def _checked(where: str, row: dict[str, Any], columns: Columns) -> Labelled:
+    value = row["label"]
+    if isinstance(value, list):
+        if not columns.several:
+            advice = "With --multi-label a text may have several."
+            raise DataError(problem(where, f"a list of {len(value)} labels", "one label", advice))
+        names = [_spelt(item) for item in value]
+    else:
+        names = _spelt(value).split(BETWEEN) if columns.several else [_spelt(value)]
+    names = [name.strip() for name in names]
+    if not columns.several and not names[0]:
         raise DataError(problem(where, "no label", "a label beside every text", "Fill it in or remove the line."))
-    split = row.get("split", "").strip()
+    split = str(row.get("split") or "").strip()
     if split and split not in SPLITS:
-        raise DataError(problem(where, f"split {split!r}", "train, val or test", "Mend the line."))
-    return Labelled(row["text"], row["label"].strip(), split)
+        raise DataError(problem(where, f"split {shown(split)!r}", "train, val or test", "Mend the line."))
+    label = BETWEEN.join(sorted({name for name in names if name})) if columns.several else names[0]
+    return Labelled(_spelt(row["text"]), label, split, where)
 
 
-def _jsonl_rows(path: Path, text: str) -> Iterable[tuple[int, dict[str, str]]]:
+def _spelt(value: Any) -> str:
+    """A value of a table or of JSON as text: true and 1 as JSON spells them, null as nothing."""
+    if isinstance(value, str):
+        return value
+    return "" if value is None else json.dumps(value, ensure_ascii=False)
+
+
+def _folder_rows(folder: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    """FOLDER/CLASS/*.txt, or FOLDER/train/CLASS/*.txt with val and test beside it."""
+    tops = sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
+    splits = {path.name: path for path in tops if path.name in SPLITS}
+    found = False
+    for split, top in splits.items() if splits else [("", folder)]:
+        for kind in sorted(path for path in top.iterdir() if path.is_dir() and not path.name.startswith(".")):
+            for file in sorted(kind.glob("*.txt")):
+                found = True
+                yield str(file), {"text": read_text(file).strip(), "label": kind.name, "split": split}
+    if not found:
+        advice = (
+            "Put the texts of each class into a folder of its name, as .txt files, or give a csv, tsv or jsonl file."
+        )
+        raise DataError(problem(folder, "no texts by class", "FOLDER/CLASS/*.txt", advice))
+
+
+def _jsonl_rows(path: Path, text: str, columns: Columns) -> Iterator[tuple[int, dict[str, Any]]]:
     for number, line in enumerate(text.split("\n"), start=1):  # splitlines would also cut at U+2028 inside a text
         if not line.strip():
             continue
         where = f"{path}, line {number}"
         try:
             record = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise DataError(problem(where, f"broken JSON ({error.msg})", "a JSON object", "Mend the line.")) from error
+        except (json.JSONDecodeError, RecursionError) as error:
+            found = f"broken JSON ({getattr(error, 'msg', 'nested without end')})"
+            raise DataError(problem(where, found, "a JSON object", "Mend the line.")) from error
         if not isinstance(record, dict):
             raise DataError(problem(where, "no JSON object", "an object with text and label", "Mend the line."))
         names = {key.lower(): key for key in record}
-        text_key = next((names[name] for name in TEXT_NAMES if name in names), None)
-        label_key = next((names[name] for name in LABEL_NAMES if name in names), None)
+        text_key, label_key = (
+            next((names[name] for name in known if name in names), None) for known in _known(columns)
+        )
         if text_key is None or label_key is None:
-            found = f"the keys {', '.join(map(str, record)) or '(none)'}"
-            raise DataError(problem(where, found, "the keys text and label", "Rename them."))
-        row = {"text": record[text_key], "label": record[label_key], "split": record.get("split") or ""}
-        yield number, {key: "" if value is None else str(value) for key, value in row.items()}
+            found = f"the keys {', '.join(map(shown, record)) or '(none)'}"
+            expected = " and ".join(f"{known[0]}" for known in _known(columns))
+            advice = "Rename them, or name them with --text-column and --label-column."
+            raise DataError(problem(where, found, f"the keys {expected}", advice))
+        yield number, {"text": record[text_key], "label": record[label_key], "split": record.get("split")}
 
 
-def _table_rows(path: Path, text: str) -> Iterable[tuple[int, dict[str, str]]]:
-    tabs = path.suffix == ".tsv" or ("\t" in text.split("\n", 1)[0] and path.suffix != ".csv")
-    if tabs:  # quotation marks are part of a message there, not a quoting
-        rows = [(n, line.split("\t")) for n, line in enumerate(text.split("\n"), start=1) if line.strip()]
-    else:
-        reader = csv.reader(io.StringIO(text), strict=True)
-        try:
-            rows = [(reader.line_num, row) for row in reader if any(cell.strip() for cell in row)]
-        except csv.Error as error:
-            advice = "Is a quotation mark left open there?"
-            raise DataError(problem(f"{path}, line {reader.line_num}", str(error), "valid csv", advice)) from error
+def _known(columns: Columns) -> tuple[Sequence[str], Sequence[str]]:
+    """In lower case, the names that the columns of texts and of labels may have."""
+    return (
+        [columns.text.lower()] if columns.text else TEXT_NAMES,
+        [columns.label.lower()] if columns.label else LABEL_NAMES,
+    )
+
+
+def _table_rows(path: Path, text: str, columns: Columns) -> Iterator[tuple[int, dict[str, Any]]]:
+    rows = _cells(path, text)
     if not rows:
         return
     first = [cell.strip().lower() for cell in rows[0][1]]
-    text_at = next((first.index(name) for name in TEXT_NAMES if name in first), None)
-    label_at = next((first.index(name) for name in LABEL_NAMES if name in first), None)
+    text_at, label_at = (
+        next((first.index(name) for name in known if name in first), None) for known in _known(columns)
+    )
+    for name, place in ((columns.text, text_at), (columns.label, label_at)):
+        if name and place is None:
+            found = f"the columns {', '.join(map(shown, first))}"
+            raise DataError(problem(f"{path}, line 1", found, f"one named {name!r}", "Check the name."))
     split_at = first.index("split") if "split" in first and text_at is not None else None
     if text_at is None or label_at is None:
         text_at, label_at = _columns_by_content(path, [row for _, row in rows])
@@ -108,11 +186,24 @@ def _table_rows(path: Path, text: str) -> Iterable[tuple[int, dict[str, str]]]:
     for number, row in rows:
         if len(row) <= max(text_at, label_at):
             found = f"{len(row)} column(s)"
-            raise DataError(
-                problem(f"{path}, line {number}", found, "a text and a label", "Fill it in or remove the line.")
-            )
+            advice = "Fill it in or remove the line."
+            raise DataError(problem(f"{path}, line {number}", found, "a text and a label", advice))
         split = row[split_at] if split_at is not None and split_at < len(row) else ""
         yield number, {"text": row[text_at], "label": row[label_at], "split": split}
+
+
+def _cells(path: Path, text: str) -> list[tuple[int, list[str]]]:
+    """The rows of a table with their line numbers, without empty ones."""
+    if path.suffix == ".tsv" or ("\t" in text.split("\n", 1)[0] and path.suffix != ".csv"):
+        # quotation marks are part of a message there, not a quoting
+        return [(n, line.split("\t")) for n, line in enumerate(text.split("\n"), start=1) if line.strip()]
+    reader = csv.reader(io.StringIO(text), strict=True)
+    csv.field_size_limit(2**30)
+    try:
+        return [(reader.line_num, row) for row in reader if any(cell.strip() for cell in row)]
+    except csv.Error as error:
+        advice = "Is a quotation mark left open there?"
+        raise DataError(problem(f"{path}, line {reader.line_num}", str(error), "valid csv", advice)) from error
 
 
 def _columns_by_content(path: Path, rows: Sequence[Sequence[str]]) -> tuple[int, int]:
@@ -123,52 +214,3 @@ def _columns_by_content(path: Path, rows: Sequence[Sequence[str]]) -> tuple[int,
         raise DataError(problem(path, "one column", "two columns, text and label", advice))
     kinds = [len({row[column] for row in whole}) for column in (0, 1)]
     return (1, 0) if kinds[0] <= kinds[1] else (0, 1)
-
-
-def normalised(text: str) -> str:
-    """What makes two texts the same for a split: letter case and white space do not."""
-    return " ".join(text.casefold().split())
-
-
-def split_labelled(
-    examples: Sequence[Labelled], val: float = 0.1, test: float = 0.2, seed: int = 0
-) -> dict[str, list[Labelled]]:
-    """Train, val and test: stratified by class, and no text twice. Splits named by the file are kept as they are, but
-    where it names none for val, a part of its train becomes val.
-
-    A text that stands twice is kept once (the dropped ones are counted in a message).
-    """
-    unique: dict[str, Labelled] = {}
-    for example in examples:
-        unique.setdefault(normalised(example.text), example)
-    if len(unique) < len(examples):
-        inform(f"{len(examples) - len(unique)} of {len(examples)} texts were there before and are dropped.")
-    splits: dict[str, list[Labelled]] = {name: [] for name in SPLITS}
-    rest: dict[str, list[Labelled]] = {}
-    for example in unique.values():
-        if example.split:
-            splits[example.split].append(example)
-        else:
-            rest.setdefault(example.label, []).append(example)
-
-    def place(example: Labelled) -> bytes:
-        return hashlib.sha256(f"{seed}\0{normalised(example.text)}".encode()).digest()
-
-    for members in rest.values():
-        members.sort(key=place)
-        n_test, n_val = (max(1, round(share * len(members))) for share in (test, val))
-        for number, example in enumerate(members):
-            name = "test" if number < n_test else "val" if number < n_test + n_val else "train"
-            splits[name].append(replace(example, split=name))
-    if not splits["val"]:
-        for label in {example.label for example in splits["train"]}:
-            members = sorted((example for example in splits["train"] if example.label == label), key=place)
-            splits["val"] += [replace(example, split="val") for example in members[: max(1, round(val * len(members)))]]
-        moved = {example.text for example in splits["val"]}
-        splits["train"] = [example for example in splits["train"] if example.text not in moved]
-    for name, members in splits.items():
-        if len({example.label for example in members}) < 2:
-            raise DataError(
-                f"the {name} split has fewer than two classes after dropping repeated texts: give more examples."
-            )
-    return splits

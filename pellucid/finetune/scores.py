@@ -1,4 +1,4 @@
-"""How good a classifier is, and how good counting words would have been on the same split."""
+"""How good a classifier is, each number with its interval, and how good simpler means are on the same split."""
 
 from __future__ import annotations
 
@@ -6,12 +6,22 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
-from sklearn.feature_extraction.text import CountVectorizer
+import numpy as np
+from sklearn.feature_extraction.text import CountVectorizer, TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
-from sklearn.metrics import accuracy_score, confusion_matrix, precision_recall_fscore_support
-from sklearn.pipeline import make_pipeline
+from sklearn.metrics import average_precision_score, precision_recall_curve
+from sklearn.multiclass import OneVsRestClassifier
+from sklearn.pipeline import make_pipeline, make_union
+from sklearn.svm import LinearSVC
 
+from pellucid.finetune.calibration import calibration
+from pellucid.finetune.classify import Array, one_hot, target_rows
 from pellucid.finetune.labelled import Labelled
+
+# N texts, C classes, R resamples
+
+RESAMPLES = 1000
+MOST_POINTS = 200  # of a precision-recall curve
 
 
 def positive_label(labels: Sequence[str]) -> str:
@@ -23,32 +33,119 @@ def positive_label(labels: Sequence[str]) -> str:
     return min(Counter(labels).items(), key=lambda item: (item[1], item[0]))[0]
 
 
-def classification_scores(truth: Sequence[str], answers: Sequence[str], labels: Sequence[str]) -> dict[str, Any]:
-    """Accuracy, precision, recall, F1 (of the positive class, or the mean over more than two), confusion matrix."""
-    binary = len(labels) == 2
-    positive = positive_label(truth) if binary else None
-    precision, recall, f1, _ = precision_recall_fscore_support(
-        truth,
-        answers,
-        labels=list(labels) if not binary else None,
-        pos_label=positive if binary else 1,
-        average="binary" if binary else "macro",
-        zero_division=0.0,
-    )
-    return {
-        "accuracy": float(accuracy_score(truth, answers)),
-        "precision": float(precision),
-        "recall": float(recall),
-        "f1": float(f1),
-        "positive": positive,
-        "labels": list(labels),
-        "confusion": confusion_matrix(truth, answers, labels=list(labels)).tolist(),
-        "texts": len(truth),
+def classification_scores(
+    truth: Array, said: Array, labels: Sequence[str], positive: str | None, resamples: int = RESAMPLES
+) -> dict[str, Any]:
+    """Accuracy (all labels of a text right), precision, recall and F1 of (N, C) booleans against (N, C) true ones.
+
+    The headline is of the positive class, or else the mean over all classes. `intervals` holds the 95 % of a bootstrap
+    over texts; with one label a text `confusion` has a row for each true class.
+    """
+    place = None if positive is None else list(labels).index(positive)
+    once = _rates(np.ones((1, len(truth))), truth, said, place)
+    spread = bootstrap(truth, said, place, resamples) if resamples else {}
+    result: dict[str, Any] = {name: float(once[name][0]) for name in HEADLINE}
+    result["intervals"] = {name: interval(spread[name]) for name in HEADLINE} if spread else {}
+    result["by_class"] = {
+        label: {
+            **{name: float(once[f"{name}_by_class"][0, i]) for name in ("precision", "recall", "f1")},
+            "f1_interval": interval(spread["f1_by_class"][:, i]) if spread else [],
+            "texts": int(truth[:, i].sum()),
+        }
+        for i, label in enumerate(labels)
     }
+    alone = bool((truth.sum(axis=1) == 1).all() and (said.sum(axis=1) == 1).all())
+    confusion = (truth.T.astype(int) @ said.astype(int)).tolist() if alone else []
+    return {**result, "positive": positive, "labels": list(labels), "confusion": confusion, "texts": len(truth)}
 
 
-def word_count_answers(train: Sequence[Labelled], test: Sequence[Labelled]) -> list[str]:
-    """What logistic regression on word counts answers for the test split."""
-    model = make_pipeline(CountVectorizer(token_pattern=r"\S+"), LogisticRegression(max_iter=2000))
-    model.fit([example.text for example in train], [example.label for example in train])
-    return [str(label) for label in model.predict([example.text for example in test])]
+HEADLINE = ("accuracy", "precision", "recall", "f1", "macro_precision", "macro_recall", "macro_f1")
+
+
+def _rates(weights: Array, truth: Array, said: Array, place: int | None) -> dict[str, Array]:
+    """Each score (R,) when text n counts weights[r, n] times; by class (R, C)."""
+    hits, false, missed = (weights @ part for part in (truth & said, ~truth & said, truth & ~said))  # (R, C)
+    by_class = {
+        "precision": hits / np.maximum(hits + false, 1),
+        "recall": hits / np.maximum(hits + missed, 1),
+        "f1": 2 * hits / np.maximum(2 * hits + false + missed, 1),
+    }
+    result = {"accuracy": weights @ (truth == said).all(axis=1) / weights.sum(axis=1)}
+    for name, values in by_class.items():
+        macro = values.mean(axis=1)
+        result |= {f"{name}_by_class": values, f"macro_{name}": macro}
+        result[name] = macro if place is None else values[:, place]
+    return result
+
+
+def bootstrap(truth: Array, said: Array, place: int | None, resamples: int = RESAMPLES) -> dict[str, Array]:
+    """The scores of as many resamples of the texts, always the same ones."""
+    generator, parts = np.random.default_rng(0), []
+    at_once = max(1, 10_000_000 // max(1, len(truth)))
+    for first in range(0, resamples, at_once):
+        count = min(at_once, resamples - first)
+        weights = generator.multinomial(len(truth), np.full(len(truth), 1 / len(truth)), size=count)
+        parts.append(_rates(weights.astype(float), truth, said, place))
+    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+
+
+def interval(values: Array) -> list[float]:
+    """Where the middle 95 % of some numbers lie."""
+    return [float(edge) for edge in np.quantile(values, [0.025, 0.975])]
+
+
+def probability_scores(
+    probabilities: Array, truth: Array, labels: Sequence[str], positive: str | None, resamples: int = 200
+) -> dict[str, Any]:
+    """Calibration of the likeliest class, and the precision-recall curve of the positive class (or of each)."""
+    best = probabilities.argmax(axis=1)
+    confidence, right = probabilities.max(axis=1), truth[np.arange(len(truth)), best]
+    error, bins = calibration(confidence, right)
+    generator = np.random.default_rng(0)
+    draws = [generator.integers(0, len(truth), len(truth)) for _ in range(resamples)]
+    errors = np.array([calibration(confidence[draw], right[draw])[0] for draw in draws])
+    curves = {}
+    for label in [positive] if positive is not None else list(labels)[:20]:
+        place = list(labels).index(label)
+        if not truth[:, place].any():
+            continue
+        precision, recall, at = precision_recall_curve(truth[:, place], probabilities[:, place])
+        few = np.unique(np.linspace(0, len(at) - 1, min(MOST_POINTS, len(at))).round().astype(int))
+        usable = [draw for draw in draws if truth[draw, place].any()]
+        means = np.array([average_precision_score(truth[d, place], probabilities[d, place]) for d in usable])
+        curves[label] = {
+            "average_precision": float(average_precision_score(truth[:, place], probabilities[:, place])),
+            "interval": interval(means),
+            "points": [[float(recall[i]), float(precision[i]), float(at[i])] for i in few],
+        }
+    return {"calibration_error": error, "calibration_interval": interval(errors), "bins": bins, "curves": curves}
+
+
+def word_count_answers(
+    train: Sequence[Labelled], test: Sequence[Labelled], labels: Sequence[str], several: bool = False
+) -> Array:
+    """What logistic regression on word counts says of the test split, (N, C) booleans."""
+    vectors, model = CountVectorizer(token_pattern=r"\S+"), LogisticRegression(max_iter=2000)
+    return _simple_answers(make_pipeline(vectors, OneVsRestClassifier(model)), train, test, labels, several)
+
+
+def svm_answers(
+    train: Sequence[Labelled], test: Sequence[Labelled], labels: Sequence[str], several: bool = False
+) -> Array:
+    """What a linear support vector machine on TF-IDF of words and of runs of 2 to 5 characters says."""
+    words = TfidfVectorizer(token_pattern=r"\S+", ngram_range=(1, 2), sublinear_tf=True)
+    characters = TfidfVectorizer(analyzer="char_wb", ngram_range=(2, 5), sublinear_tf=True, max_features=300_000)
+    model = OneVsRestClassifier(LinearSVC(C=1.0, random_state=0))
+    return _simple_answers(make_pipeline(make_union(words, characters), model), train, test, labels, several)
+
+
+def _simple_answers(
+    pipeline: Any, train: Sequence[Labelled], test: Sequence[Labelled], labels: Sequence[str], several: bool
+) -> Array:
+    """Learn from one split and answer for the other; of a very long text the first 20,000 characters count."""
+    learnt, asked = ([example.text[:20_000] for example in split] for split in (train, test))
+    wanted = target_rows(train, labels, several)
+    pipeline.fit(learnt, wanted.astype(int) if several else wanted.argmax(axis=1))
+    answers = np.asarray(pipeline.predict(asked))
+    said: Array = answers > 0 if several else one_hot(answers, len(labels))
+    return said

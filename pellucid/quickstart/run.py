@@ -15,7 +15,8 @@ from typing import Any
 
 from pellucid.config import as_dict
 from pellucid.finetune.instructions import read_instructions, split_examples
-from pellucid.finetune.labelled import read_labelled, split_labelled
+from pellucid.finetune.labelled import read_labelled
+from pellucid.finetune.splits import split_labelled
 from pellucid.options import Quickstart
 from pellucid.runtime import (
     ConfigError,

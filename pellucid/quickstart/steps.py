@@ -13,10 +13,13 @@ import numpy as np
 import torch
 
 from pellucid.config import PRESETS, FitConfig, ModelConfig, as_dict
-from pellucid.finetune.commands import CLASSIFY_RATES, INSTRUCT_RATES, finetune_assistant, finetune_classifier
+from pellucid.finetune.classify_commands import finetune_classifier
 from pellucid.finetune.instruct import same_text
+from pellucid.finetune.instruct_commands import finetune_assistant
 from pellucid.finetune.instructions import Example, read_instructions, split_examples
-from pellucid.finetune.labelled import read_labelled, split_labelled
+from pellucid.finetune.labelled import read_labelled
+from pellucid.finetune.recipes import CLASSIFY_RATES, INSTRUCT_RATES, rates_of
+from pellucid.finetune.splits import split_labelled
 from pellucid.model.gpt import GPT
 from pellucid.options import Quickstart
 from pellucid.pretrain.commands import EVALUATION_TOKENS, train_language_model
@@ -176,7 +179,8 @@ def evaluate(run: Run) -> Results:
 def classify(run: Run) -> Results:
     """Finetune a copy of the model to tell spam from the rest."""
     labelled, _ = read_inputs(run)
-    config = FitConfig(minutes=0.04 * run.minutes, seed=run.options.seed, evaluate_share=0.25, **CLASSIFY_RATES)  # type: ignore[arg-type]
+    rates = rates_of(run.out, CLASSIFY_RATES)
+    config = FitConfig(minutes=0.04 * run.minutes, seed=run.options.seed, evaluate_share=0.25, **rates)  # type: ignore[arg-type]
     return finetune_classifier(run.out, labelled, config, run.out / "classifier", resume=True)
 
 

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from transformers import AutoModelForSequenceClassification, GPT2Config, GPT2ForSequenceClassification
 
 from pellucid.config import FitConfig
-from pellucid.finetune.classify import Classification, Classifier, encode_texts, predict
+from pellucid.finetune.calibration import best_temperature, best_threshold
+from pellucid.finetune.classify import Classification, Classifier, Rule, cut_row, decide, encode_texts, predict
 from pellucid.finetune.labelled import Labelled
 from pellucid.finetune.padded import LengthGroupedSampler, pad
 from pellucid.model.gpt import GPT
@@ -137,7 +138,7 @@ def test_the_loss_counts_texts_and_its_batches_repeat(base_folder: Path, tokeniz
     assert torch.equal(batch.ids, again.ids)
     loss = task.loss(model, batch)
     log = model(batch.ids, batch.lengths).log_softmax(-1)
-    torch.testing.assert_close(loss.total, -log[torch.arange(4), batch.classes].sum())
+    torch.testing.assert_close(loss.total, -(log * batch.targets).sum())
     assert loss.count == 4
     scores = task.evaluate(model)
     assert 0 <= scores["accuracy"] <= 1 and scores["loss"] > 0
@@ -167,3 +168,74 @@ def test_padding_is_on_the_right_and_lengths_are_true() -> None:
     ids, lengths = pad([[1, 2, 3], [4]], 9)
     assert ids.tolist() == [[1, 2, 3], [4, 9, 9]]
     assert lengths.tolist() == [3, 1]
+
+
+def test_a_long_text_is_cut_where_it_is_asked(tokenizer: Tokenizer) -> None:
+    assert cut_row([1, 2, 3, 4, 5], 3, "end") == [1, 2, 3]
+    assert cut_row([1, 2, 3, 4, 5], 3, "start") == [3, 4, 5]
+    assert cut_row([1, 2, 3, 4, 5], 3, "middle") == [1, 2, 5]
+    assert cut_row([1, 2, 3], 3, "middle") == [1, 2, 3]
+
+
+def test_a_text_of_a_megabyte_is_classified(classifier: Classifier, tokenizer: Tokenizer) -> None:
+    rows = encode_texts(["fox lamp " * 110_000], tokenizer, 64)
+    assert predict(classifier, rows, 0).shape == (1, 3)
+
+
+def test_rare_classes_weigh_more_or_are_drawn_more_often(tokenizer: Tokenizer) -> None:
+    members = [Labelled(f"lamp {i}", "b" if i % 10 == 0 else "a") for i in range(100)]
+    splits = dict.fromkeys(("train", "val", "test"), members)
+    config = FitConfig(steps=1, batch_size=4)
+    balanced = Classification(splits, ["a", "b"], tokenizer, config, 64, class_weight="balanced")
+    assert balanced.weights.tolist() == pytest.approx([100 / 180, 5.0])
+    sampled = Classification(splits, ["a", "b"], tokenizer, config, 64, class_weight="sampler")
+    drawn = sampled.targets["train"][sampled.chosen].sum(axis=0)
+    assert drawn[0] == 90 and abs(drawn[1] - 90) <= 1
+
+
+def test_several_labels_are_learnt_each_by_itself(base_folder: Path, tokenizer: Tokenizer) -> None:
+    members = [Labelled("win a lamp", "a|b"), Labelled("fox", ""), Labelled("Ben", "b")]
+    rule = Rule(several=True)
+    task = Classification(dict.fromkeys(("train", "val", "test"), members), ["a", "b"], tokenizer,
+                          FitConfig(steps=1, batch_size=3), 64, rule)  # fmt: skip
+    model = Classifier(GPT.load(base_folder), ["a", "b"], rule)
+    (batch,) = task.batches(0)
+    chances = torch.sigmoid(model(batch.ids, batch.lengths))
+    likelihood = torch.where(batch.targets > 0, chances, 1 - chances).log().sum()
+    torch.testing.assert_close(task.loss(model, batch).total, -likelihood)
+
+
+def test_the_temperature_that_sharpened_logits_were_multiplied_by_is_found() -> None:
+    generator = np.random.default_rng(0)
+    logits = generator.normal(size=(4000, 3)) * 2
+    chances = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+    targets = np.stack([generator.multinomial(1, row) for row in chances])
+    assert best_temperature(logits * 3, targets) == pytest.approx(3, rel=0.06)
+    binary = (generator.uniform(size=(4000, 2)) < 1 / (1 + np.exp(-logits[:, :2]))).astype(float)
+    assert best_temperature(logits[:, :2] / 2, binary, several=True) == pytest.approx(0.5, rel=0.06)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.tuples(st.sampled_from([0.1, 0.3, 0.45, 0.5, 0.6, 0.9]), st.booleans()), min_size=1, max_size=30))
+def test_no_threshold_has_a_higher_f1_than_the_chosen_one(pairs: list[tuple[float, bool]]) -> None:
+    probabilities, truth = (np.array(column) for column in zip(*pairs, strict=True))
+
+    def f1(limit: float) -> float:
+        said = probabilities >= limit
+        return 2 * (said & truth).sum() / max(1, said.sum() + truth.sum())
+
+    chosen = best_threshold(probabilities, truth)
+    assert f1(chosen) >= max(f1(limit) for limit in (0.2, 0.35, 0.47, 0.5, 0.55, 0.8)) - 1e-12
+
+
+def test_an_answer_follows_the_threshold_and_a_folder_keeps_it(
+    classifier: Classifier, tokenizer: Tokenizer, tmp_path: Path
+) -> None:
+    model = Classifier(classifier.gpt, ["ham", "spam"], Rule(thresholds={"spam": 0.8}, cut="middle", temperature=2.0))
+    model.save(tmp_path, tokenizer)
+    rule = Classifier.load(tmp_path).rule
+    assert rule == model.rule
+    said = decide(np.array([[0.3, 0.7], [0.1, 0.9]]), model.labels, rule)
+    assert said.tolist() == [[True, False], [False, True]]
+    several = decide(np.array([[0.6, 0.7], [0.1, 0.2]]), ("a", "b"), Rule(several=True, thresholds={"b": 0.75}))
+    assert several.tolist() == [[True, False], [False, False]]

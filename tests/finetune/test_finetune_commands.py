@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import json
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from transformers import AutoModelForCausalLM
+
+from pellucid.model.gpt import GPT
 
 
 @pytest.fixture
@@ -76,3 +82,81 @@ def test_impossible_settings_are_refused_before_anything_is_written(
     assert done.returncode == 2
     assert said in done.stderr
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("train", ["last-1", "head", "lora"])
+def test_only_what_is_asked_for_is_trained(
+    call: Any, base_folder: Path, labels: Path, tmp_path: Path, train: str
+) -> None:
+    out = tmp_path / "run"
+    more = ("--base", "int8") if train == "lora" else ()
+    done = call(
+        "finetune", "classify", base_folder, "--data", labels, "--out", out, "--epochs", 1, "--train", train, *more
+    )
+    assert done.returncode == 0, done.stderr
+    before, after = GPT.load(base_folder).state_dict(), GPT.load(out).state_dict()
+    changed = {name for name in before if not torch.equal(before[name], after[name])}
+    if train == "lora":
+        assert changed and all("blocks." in name and name.endswith("weight") for name in changed)
+    else:
+        assert bool(changed) == (train == "last-1")
+        assert all(name.startswith(("blocks.1.", "final_norm.")) for name in changed)
+    assert (out / "adapter").is_dir() == (train == "lora")
+
+
+def test_a_part_that_is_none_is_refused(call: Any, base_folder: Path, labels: Path, tmp_path: Path) -> None:
+    for train in ("last-3", "last-0", "tail"):
+        done = call("finetune", "classify", base_folder, "--data", labels, "--out", tmp_path / "x", "--train", train)
+        assert done.returncode == 2
+        assert "all, last-1 to last-2, head or lora" in done.stderr
+
+
+def test_texts_with_several_labels_make_a_classifier_that_says_several(
+    call: Any, base_folder: Path, tmp_path: Path
+) -> None:
+    rows = [f"{i} lamps,a|b\n{i} fox,\n{i} Ben,b\n" for i in range(30)]
+    (tmp_path / "d.csv").write_text("text,label\n" + "".join(rows))
+    out = tmp_path / "run"
+    done = call(
+        "finetune", "classify", base_folder, "--data", tmp_path / "d.csv", "--out", out,
+        "--multi-label", "--epochs", 20, "--json",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["accuracy"] > 0.9
+    settings = json.loads((out / "config.json").read_text())
+    assert settings["problem_type"] == "multi_label_classification"
+    answers = json.loads(call("classify", out, "3 lamps", "4 fox", "--json").stdout)["results"]
+    assert [row["label"] for row in answers] == ["a, b", ""]
+
+
+def test_answers_come_as_a_table_csv_or_jsonl(call: Any, base_folder: Path, labels: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    assert call("finetune", "classify", base_folder, "--data", labels, "--out", out, "--epochs", 1).returncode == 0
+    texts = ['win "3", now', "the fox"]
+    table = list(csv.DictReader(io.StringIO(call("classify", out, *texts, "--format", "csv").stdout)))
+    rows = [json.loads(line) for line in call("classify", out, *texts, "--format", "jsonl").stdout.splitlines()]
+    assert [row["text"] for row in table] == [row["text"] for row in rows] == texts
+    assert [float(row["probability"]) for row in table] == pytest.approx([row["probability"] for row in rows])
+
+
+def test_an_assistant_is_made_with_adapters_and_peft_opens_them(
+    call: Any, base_folder: Path, instructions: Path, tmp_path: Path
+) -> None:
+    peft = pytest.importorskip("peft", reason="peft is not installed")
+    out = tmp_path / "run"
+    given = ("--data", instructions, "--out", out, "--epochs", 1, "--train", "lora", "--lora-rank", 2)
+    done = call("finetune", "instruct", base_folder, *given)
+    assert done.returncode == 0, done.stderr
+    ours, ids = GPT.load(out), torch.randint(0, 250, (2, 9))
+    theirs = AutoModelForCausalLM.from_pretrained(base_folder)
+    theirs.resize_token_embeddings(ours.config.vocab_size, mean_resizing=False)
+    theirs = peft.PeftModel.from_pretrained(theirs, out / "adapter").eval()
+    with torch.no_grad():
+        torch.testing.assert_close(ours(ids), theirs(ids).logits, atol=1e-4, rtol=1e-4)
+
+
+def test_an_assistant_has_no_head_to_train(call: Any, base_folder: Path, instructions: Path, tmp_path: Path) -> None:
+    given = ("--data", instructions, "--out", tmp_path / "run", "--train", "head")
+    done = call("finetune", "instruct", base_folder, *given)
+    assert done.returncode == 2
+    assert "Only a classifier has a head" in done.stderr

@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pellucid.finetune.labelled import Labelled, normalised, read_labelled, split_labelled
+from pellucid.finetune.labelled import Columns, Labelled, read_labelled
+from pellucid.finetune.splits import normalised, read_splits, split_labelled
 from pellucid.runtime import DataError
 
 EXPECTED = [("win a prize, now", "spam"), ("see you", "ham")] * 3
@@ -97,9 +98,82 @@ def test_a_bad_file_is_refused_with_its_name_and_line(
     assert "\n" not in str(error.value)
 
 
-def test_a_folder_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="cannot read"):
-        read_labelled(tmp_path)
+def test_a_folder_holds_a_folder_of_texts_for_each_class(tmp_path: Path) -> None:
+    for kind in ("neg", "pos"):
+        for i in range(3):
+            (tmp_path / "a" / kind).mkdir(parents=True, exist_ok=True)
+            (tmp_path / "a" / kind / f"{i}.txt").write_text(f"{kind} {i}\n")
+    assert pairs(tmp_path / "a")[2:4] == [("neg 2", "neg"), ("pos 0", "pos")]
+    (tmp_path / "b").mkdir()
+    (tmp_path / "a").rename(tmp_path / "b" / "train")
+    assert {example.split for example in read_labelled(tmp_path / "b")} == {"train"}
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(DataError, match=r"no texts by class.*FOLDER/CLASS"):
+        read_labelled(tmp_path / "empty")
+
+
+def test_columns_with_other_names_are_named(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("id,words,kind\n" + "".join(f"{i},w {i},{'xy'[i % 2]}\n" for i in range(6)))
+    columns = Columns("Words", "kind")
+    assert [(e.text, e.label) for e in read_labelled(tmp_path / "a.csv", columns)][:2] == [("w 0", "x"), ("w 1", "y")]
+    with pytest.raises(DataError, match=r"the columns id, words, kind.*'sort'"):
+        read_labelled(tmp_path / "a.csv", Columns("words", "sort"))
+
+
+def test_a_text_may_have_several_labels_or_none(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("text,label\n" + "t,b | a\nu,\nv,a\n" * 3)
+    rows = [json.dumps({"text": "t", "label": ["b", "a"]}), '{"text": "u", "label": []}', '{"text": "v", "label": "a"}']
+    (tmp_path / "a.jsonl").write_text("\n".join(rows * 3))
+    for name in ("a.csv", "a.jsonl"):
+        found = read_labelled(tmp_path / name, Columns(several=True))
+        assert [sorted(example.labels) for example in found[:3]] == [["a", "b"], [], ["a"]]
+    with pytest.raises(DataError, match=r"line 1: found a list of 2 labels.*--multi-label"):
+        read_labelled(tmp_path / "a.jsonl")
+
+
+def test_labels_of_mixed_types_and_with_spaces_are_one_spelling_each(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    values: list[object] = [1, "1", " 1 ", True, "true", "True"]
+    (tmp_path / "a.jsonl").write_text(
+        "\n".join(json.dumps({"text": f"{i}", "label": v}) for i, v in enumerate(values * 3))
+    )
+    assert Counter(label for _, label in pairs(tmp_path / "a.jsonl")) == {"1": 9, "true": 6, "True": 3}
+    assert "2 labels are spelt alike but for their case (true)" in capsys.readouterr().err
+
+
+def test_files_of_their_own_for_val_and_test_are_kept_and_share_no_text_with_train(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name, numbers in (("train", range(40)), ("test", range(35, 50)), ("val", range(60, 70))):
+        (tmp_path / f"{name}.csv").write_text("text,label\n" + "".join(f"t {i},{'xy'[i % 2]}\n" for i in numbers))
+    files = [tmp_path / f"{name}.csv" for name in ("train", "val", "test")]
+    splits = read_splits(files[0], files[1], files[2], Columns(), seed=0)
+    assert {name: len(members) for name, members in splits.items()} == {"train": 35, "val": 10, "test": 15}
+    assert "5 of 65 texts were there before" in capsys.readouterr().err
+    without_val = read_splits(files[0], None, files[2], Columns(), seed=0)
+    assert len(without_val["test"]) == 15
+    assert 2 <= len(without_val["val"]) <= 4
+
+
+def test_a_label_that_training_never_meets_is_named_with_its_line(tmp_path: Path) -> None:
+    (tmp_path / "train.csv").write_text("text,label\n" + "".join(f"t {i},{'xy'[i % 2]}\n" for i in range(40)))
+    (tmp_path / "test.csv").write_text("text,label\na,x\nb,y\nc,z\n")
+    with pytest.raises(DataError, match=r"test.csv, line 4: found the label 'z'; expected labels .*\(x, y\)"):
+        read_splits(tmp_path / "train.csv", None, tmp_path / "test.csv", Columns(), seed=0)
+
+
+def test_a_text_with_two_different_labels_is_counted(capsys: pytest.CaptureFixture[str]) -> None:
+    examples = [Labelled(f"t {i // 2}", "ab"[i // 2 % 2] if i else "b") for i in range(80)]
+    split_labelled(examples)
+    assert "1 of them with another label than before" in capsys.readouterr().err
+
+
+def test_several_labels_are_stratified_by_the_rarest(tmp_path: Path) -> None:
+    examples = [Labelled(f"t {i}", "a|b" if i % 10 == 0 else "a") for i in range(100)]
+    splits = split_labelled(examples, several=True)
+    assert sum("b" in example.labels for example in splits["test"]) == 2
+    assert sum("b" in example.labels for example in splits["val"]) == 1
 
 
 @settings(max_examples=40, deadline=None)

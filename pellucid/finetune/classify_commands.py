@@ -1,0 +1,262 @@
+"""What the command line does with classifiers: make one from labelled texts, and use it."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from pellucid.config import FitConfig, as_dict
+from pellucid.finetune.calibration import best_temperature, thresholds
+from pellucid.finetune.classify import (
+    Array,
+    Classification,
+    Classifier,
+    ClassWeight,
+    Rule,
+    decide,
+    encode_texts,
+    predict,
+    predict_logits,
+    to_probabilities,
+)
+from pellucid.finetune.labelled import Columns, Labelled
+from pellucid.finetune.lora import Lora, merge_adapters, save_adapter, train_part
+from pellucid.finetune.recipes import ADAPTER_RATES, CLASSIFY_RATES, check_out, fit_config, hash_of
+from pellucid.finetune.scores import (
+    classification_scores,
+    positive_label,
+    probability_scores,
+    svm_answers,
+    word_count_answers,
+)
+from pellucid.finetune.splits import read_splits
+from pellucid.model.gpt import GPT
+from pellucid.options import Classify, FinetuneClassify
+from pellucid.pretrain.fit import fit
+from pellucid.runtime import DataError, inform, pick_device, printable, problem, write_json, write_run
+from pellucid.text.documents import read_text
+from pellucid.text.tokenizer import Tokenizer
+
+SHOWN = 20  # of the worst mistakes
+
+
+@dataclass(frozen=True)
+class Way:
+    """How a classifier is trained: which part of it, with which weights of the classes."""
+
+    train: str = "all"
+    class_weight: ClassWeight = "none"
+    lora: Lora | None = None
+
+
+def finetune_classifier(
+    base: Path,
+    splits: dict[str, list[Labelled]],
+    config: FitConfig,
+    out: Path,
+    resume: bool,
+    rule: Rule | None = None,
+    way: Way | None = None,
+) -> dict[str, Any]:
+    """Finetune the model in `base` on labelled texts, save it, and score it once on the test split.
+
+    Temperature and thresholds are chosen on the val split.
+    """
+    rule, way = rule or Rule(), way or Way()
+    torch.manual_seed(config.seed)
+    gpt, tokenizer = GPT.load(base).to(pick_device(config.device)), Tokenizer.load(base)
+    labels = all_labels(splits, rule.several)
+    model = Classifier(gpt, labels, rule)
+    task = Classification(splits, labels, tokenizer, config, gpt.config.context_length, rule, way.class_weight)
+    tell_cut(task, splits, tokenizer, gpt.config.context_length)
+    train_part(model, gpt, way.train, way.lora)
+    fit(model, task, config, out, resume)
+    positive = positive_label([example.label for example in splits["train"]]) if len(labels) == 2 else None
+    calibrate(model, task, None if rule.several else positive)
+    if way.train == "lora":
+        save_adapter(out / "adapter", gpt, str(base), head=model.head.weight)
+        merge_adapters(gpt)
+    model.save(out, tokenizer)
+    return judge(model, task, splits, None if rule.several else positive)
+
+
+def all_labels(splits: dict[str, list[Labelled]], several: bool) -> list[str]:
+    """Every label of all splits, in order."""
+    examples = [example for members in splits.values() for example in members]
+    return sorted({label for example in examples for label in (example.labels if several else (example.label,))})
+
+
+def tell_cut(task: Classification, splits: dict[str, list[Labelled]], tokenizer: Tokenizer, context: int) -> None:
+    """Say how many texts are longer than the context, and what happens to them."""
+    full = [(name, i) for name, rows in task.ids.items() for i, row in enumerate(rows) if len(row) == context]
+    texts = [splits[name][i].text for name, i in full]
+    longer = sum(len(ids) > context for ids in tokenizer.encode_batch(texts)) if texts else 0
+    if longer:
+        count = sum(map(len, task.ids.values()))
+        inform(
+            f"{longer} of {count} texts are longer than the context of {context} tokens; their {task.rule.cut} is cut."
+        )
+
+
+def calibrate(model: Classifier, task: Classification, positive: str | None) -> None:
+    """Divide the head by the temperature that fits the val split best, and choose the thresholds there."""
+    logits, targets = predict_logits(model, task.ids["val"], task.end), task.targets["val"]
+    temperature = best_temperature(logits, targets, model.rule.several)
+    with torch.no_grad():
+        model.head.weight /= temperature
+    probabilities = to_probabilities(logits / temperature, model.rule.several)
+    limits = thresholds(probabilities, targets, model.labels, model.rule, positive)
+    model.rule = replace(model.rule, temperature=temperature, thresholds=limits)
+
+
+def judge(
+    model: Classifier, task: Classification, splits: dict[str, list[Labelled]], positive: str | None
+) -> dict[str, Any]:
+    """Scores on the test split, beside simpler means, and the worst mistakes as text."""
+    train, test, labels, rule = splits["train"] + splits["val"], splits["test"], model.labels, model.rule
+    truth = task.targets["test"] > 0
+    probabilities = predict(model, task.ids["test"], task.end)
+    said = decide(probabilities, labels, rule)
+    rows: list[dict[str, Any]] = [
+        {
+            "text": example.text[:2000],
+            "truth": example.label,
+            "answer": names_of(answer, labels),
+            "probability": float(row[answer].max() if answer.any() else 1 - row.max()),
+            "wrong": bool((answer != right).any()),
+        }
+        for example, answer, row, right in zip(test, said, probabilities, truth, strict=True)
+    ]
+    rows.sort(key=lambda row: -row["probability"])
+
+    def listed(wrong: bool, most: int) -> list[dict[str, Any]]:
+        chosen = [row for row in rows if row["wrong"] == wrong][:most]
+        return [{key: value for key, value in row.items() if key != "wrong"} for row in chosen]
+
+    several = rule.several
+    return {
+        "scores": classification_scores(truth, said, labels, positive)
+        | probability_scores(probabilities, truth, labels, positive)
+        | {"thresholds": rule.thresholds, "temperature": rule.temperature},
+        "baseline": classification_scores(truth, word_count_answers(train, test, labels, several), labels, positive),
+        "svm": classification_scores(truth, svm_answers(train, test, labels, several), labels, positive),
+        "mistakes": listed(True, SHOWN),
+        "right": listed(False, 10),
+        "sizes": {name: len(members) for name, members in splits.items()},
+    }
+
+
+def names_of(answer: Array, labels: Sequence[str]) -> str:
+    """The labels that are said, as one text."""
+    return ", ".join(label for label, here in zip(labels, answer, strict=True) if here)
+
+
+def finetune_classify(options: FinetuneClassify) -> tuple[dict[str, Any], str]:
+    """`pellucid finetune classify`."""
+    check_out(options)
+    columns = Columns(options.text_column, options.label_column, options.multi_label)
+    splits = read_splits(options.data, options.val, options.test, columns, options.seed)
+    lora = Lora(options.lora_rank, options.lora_alpha, base=options.base) if options.train == "lora" else None
+    config = fit_config(options, options.epochs, len(splits["train"]), ADAPTER_RATES if lora else CLASSIFY_RATES)
+    rule = Rule(options.multi_label, options.cut)
+    way = Way(options.train, options.class_weight, lora)
+    result = finetune_classifier(options.run, splits, config, options.out, options.resume, rule, way)
+    hashes = hash_of(options.data, options.val, options.test)
+    write_run(options.out, "finetune classify", as_dict(options) | as_dict(config), hashes)
+    write_json(options.out / "scores.json", result)
+    scores, beside = result["scores"], {"baseline_f1": result["baseline"]["f1"], "svm_f1": result["svm"]["f1"]}
+    short = {key: value for key, value in scores.items() if key not in ("curves", "bins")}
+    return {"out": str(options.out), **short, **beside}, "\n".join(report_lines(result, options.out))
+
+
+def report_lines(result: dict[str, Any], out: Path) -> list[str]:
+    """The scores for a reader: each with its interval, the simpler means, each class."""
+    scores = result["scores"]
+
+    def with_interval(name: str) -> str:
+        low, high = scores["intervals"][name]
+        return f"{scores[name]:.3f} ({low:.3f} to {high:.3f})"
+
+    of = f"of {scores['positive']!r}" if scores["positive"] is not None else "(mean over classes)"
+    lines = [
+        f"{out}: {scores['texts']} held-out texts, 95 % intervals in brackets",
+        f"accuracy {with_interval('accuracy')}   F1 {of} {with_interval('f1')}",
+        f"precision {with_interval('precision')}   recall {with_interval('recall')}",
+        f"beside it, F1: words and characters with a linear SVM {result['svm']['f1']:.3f}, "
+        f"word counts {result['baseline']['f1']:.3f}",
+        f"calibration error {scores['calibration_error']:.3f} at a temperature of {scores['temperature']:.2f}",
+    ]
+    for label, limit in list(scores["thresholds"].items())[:20]:
+        lines.append(f"{printable(label)!r} is said from a probability of {limit:.3f} on (chosen on the val split)")
+    width = max(len(label) for label in scores["labels"][:30])
+    lines.append(f"{'':<{width}}  precision  recall     F1  texts")
+    for label, row in list(scores["by_class"].items())[:30]:
+        shares = f"{row['precision']:9.3f} {row['recall']:7.3f} {row['f1']:6.3f}"
+        lines.append(f"{printable(label):<{width}}  {shares} {row['texts']:6}")
+    for row in result["mistakes"][:3]:
+        said = f"said {row['answer']!r} with {row['probability']:.2f}, is {row['truth']!r}"
+        lines.append(f"wrong: {said}: {one_line(row['text'])}")
+    return [*lines, f"All of it: {out / 'scores.json'}", f"Next: pellucid classify {out} 'some text'"]
+
+
+# ---------------------------------------------------------------- using one
+
+
+def classify(options: Classify) -> tuple[dict[str, Any], str]:
+    """`pellucid classify`: texts from the command line, a file, or standard input."""
+    texts = texts_to_classify(options)
+    model, tokenizer = Classifier.load(options.run), Tokenizer.load(options.run)
+    context = model.gpt.config.context_length
+    rows = encode_texts(texts, tokenizer, context, model.rule.cut)
+    probabilities = predict(model, rows, tokenizer.end_of_text)
+    said = decide(probabilities, model.labels, model.rule)
+    results: list[dict[str, Any]] = [
+        {"text": text, "label": names_of(answer, model.labels), "probability": sureness(row, answer)}
+        for text, row, answer in zip(texts, probabilities, said, strict=True)
+    ]
+    if options.json or options.format == "table":
+        width = max((len(row["label"]) for row in results), default=0)
+        lines = [f"{printable(r['label']):<{width}}  {r['probability']:.3f}  {one_line(r['text'])}" for r in results]
+        return {"results": results}, "\n".join(lines)
+    if options.format == "jsonl":
+        return {}, "\n".join(json.dumps(row, ensure_ascii=False) for row in results)
+    table = io.StringIO()
+    writer = csv.DictWriter(table, ["text", "label", "probability"], lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(results)
+    return {}, table.getvalue().rstrip("\n")
+
+
+def sureness(row: Array, answer: Array) -> float:
+    """The probability of what is said: of the least sure label said, or that none of them holds."""
+    return float(row[answer].min() if answer.any() else np.prod(1 - row))
+
+
+def texts_to_classify(options: Classify) -> Sequence[str]:
+    """The texts given, or a text on each line of the file; DataError where there is none."""
+    if options.texts:
+        return options.texts
+    if options.file is None and sys.stdin.isatty():
+        advice = "Give texts in quotation marks, or --file FILE (- is standard input)."
+        raise DataError(problem("classify", "no text", "one or more", advice))
+    piped = options.file is None or str(options.file) == "-"
+    lines = (sys.stdin.read() if piped else read_text(Path(str(options.file)))).split("\n")
+    texts = [line for line in lines if line.strip()]
+    if not texts:
+        raise DataError(problem(options.file or "standard input", "no text", "a text on each line", "Check it."))
+    return texts
+
+
+def one_line(text: str) -> str:
+    """The beginning of a text, fit for a terminal."""
+    shown = printable(text[:200]).replace("\n", " ")
+    return shown if len(shown) <= 100 else shown[:99] + "…"

@@ -1,0 +1,111 @@
+"""LoRA: small matrices beside frozen ones, saved as peft opens them, merged into a model like any other."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
+
+from pellucid.config import ModelConfig
+from pellucid.finetune.classify import Classifier
+from pellucid.finetune.lora import Int8Linear, Lora, LoraLinear, adapters, merge_adapters, save_adapter, train_part
+from pellucid.model.gpt import GPT
+from pellucid.runtime import ConfigError
+
+LLAMA = ModelConfig("llama", vocab_size=50, context_length=32, d_model=32, n_layers=2, n_heads=4, n_kv_heads=2)
+
+
+def with_adapters(gpt: GPT, lora: Lora | None = None) -> GPT:
+    """The model with adapters as if they had been trained."""
+    train_part(gpt, gpt, "lora", lora)
+    for layer in adapters(gpt).values():
+        torch.nn.init.normal_(layer.b, std=0.1)
+    return gpt.eval()
+
+
+@pytest.fixture(params=["gpt2", "llama"])
+def base(request: pytest.FixtureRequest, base_folder: Path, tmp_path: Path) -> Path:
+    if request.param == "gpt2":
+        return base_folder
+    torch.manual_seed(0)
+    GPT(LLAMA).save(tmp_path / "llama")
+    return tmp_path / "llama"
+
+
+@torch.no_grad()
+def test_fresh_adapters_change_nothing_and_alone_are_trained(base: Path) -> None:
+    gpt, ids = GPT.load(base), torch.randint(0, 40, (2, 9))
+    before = gpt(ids)
+    train_part(gpt, gpt, "lora")
+    torch.testing.assert_close(gpt(ids), before)
+    trained = [name for name, parameter in gpt.named_parameters() if parameter.requires_grad]
+    assert trained and all(name.endswith((".a", ".b")) for name in trained)
+
+
+@torch.no_grad()
+def test_merged_is_the_same_model(base: Path) -> None:
+    gpt, ids = with_adapters(GPT.load(base)), torch.randint(0, 40, (2, 9))
+    before = gpt(ids)
+    merge_adapters(gpt)
+    assert not adapters(gpt)
+    torch.testing.assert_close(gpt(ids), before, atol=1e-5, rtol=1e-5)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("targets", [Lora().targets, ("attention.query", "attention.value")])
+def test_peft_opens_the_adapter_and_gives_the_same_logits(base: Path, tmp_path: Path, targets: tuple[str, ...]) -> None:
+    peft = pytest.importorskip("peft", reason="peft is not installed")
+    gpt, ids = with_adapters(GPT.load(base), Lora(rank=4, alpha=12, targets=targets)), torch.randint(0, 40, (2, 9))
+    save_adapter(tmp_path / "adapter", gpt, str(base))
+    theirs = peft.PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(base), tmp_path / "adapter").eval()
+    torch.testing.assert_close(gpt(ids), theirs(ids).logits, atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(gpt(ids), theirs.merge_and_unload()(ids).logits, atol=1e-4, rtol=1e-4)
+
+
+@torch.no_grad()
+def test_peft_opens_the_adapter_of_a_classifier(base_folder: Path, tmp_path: Path) -> None:
+    peft = pytest.importorskip("peft", reason="peft is not installed")
+    gpt = with_adapters(GPT.load(base_folder))
+    model = Classifier(gpt, ["a", "b", "c"]).eval()
+    save_adapter(tmp_path / "adapter", gpt, str(base_folder), head=model.head.weight)
+    whole = AutoModelForSequenceClassification.from_pretrained(base_folder, num_labels=3, pad_token_id=0)
+    theirs = peft.PeftModel.from_pretrained(whole, tmp_path / "adapter").eval()
+    ids = torch.randint(1, 40, (3, 9))
+    expected = theirs(ids, attention_mask=torch.ones_like(ids)).logits
+    torch.testing.assert_close(model(ids, torch.full((3,), 9)), expected, atol=1e-4, rtol=1e-4)
+
+
+def test_a_frozen_matrix_in_int8_is_near_and_passes_the_gradient_on() -> None:
+    torch.manual_seed(0)
+    layer, x = torch.nn.Linear(64, 48), torch.randn(5, 64, requires_grad=True)
+    small = Int8Linear(layer)
+    torch.testing.assert_close(small(x), layer(x), atol=0.02, rtol=0)
+    torch.testing.assert_close(small(x), small.plain()(x), atol=1e-5, rtol=1e-5)
+    (ours,) = torch.autograd.grad(small(x).square().sum(), x)
+    (theirs,) = torch.autograd.grad(small.plain()(x).square().sum(), x)
+    torch.testing.assert_close(ours, theirs, atol=1e-4, rtol=1e-4)
+    held = sum(buffer.numel() * buffer.element_size() for buffer in small.buffers())
+    assert held < layer.weight.numel() * 4 / 2.5
+
+
+@torch.no_grad()
+def test_adapters_beside_int8_merge_into_what_they_computed(base_folder: Path) -> None:
+    gpt, ids = with_adapters(GPT.load(base_folder), Lora(base="int8")), torch.randint(0, 250, (2, 9))
+    merged = copy.deepcopy(gpt)
+    merge_adapters(merged)
+    torch.testing.assert_close(merged(ids), gpt(ids), atol=1e-4, rtol=1e-4)
+
+
+def test_a_rank_larger_than_a_layer_is_cut_and_counts_the_same() -> None:
+    layer = LoraLinear(torch.nn.Linear(4, 6), Lora(rank=16, alpha=32))
+    assert layer.rank == 4
+    assert layer.alpha / layer.rank == 2
+
+
+@pytest.mark.parametrize(("given", "said"), [({"rank": 0}, "rank 0"), ({"targets": ("wte",)}, "'wte'")])
+def test_impossible_adapters_are_refused(given: dict[str, object], said: str) -> None:
+    with pytest.raises(ConfigError, match=said):
+        Lora(**given)  # type: ignore[arg-type]
