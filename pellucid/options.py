@@ -337,6 +337,8 @@ class Chat(Options):
 
     run: Positional[Path]
     """Run folder of an assistant."""
+    system: str = ""
+    """What the assistant is told before the talk begins."""
     temperature: float = 0.0
     """0 always takes the likeliest token."""
     max_tokens: int = 200

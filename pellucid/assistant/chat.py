@@ -7,30 +7,56 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
-from typing import Any
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
 
 from pellucid.finetune.conversation import ROLE_TOKENS, Conversation, Message
 from pellucid.generation.engine import stream_ids
 from pellucid.generation.sampling import Sampling
 from pellucid.model.gpt import GPT
 from pellucid.options import Chat
-from pellucid.runtime import ConfigError, DataError, inform, printable, problem
+from pellucid.runtime import (
+    ConfigError,
+    DataError,
+    PellucidError,
+    inform,
+    printable,
+    problem,
+    read_json,
+    write_json,
+)
 from pellucid.text.tokenizer import Tokenizer
 
-HELP = "/reset forgets the talk, /temperature 0.8 sets how free the choice of words is, /quit ends (or Ctrl-D)."
+HELP = (
+    "/reset forgets the talk, /save FILE keeps it, /load FILE goes on with it, /temperature 0.8 sets how free the "
+    "choice of words is, /why shows how likely each token of the last answer was, /quit ends (or Ctrl-D)."
+)
 
 
 class ChatSession:
     """One talk with one assistant."""
 
-    def __init__(self, model: GPT, tokenizer: Tokenizer, sampling: Sampling, max_tokens: int = 200, seed: int = 0):
+    def __init__(
+        self,
+        model: GPT,
+        tokenizer: Tokenizer,
+        sampling: Sampling,
+        max_tokens: int = 200,
+        seed: int = 0,
+        system: str = "",
+    ) -> None:
         missing = [name for name in ROLE_TOKENS if name not in tokenizer.special_tokens]
         if missing or tokenizer.chat_template is None:
             advice = "Make one with `pellucid finetune instruct`, or try `pellucid generate` for this folder."
             raise DataError(problem("chat", "a model that was not taught to talk", "an assistant", advice))
         self.model, self.tokenizer = model, tokenizer
         self.sampling, self.max_tokens, self.seed = sampling, max_tokens, seed
+        self.system = [Message("system", system)] if system else []
         self.history: list[Message] = []
+        self.last: tuple[list[int], list[int]] = [], []  # the ids of the last prompt and of its answer
 
     def reply(self, text: str) -> Iterator[str]:
         """The reply to `text`, in pieces as they are made; both turns join the history when it is whole.
@@ -38,22 +64,39 @@ class ChatSession:
         DataError, and the history as it was, where the text alone is too long for the context.
         """
         history, prompt = self._prompt([*self.history, Message("user", text)])
-        stream, pieces = self.tokenizer.stream(), []
+        stream, pieces, said = self.tokenizer.stream(), [], []
         room = max(1, min(self.max_tokens, self.model.config.context_length - len(prompt)))
         self.seed += 1
         for token in stream_ids(self.model, prompt, room, self.sampling, self.seed, self.tokenizer.end_of_text):
+            said.append(token)
             pieces.append(stream.push(token))
             yield pieces[-1]
         pieces.append(stream.flush())
         yield pieces[-1]
         self.history = [*history, Message("assistant", "".join(pieces))]
+        self.last = prompt, said
+
+    @torch.inference_mode()
+    def why(self) -> list[tuple[str, float, str, float]]:
+        """For each token of the last answer: its text, the model's own probability for it, the likeliest token, its."""
+        prompt, said = self.last
+        if not said:
+            return []
+        ids = torch.tensor([prompt + said], device=self.model.device)[:, :-1]
+        hidden = self.model.hidden(ids)[0, len(prompt) - 1 :]
+        probabilities = self.model.logits(hidden).float().softmax(dim=-1)  # (T, V)
+        best, place = probabilities.max(dim=-1)
+        return [
+            (self.tokenizer.decode([token]), float(row[token]), self.tokenizer.decode([int(other)]), float(most))
+            for token, row, other, most in zip(said, probabilities, place, best, strict=True)
+        ]
 
     def _prompt(self, history: list[Message]) -> tuple[list[Message], list[int]]:
         """What of the talk is kept, and its ids: the oldest turns go until a quarter of the context is left."""
         limit = self.model.config.context_length * 3 // 4
         for dropped in range(0, len(history), 2):
             kept = history[dropped:]
-            prompt = Conversation(tuple(kept)).prompt(self.tokenizer)
+            prompt = Conversation((*self.system, *kept)).prompt(self.tokenizer)
             if len(prompt) <= limit:
                 if dropped:
                     inform(f"(the talk is longer than the context: {dropped} of the oldest turns forgotten)")
@@ -67,7 +110,7 @@ def chat(options: Chat) -> tuple[dict[str, Any], str]:
         raise ConfigError(problem("--max-tokens", str(options.max_tokens), "1 or more", "200 is the default."))
     sampling = Sampling(options.temperature)
     model, tokenizer = GPT.load(options.run), Tokenizer.load(options.run)
-    session = ChatSession(model, tokenizer, sampling, options.max_tokens, options.seed)
+    session = ChatSession(model, tokenizer, sampling, options.max_tokens, options.seed, options.system)
     if options.json:
         question = sys.stdin.read().strip()
         if not question:
@@ -106,8 +149,18 @@ def command(session: ChatSession, line: str) -> str:
     """Carry out a line that begins with a slash; returns what to say."""
     name, _, value = line.partition(" ")
     if name == "/reset":
-        session.history.clear()
+        session.history, session.last = [], ([], [])
         return "(forgotten)"
+    if name == "/why":
+        rows = [f"{said!r:>16} {p:6.1%}   likeliest {best!r} {most:.1%}" for said, p, best, most in session.why()]
+        return printable("\n".join(rows)) or "(nothing was said yet)"
+    if name in ("/save", "/load"):
+        if not value.strip():
+            return f"({name}: found no file name; expected one, such as {name} talk.json)"
+        try:
+            return (save_talk if name == "/save" else load_talk)(session, Path(value.strip()).expanduser())
+        except PellucidError as error:
+            return f"({printable(str(error))})"
     if name == "/temperature":
         try:
             session.sampling = Sampling(float(value))
@@ -115,3 +168,27 @@ def command(session: ChatSession, line: str) -> str:
             return f"(temperature: found {value!r}; expected a number from 0 up, such as 0.8)"
         return f"(temperature {session.sampling.temperature})"
     return f"({HELP})"
+
+
+def save_talk(session: ChatSession, path: Path) -> str:
+    """Keep the talk as JSON, in the form of chat messages; returns what to say."""
+    write_json(path, {"messages": [asdict(message) for message in session.history]})
+    return f"({len(session.history)} turns kept in {path})"
+
+
+def load_talk(session: ChatSession, path: Path) -> str:
+    """Go on with a talk that was kept; the one before is forgotten. DataError, and nothing lost, for another file."""
+    content = read_json(path)
+    turns = content.get("messages") if isinstance(content, dict) else None
+    if not isinstance(turns, list):
+        raise DataError(problem(path, "no list of messages", "a talk that /save wrote", "Check the path."))
+    history = []
+    for number, turn in enumerate(turns):
+        role: Literal["user", "assistant"] = "assistant" if number % 2 else "user"
+        if not isinstance(turn, dict) or turn.get("role") != role or not isinstance(turn.get("content"), str):
+            raise DataError(problem(f"{path}, message {number + 1}", "another", f"one of the {role}", "Mend it."))
+        history.append(Message(role, turn["content"]))
+    if len(history) % 2:
+        raise DataError(problem(path, "a last turn without an answer", "pairs of turns", "Remove it."))
+    session.history, session.last = history, ([], [])
+    return f"({len(history)} turns; go on)"

@@ -130,3 +130,38 @@ def test_escape_sequences_of_a_model_do_not_reach_the_terminal(
     out = capsys.readouterr().out
     assert "\x1b" not in out
     assert "\\x1b[2J" in out
+
+
+def test_a_talk_is_kept_and_gone_on_with(session: ChatSession, tmp_path: Path) -> None:
+    say(session, "Hi")
+    kept, file = list(session.history), tmp_path / "talk.json"
+    assert "2 turns kept" in command(session, f"/save {file}")
+    command(session, "/reset")
+    assert "2 turns" in command(session, f"/load {file}")
+    assert session.history == kept
+    for content, said in [("{", "broken JSON"), ("{}", "no list of messages"),
+                          ('{"messages": [{"role": "assistant", "content": "x"}]}', "message 1"),
+                          ('{"messages": [{"role": "user", "content": "x"}]}', "without an answer")]:  # fmt: skip
+        file.write_text(content)
+        assert said in command(session, f"/load {file}")
+    assert "no file" in command(session, f"/load {tmp_path / 'none.json'}")
+    assert "found no file name" in command(session, "/save")
+    assert session.history == kept
+
+
+def test_why_gives_the_probability_of_each_token_of_the_last_answer(session: ChatSession) -> None:
+    assert command(session, "/why") == "(nothing was said yet)"
+    answer = say(session, "Hi")
+    rows = session.why()
+    assert "".join(row[0] for row in rows) == answer or "\ufffd" in "".join(row[0] for row in rows)
+    for said, chance, best, most in rows:  # the likeliest was taken
+        assert said == best and chance == most and 0 < most <= 1
+    assert command(session, "/why").count("likeliest") == len(rows)
+
+
+def test_the_system_prompt_stands_before_the_talk_and_is_never_forgotten(session: ChatSession) -> None:
+    session.system = [Message("system", "Be brief.")]
+    for _ in range(4):
+        say(session, "a message of a few words")
+    ids = session.last[0]
+    assert session.tokenizer.decode(ids).startswith("<|system|>Be brief.<|user|>")
