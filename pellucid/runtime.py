@@ -94,6 +94,39 @@ def publish_folder(temporary: Path, path: Path) -> None:
         temporary.replace(path)
 
 
+@contextlib.contextmanager
+def held(folder: Path) -> Iterator[None]:
+    """Within the block no other process gets this far with the same folder: it is refused, in a PellucidError.
+
+    The system takes the lock back when the process ends, however it ends. Where there are no such locks (Windows)
+    nothing is refused.
+    """
+    try:
+        import fcntl
+    except ImportError:
+        yield
+        return
+    with explained_disk_errors(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        file = (folder / ".lock").open("a+", encoding="utf-8")
+    with file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            file.seek(0)
+            by = file.read(20).strip()
+            found = f"a run that another process (number {by}) is at" if by else "a run that another process is at"
+            advice = "Wait until it ends, stop it, or give another --out."
+            raise PellucidError(problem(folder, found, "none", advice)) from error
+        except OSError:  # a file system without locks
+            yield
+            return
+        file.truncate(0)
+        file.write(f"{os.getpid()}\n")
+        file.flush()
+        yield
+
+
 def _sync(path: Path) -> None:
     with path.open("rb+") as file:
         os.fsync(file.fileno())
@@ -211,8 +244,8 @@ def exact_products() -> None:
     """Ask MKL for the same bits from the same matrices, wherever these lie in memory and however many threads help.
 
     Without it a process that goes on from a checkpoint, whose memory is laid out otherwise, may round otherwise (a
-    test of resuming failed by it, once). MKL reads the wish at its first product, so it has to come before any. What the user
-    has set stays. Page: Intel, "Obtaining Numerically Reproducible Results", oneMKL Developer Guide.
+    test of resuming failed by it, once). MKL reads the wish at its first product, so it has to come before any. What
+    the user has set stays. Page: Intel, "Obtaining Numerically Reproducible Results", oneMKL Developer Guide.
     """
     os.environ.setdefault("MKL_CBWR", "AUTO,STRICT")
 

@@ -14,7 +14,7 @@ from pellucid.model.gpt import GPT
 from pellucid.options import Evaluate, Pretrain, Training
 from pellucid.pretrain.checkpoint import newest_checkpoint
 from pellucid.pretrain.evaluate import bytes_per_token, limited, measure, parts_of
-from pellucid.pretrain.fit import fit, read_lines, settle_precision
+from pellucid.pretrain.fit import fit, read_lines
 from pellucid.pretrain.language import LanguageModelling, check_vocab, save_language_model
 from pellucid.runtime import ConfigError, DataError, pick_device, problem, read_json, write_run
 from pellucid.text.documents import read_documents
@@ -47,14 +47,13 @@ def train_language_model(
     torch.manual_seed(config.seed)
     model = GPT(shape).to(pick_device(config.device))
     task = LanguageModelling(shards, config, context, in_order, stride=stride)
-    config, tried = settle_precision(model, task, config, out, resume)
-    write_run(
-        out,
-        "pretrain",
-        as_dict(config) | {"model": as_dict(shape), "context": context, "stride": stride},
-        shards.hashes(),
-    )
-    progress = fit(model, task, config, out, resume)
+    settled: dict[str, Any] = {}
+
+    def begin(config: FitConfig, tried: dict[str, float]) -> None:
+        write_run(out, "pretrain", as_dict(config) | {"model": as_dict(shape)} | windows, shards.hashes())
+        settled.update(dtype=config.dtype, tried=tried)
+
+    progress = fit(model, task, config, out, resume, begin)
     save_language_model(model, task, out)
     losses = [line["loss"] for line in read_lines(out / "metrics.jsonl") if line["split"] == "val"]
     return {
@@ -62,8 +61,7 @@ def train_language_model(
         "tokens": progress.tokens,
         "tokens_per_s": round(progress.tokens / progress.step_seconds, 1),
         "val_loss": losses[-1],
-        "dtype": config.dtype,
-        "tried": tried,
+        **settled,
     }
 
 

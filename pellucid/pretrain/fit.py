@@ -13,7 +13,7 @@ import math
 import signal
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
@@ -35,6 +35,7 @@ from pellucid.runtime import (
     DataError,
     PellucidError,
     exact_products,
+    held,
     inform,
     keep_freed_memory,
     problem,
@@ -70,22 +71,37 @@ class Speed:
     tried: dict[str, float]
 
 
-def fit(model: nn.Module, task: Task, config: FitConfig, out: Path, resume: bool = False) -> Progress:
+# Told the settled settings and the seconds per step of each precision that was tried, once nothing stands in the way.
+Begin = Callable[[FitConfig, dict[str, float]], None]
+
+
+def fit(
+    model: nn.Module, task: Task, config: FitConfig, out: Path, resume: bool = False, begin: Begin | None = None
+) -> Progress:
     """Train `model` in place for `config.steps` optimizer steps; writes metrics.jsonl, samples.jsonl and training/.
 
     Stopped by a signal it saves and raises KeyboardInterrupt; with `resume` it goes on from the newest checkpoint and
     ends with the same weights, bit for bit, as if it had not been stopped (same device). With `config.minutes` instead
-    of steps the clock decides how many steps there are, so two runs are alike but not the same.
+    of steps the clock decides how many steps there are, so two runs are alike but not the same. A folder that another
+    process trains in is refused.
     """
-    config, _ = settle_precision(model, task, config, out, resume)
+    folder = out / "training"
+    with held(out):
+        if not resume:
+            check_nothing_there(folder)
+        config, tried = settle_precision(model, task, config, out, resume)
+        if begin:
+            begin(config, tried)
+        return _fit(model, task, config, out, resume)
+
+
+def _fit(model: nn.Module, task: Task, config: FitConfig, out: Path, resume: bool) -> Progress:
     exact_products()
     keep_freed_memory()
     torch.manual_seed(config.seed)
     optimizers = make_optimizers(model, config)
     settings = as_dict(replace(config, checkpoint_every=0))
     folder = out / "training"
-    if not resume:
-        check_nothing_there(folder)
     newest = newest_checkpoint(folder) if resume else None
     progress = load_checkpoint(newest, model, optimizers, settings) if newest else Progress()
     log = MetricsLog(out, progress.step)

@@ -121,3 +121,22 @@ def test_impossible_wishes_are_refused_in_one_message_before_anything_is_written
     assert said in done.stderr
     assert len(done.stderr.splitlines()) == 1
     assert not (tmp_path / "run").exists()
+
+
+def test_a_second_run_on_the_same_folder_is_refused_and_a_dead_one_stands_in_nobodys_way(
+    start: Callable[..., Any], cli: Any, shards: Shards, shape_file: Path, whole: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "run"
+    process = start(*arguments(shards, shape_file, out))
+    wait_for_step(out, 3)
+    process.send_signal(signal.SIGSTOP)  # it lives, and stands still
+    record = (out / "run.json").read_bytes()
+    second = cli(*arguments(shards, shape_file, out))
+    assert (out / "run.json").read_bytes() == record
+    assert second.returncode == 2
+    assert f"another process (number {process.pid})" in second.stderr and "another --out" in second.stderr
+    process.kill()
+    process.communicate()
+    third = cli(*arguments(shards, shape_file, out))
+    assert third.returncode == 0, third.stderr
+    assert_as_if_never_stopped(out, whole)

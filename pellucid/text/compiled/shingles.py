@@ -31,7 +31,8 @@ def _shingles(data: Any, end: Any, recent: Any, out: Any) -> Any:
     Words are what stands between ASCII white space, capitals like small letters; a character of three or four bytes
     is a word by itself, since Chinese, Japanese and Thai have no spaces. `recent` holds the last words' hashes.
     """
-    words, made, h, inside, alone = 0, 0, np.uint64(0), False, False
+    words, made, h, inside = 0, 0, np.uint64(0), False
+    alone: Any = False
     for i in range(end + 1):
         byte = np.uint64(data[i]) if i < end else np.uint64(32)
         if inside and (byte <= 32 or byte >= LONG or (alone and (byte < 0x80 or byte >= 0xC0))):
