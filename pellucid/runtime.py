@@ -8,12 +8,15 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import errno
+import functools
 import hashlib
 import json
 import os
 import shutil
+import statistics
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -261,6 +264,39 @@ def keep_freed_memory() -> None:
         libc = ctypes.CDLL("libc.so.6")
         libc.mallopt(m_mmap_max, 0)
         libc.mallopt(m_trim_threshold, 2**31 - 1)
+
+
+@functools.cache
+def most_threads() -> int:
+    """How many threads torch had when this was first asked: one for each core, or what OMP_NUM_THREADS says."""
+    import torch
+
+    return torch.get_num_threads()
+
+
+def settle_threads() -> int:
+    """Let torch work with all its threads, or with one where other programs keep the cores busy; how many it is.
+
+    Threads wait for each other after every operation. Where one of them has to wait for a core, all lose a time slice
+    each time: beside one busy program two threads on two cores trained 25 times slower than one (docs/performance.md).
+    """
+    import torch
+
+    most, matrix = most_threads(), torch.ones(1024, 96)
+
+    def seconds(threads: int) -> float:
+        torch.set_num_threads(threads)
+        times = []
+        for _ in range(20):
+            began = time.perf_counter()
+            matrix.mT @ matrix
+            times.append(time.perf_counter() - began)
+        return statistics.median(times)
+
+    alone, together = seconds(1), seconds(most)
+    threads = 1 if together > 1.5 * alone else most
+    torch.set_num_threads(threads)
+    return threads
 
 
 def usable_cores() -> int:

@@ -40,6 +40,7 @@ from pellucid.runtime import (
     keep_freed_memory,
     problem,
     progress_bar,
+    settle_threads,
     write_text,
 )
 
@@ -89,6 +90,8 @@ def fit(
     with held(out):
         if not resume:
             check_nothing_there(folder)
+        if not config.steps:  # with steps the bits are promised, and they depend on the threads
+            settle_threads()
         config, tried = settle_precision(model, task, config, out, resume)
         if begin:
             begin(config, tried)
@@ -123,6 +126,8 @@ def _fit(model: nn.Module, task: Task, config: FitConfig, out: Path, resume: boo
             share = progress.share(config)
             bar.update(shown, completed=share, note=progress.note(record, config))
             if evaluations_due(share, config) > evaluations_due(before, config) or share >= 1:
+                if not config.steps:
+                    settle_threads()
                 evaluate_and_log(model, task, log, progress)
             due = time.monotonic() - saved > 30
             if config.checkpoint_every:

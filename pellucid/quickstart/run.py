@@ -25,6 +25,7 @@ from pellucid.runtime import (
     printable,
     problem,
     read_json,
+    settle_threads,
     sha256,
     write_json,
 )
@@ -82,6 +83,7 @@ class Run:
             say("(done before)")
         else:
             self.news = True
+            settle_threads()
             with self.clock(name) as seconds:
                 result = work(self)
             peak = round(peak_memory_bytes() / 2**30, 2)

@@ -1,0 +1,42 @@
+"""What every stage needs from the machine: threads that suit how busy it is."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from pellucid.runtime import most_threads, settle_threads, usable_cores
+
+
+@pytest.mark.skipif(most_threads() < 2, reason="torch has one thread here: there is nothing to choose")
+def test_on_a_busy_machine_one_thread_is_chosen() -> None:
+    before = torch.get_num_threads()
+    busy = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(2 * usable_cores())]
+    try:
+        chosen = [settle_threads() for _ in range(3)]
+        assert 1 in chosen
+        assert torch.get_num_threads() == chosen[-1]
+    finally:
+        for process in busy:
+            process.kill()
+            process.wait()
+        torch.set_num_threads(before)
+
+
+def test_the_choice_is_all_threads_or_one() -> None:
+    before = torch.get_num_threads()
+    try:
+        assert settle_threads() in (1, most_threads())
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_a_limit_of_the_user_is_kept() -> None:
+    code = "from pellucid.runtime import most_threads, settle_threads; print(most_threads(), settle_threads())"
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["1", "1"]
