@@ -234,12 +234,12 @@ def from_dict(kind: type[T], values: dict[str, Any], where: str | Path, **defaul
 def _checked(value: Any, hint: Any, where: str) -> Any:
     """`value` as the type that `hint` asks for, or a ConfigError."""
     origin, options = typing.get_origin(hint), typing.get_args(hint)
+    if origin in (types.UnionType, typing.Union):  # `X | None`
+        return _checked(value, next(option for option in options if option is not type(None)), where)
     if origin is Literal:
         if value in options:
             return value
         raise ConfigError(problem(where, repr(value), " or ".join(map(repr, options)), "Change it."))
-    if origin in (types.UnionType, typing.Union):
-        hint = next(option for option in options if option is not type(None))
     if origin is tuple:
         return tuple(_checked(item, options[0], where) for item in (value if isinstance(value, list) else [value]))
     if origin is dict and isinstance(value, dict):

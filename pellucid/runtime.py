@@ -98,8 +98,8 @@ def publish_folder(temporary: Path, path: Path) -> None:
 
 
 @contextlib.contextmanager
-def held(folder: Path) -> Iterator[None]:
-    """Within the block no other process gets this far with the same folder: it is refused, in a PellucidError.
+def held(path: Path) -> Iterator[None]:
+    """Within the block no other process gets this far with the lock file `path`: it is refused, in a PellucidError.
 
     The system takes the lock back when the process ends, however it ends. Where there are no such locks (Windows)
     nothing is refused.
@@ -109,9 +109,9 @@ def held(folder: Path) -> Iterator[None]:
     except ImportError:
         yield
         return
-    with explained_disk_errors(folder):
-        folder.mkdir(parents=True, exist_ok=True)
-        file = (folder / ".lock").open("a+", encoding="utf-8")
+    with explained_disk_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        file = path.open("a+", encoding="utf-8")
     with file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -120,7 +120,7 @@ def held(folder: Path) -> Iterator[None]:
             by = file.read(20).strip()
             found = f"a run that another process (number {by}) is at" if by else "a run that another process is at"
             advice = "Wait until it ends, stop it, or give another --out."
-            raise PellucidError(problem(folder, found, "none", advice)) from error
+            raise PellucidError(problem(path, found, "none", advice)) from error
         except OSError:  # a file system without locks
             yield
             return

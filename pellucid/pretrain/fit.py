@@ -87,7 +87,7 @@ def fit(
     process trains in is refused.
     """
     folder = out / "training"
-    with held(out):
+    with held(folder / "lock"):
         if not resume:
             check_nothing_there(folder)
         if not config.steps:  # with steps the bits are promised, and they depend on the threads
