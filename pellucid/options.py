@@ -312,7 +312,7 @@ class FinetuneInstruct(Finetuning):
     """Finetune a model to follow instructions."""
 
     data: Path
-    """json or jsonl with instruction, input and output."""
+    """json or jsonl: Alpaca, ShareGPT, messages, or prompt and completion; found by looking."""
     epochs: float = 3.0
     """Passes over the training split."""
 

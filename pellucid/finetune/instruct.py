@@ -24,6 +24,8 @@ from pellucid.text.tokenizer import Tokenizer
 
 # B batch, T tokens
 
+Row = tuple[list[int], list[bool]]  # the ids of a conversation, and which of them are trained
+
 
 @dataclass(frozen=True)
 class AnswerBatch:
@@ -89,7 +91,7 @@ class InstructionTuning:
         ((ids, _),) = generate_batch(model, [prompt], 60, self.tokenizer.end_of_text)
         return self.tokenizer.decode(ids)
 
-    def _batch(self, rows: Sequence[tuple[list[int], list[bool]]]) -> AnswerBatch:
+    def _batch(self, rows: Sequence[Row]) -> AnswerBatch:
         ids, lengths = pad([ids for ids, _ in rows], self.tokenizer.end_of_text)
         trained, _ = pad([mask for _, mask in rows], 0)  # padding is untrained by its place, never by its id
         return AnswerBatch(ids[:, :-1], ids[:, 1:], trained[:, 1:].bool(), int(lengths.sum()))
@@ -97,12 +99,20 @@ class InstructionTuning:
 
 def encode_examples(
     examples: Sequence[Example], tokenizer: Tokenizer, context_length: int, name: str = "train"
-) -> list[tuple[list[int], list[bool]]]:
-    """Ids and loss mask of each example that fits the context; the rest is dropped and counted in a message."""
+) -> list[Row]:
+    """Ids and loss mask of each example, cut to the context; what then has nothing to train is left out.
+
+    Both are counted in a message.
+    """
+    limit = context_length + 1  # the last token is only a target
     rows = [example.whole().encode(tokenizer) for example in examples]
-    kept = [row for row in rows if len(row[0]) <= context_length + 1]
-    if len(kept) < len(rows):
-        inform(f"{len(rows) - len(kept)} of {len(rows)} {name} examples are longer than the context and are left out.")
+    kept = [(ids[:limit], trained[:limit]) for ids, trained in rows if any(trained[:limit])]
+    longer, lost = sum(len(ids) > limit for ids, _ in rows), len(rows) - len(kept)
+    if longer:
+        inform(
+            f"{longer} of {len(rows)} {name} examples are longer than the context of {context_length} tokens: "
+            f"{longer - lost} cut at the end, {lost} left out, as nothing of an answer is left."
+        )
     return kept
 
 

@@ -21,6 +21,7 @@ from pellucid.finetune.instruct import (
 from pellucid.finetune.instructions import Example, nearest_answers, read_instructions, split_examples
 from pellucid.finetune.lora import Lora, merge_adapters, save_adapter, train_part
 from pellucid.finetune.recipes import ADAPTER_RATES, INSTRUCT_RATES, check_out, fit_config, hash_of
+from pellucid.finetune.shown import show_examples
 from pellucid.model.gpt import GPT
 from pellucid.options import FinetuneInstruct
 from pellucid.pretrain.fit import fit
@@ -51,6 +52,7 @@ def finetune_assistant(
     if grew:  # role tokens that nobody trains could not be told apart
         model.token_embedding.requires_grad_(True)
     task = InstructionTuning(splits, tokenizer, config, model.config.context_length, replay)
+    show_examples(task.rows["train"], tokenizer)
     fit(model, task, config, out, resume)
     if train == "lora":
         save_adapter(out / "adapter", model, str(base), embedding=model.token_embedding.weight if grew else None)

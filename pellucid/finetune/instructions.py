@@ -1,20 +1,19 @@
-"""Instructions with answers from json and jsonl files, an honest split of them, and the nearest-example baseline."""
+"""Instructions with answers, an honest split of them, and the nearest-example baseline."""
 
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from sklearn.feature_extraction.text import TfidfVectorizer
 
-from pellucid.finetune.conversation import Conversation, answered, ask
+from pellucid.finetune.conversation import Conversation, Message, answered, ask
+from pellucid.finetune.records import TURNS, Record, read_records, turns_of
 from pellucid.finetune.splits import normalised
-from pellucid.runtime import DataError, inform, problem
-from pellucid.text.documents import SPLITS, read_text
+from pellucid.runtime import DataError, inform, shown
+from pellucid.text.documents import SPLITS
 
 
 @dataclass(frozen=True)
@@ -26,10 +25,18 @@ class Example:
     output: str
     family: str = "all"
     split: str = ""
+    earlier: tuple[Message, ...] = ()
+    """The turns before the instruction, of a conversation of many."""
+
+    @property
+    def key(self) -> str:
+        """What makes two examples the same for a split: the question with all that was said before it."""
+        said = [message.content for message in self.earlier]
+        return normalised("\n".join([*said, self.instruction, self.input]))
 
     def question(self) -> Conversation:
         """The conversation up to where the assistant is to speak."""
-        return ask(self.instruction, self.input)
+        return ask(self.instruction, self.input, self.earlier)
 
     def whole(self) -> Conversation:
         """The conversation with the right answer."""
@@ -37,50 +44,22 @@ class Example:
 
 
 def read_instructions(path: Path) -> list[Example]:
-    """All examples of a json (a list) or jsonl file with instruction, input (may be missing) and output.
+    """All examples of a json or jsonl file: Alpaca, ShareGPT, messages, or prompt and completion (records.py).
 
-    DataError names the file and the line, or the number of the record, of what is broken or missing.
+    DataError names the file, the line and the record of what is broken or missing.
     """
-    path = Path(path)
-    text = read_text(path)
-    if path.suffix in (".jsonl", ".ndjson"):
-        records = [(f"{path}, line {n}", line) for n, line in enumerate(text.split("\n"), start=1) if line.strip()]
-        pairs = [(where, _parsed(where, line, 1)) for where, line in records]
-    else:
-        content = _parsed(str(path), text, None)
-        if not isinstance(content, list):
-            raise DataError(problem(path, "no list", "a JSON list of records", "Put the records between [ and ]."))
-        pairs = [(f"{path}, record {n}", record) for n, record in enumerate(content, start=1)]
-    if not pairs:
-        raise DataError(problem(path, "no record", "instructions with answers", "Check the file."))
-    return [_example(where, record) for where, record in pairs]
+    return [to_example(record) for record in read_records(path)]
 
 
-def _parsed(where: str, text: str, line: int | None) -> Any:
-    try:
-        return json.loads(text)
-    except json.JSONDecodeError as error:
-        place = where if line else f"{where}, line {error.lineno}"
-        raise DataError(problem(place, f"broken JSON ({error.msg})", "valid JSON", "Mend it there.")) from error
-
-
-def _example(where: str, record: Any) -> Example:
-    if not isinstance(record, dict):
-        raise DataError(problem(where, "no JSON object", "instruction and output", "Mend the record."))
-    values = {}
-    for field in ("instruction", "input", "output", "family", "split"):
-        value = record.get(field) or ""
-        if not isinstance(value, str):
-            raise DataError(problem(where, f"{field} {value!r}", "a text", "Put it in quotation marks."))
-        values[field] = value
-    for field in ("instruction", "output"):
-        if not values[field].strip():
-            known = ", ".join(map(str, record)) or "nothing"
-            found = f"no {field} (the record has {known})"
-            raise DataError(problem(where, found, "an instruction and an answer (output)", "Fill it in or remove it."))
-    if values["split"] and values["split"] not in SPLITS:
-        raise DataError(problem(where, f"split {values['split']!r}", "train, val or test", "Mend the record."))
-    return Example(**{**values, "family": values["family"] or "all"})
+def to_example(record: Record) -> Example:
+    """A record as an example: the last answer is asked for in a test; those before it are trained, too."""
+    *earlier, question, answer = turns_of(record)
+    alpaca = not any(key in record.value for key in (*TURNS, "prompt"))
+    about = (record.text_of("input") or record.text_of("context")) if alpaca else ""
+    family, split = record.text_of("family"), record.text_of("split")
+    if split and split not in SPLITS:
+        raise record.bad(f"split {shown(split)!r}", "train, val or test")
+    return Example(question.content, about, answer.content, family or "all", split, tuple(earlier))
 
 
 def split_examples(
@@ -91,7 +70,7 @@ def split_examples(
     """
     unique: dict[str, Example] = {}
     for example in examples:
-        unique.setdefault(normalised(f"{example.instruction}\n{example.input}"), example)
+        unique.setdefault(example.key, example)
     if len(unique) < len(examples):
         inform(f"{len(examples) - len(unique)} of {len(examples)} instructions were there before and are dropped.")
     splits: dict[str, list[Example]] = {name: [] for name in SPLITS}

@@ -109,7 +109,7 @@ def _fit(model: nn.Module, task: Task, config: FitConfig, out: Path, resume: boo
     progress = load_checkpoint(newest, model, optimizers, settings) if newest else Progress()
     log = MetricsLog(out, progress.step)
     timer = Timer(progress.seconds)
-    saved = time.monotonic()
+    saved, empty = time.monotonic(), 0
     with progress_bar() as bar, stop_signals() as stopped:
         shown = bar.add_task(task.name, total=1.0, note="")
         bar.update(shown, completed=progress.share(config))
@@ -118,13 +118,17 @@ def _fit(model: nn.Module, task: Task, config: FitConfig, out: Path, resume: boo
             record = train_step(model, task, optimizers, config, progress.step, share)
             step_seconds = time.monotonic() - began
             progress.step += 1
-            progress.tokens += record.pop("count")
+            trained = record.pop("count")
+            progress.tokens += trained
+            empty += not trained
             progress.step_seconds += step_seconds
             progress.seconds = timer.total()
             record |= {"tokens": progress.tokens, "tokens_per_s": round(record.pop("seen") / step_seconds, 1)}
-            log.write({"step": progress.step, "split": "train", **record, "seconds": round(progress.seconds, 3)})
             share = progress.share(config)
             bar.update(shown, completed=share, note=progress.note(record, config))
+            if not trained:
+                record["loss"] = None
+            log.write({"step": progress.step, "split": "train", **record, "seconds": round(progress.seconds, 3)})
             if evaluations_due(share, config) > evaluations_due(before, config) or share >= 1:
                 if not config.steps:
                     settle_threads()
@@ -137,6 +141,8 @@ def _fit(model: nn.Module, task: Task, config: FitConfig, out: Path, resume: boo
                 saved = time.monotonic()
             if stopped() and share < 1:
                 raise KeyboardInterrupt
+    if empty:
+        inform(f"{empty:,} steps had no trained token and were skipped.")
     return progress
 
 

@@ -122,13 +122,17 @@ def test_a_batch_trains_answers_and_their_end_and_neither_prompts_nor_padding(pa
     assert torch.equal(batch.inputs[:, 1:], batch.targets[:, :-1])
 
 
-def test_examples_longer_than_the_context_are_left_out_and_counted(
+def test_examples_longer_than_the_context_are_cut_or_left_out_and_counted(
     pair: tuple[GPT, Tokenizer], capsys: pytest.CaptureFixture[str]
 ) -> None:
     long = Example("fox " * 200, "", "yes")
     task = task_of(pair[1], [*many(4), long], FitConfig(steps=1, batch_size=2))
     assert len(task.rows["train"]) == 4
     assert "1 of 5 train examples are longer than the context" in capsys.readouterr().err
+    cut = Example("Say it.", "", "fox " * 200)
+    rows = task_of(pair[1], [*many(4), cut], FitConfig(steps=1, batch_size=2)).rows["train"]
+    assert [len(ids) for ids, _ in rows][-1] == 65, "64 inputs, and a target for the last"
+    assert "1 cut at the end, 0 left out" in capsys.readouterr().err
     with pytest.raises(DataError, match="no example that fits"):
         task_of(pair[1], [long] * 3, FitConfig(steps=1, batch_size=2))
 

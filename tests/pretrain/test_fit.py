@@ -170,6 +170,14 @@ def test_a_batch_without_a_trained_token_moves_nothing_and_is_no_nan(counts: lis
     assert torch.isfinite(model.weight).all()
 
 
+def test_steps_without_a_trained_token_are_counted_and_have_no_loss(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fit(torch.nn.Linear(3, 3), Nothing([0]), FitConfig(steps=2, dtype="float32"), tmp_path)  # type: ignore[arg-type]
+    assert "2 steps had no trained token and were skipped" in capsys.readouterr().err
+    assert [line["loss"] for line in read_lines(tmp_path / "metrics.jsonl") if line["split"] == "train"] == [None, None]
+
+
 def test_a_loss_that_is_no_number_stops_and_names_the_step(shards: Shards, shape: ModelConfig, tmp_path: Path) -> None:
     config = FitConfig(steps=3, batch_size=4, dtype="float32")
     model = fresh(shape)

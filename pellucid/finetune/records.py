@@ -1,0 +1,215 @@
+"""Conversations out of the files that people have, found by looking at each record: json or jsonl.
+
+    Alpaca                  {"instruction": …, "input": …, "output": …}
+    ShareGPT                {"conversations": [{"from": "human", "value": …}, {"from": "gpt", "value": …}]}
+    messages                {"messages": [{"role": "user", "content": …}, {"role": "assistant", "content": …}]}
+    prompt and completion   {"prompt": …, "completion": …}, each a text or a list of messages
+
+What cannot be read is a DataError that names the file, the line and the record.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, Literal
+
+import regex
+
+from pellucid.finetune.conversation import Message
+from pellucid.runtime import DataError, problem, shown
+from pellucid.text.documents import read_text
+
+Role = Literal["system", "user", "assistant"]
+ROLES: Final[dict[str, Role]] = {
+    "system": "system",
+    "user": "user", "human": "user", "prompter": "user",
+    "assistant": "assistant", "gpt": "assistant", "chatgpt": "assistant", "bot": "assistant", "model": "assistant",
+}  # fmt: skip
+TURNS = ("messages", "conversations", "conversation")
+KNOWN = (
+    "instruction and output (Alpaca), conversations (ShareGPT), messages, or prompt and completion; "
+    "for preferences a prompt, chosen and rejected"
+)
+
+
+@dataclass(frozen=True)
+class Record:
+    """One object of a file; `str` of its place is looked up only when an error needs it."""
+
+    value: dict[str, Any]
+    path: Path
+    number: int
+    line: int = 0  # 0: to be found in `text`, the whole file
+    text: str = ""
+
+    @property
+    def place(self) -> str:
+        """File, line and number of the record."""
+        return f"{self.path}, line {self.line or line_of(self.text, self.number)}, record {self.number}"
+
+    def bad(self, found: str, expected: str, advice: str = "Mend the record, or remove it.") -> DataError:
+        """The error that something in this record is."""
+        return DataError(problem(self.place, found, expected, advice))
+
+    def text_of(self, key: str) -> str:
+        """The text under `key`; "" where there is none, or null."""
+        return self.checked(key, self.value.get(key))
+
+    def checked(self, name: str, value: Any) -> str:
+        """`value` as the text that it should be."""
+        if value is None:
+            return ""
+        if not isinstance(value, str):
+            raise self.bad(f"{name} {shown(value)}", "a text", "Put it in quotation marks.")
+        try:
+            value.encode()
+        except UnicodeEncodeError as error:
+            raise self.bad(f"half a character in {name}", "Unicode text") from error
+        return value
+
+
+# ---------------------------------------------------------------- json and jsonl
+
+
+def read_records(path: Path) -> list[Record]:
+    """The records of a file: a JSON list, or an object on each line, whatever the file is called."""
+    path = Path(path)
+    text = read_text(path)
+    start = text.lstrip()[:1]
+    if start == "[" or (path.suffix == ".json" and not _is_lines(text)):
+        content = _parsed(f"{path}", text, 1)
+        if not isinstance(content, list):
+            raise DataError(problem(path, "no list", "a JSON list of records", "Put the records between [ and ]."))
+        found = [Record(value, path, number, text=text) for number, value in enumerate(content, start=1)]
+    else:
+        lines = [(line, part) for line, part in enumerate(text.split("\n"), start=1) if part.strip()]
+        values = [(line, _parsed(f"{path}", part, line)) for line, part in lines]
+        found = [Record(value, path, number, line) for number, (line, value) in enumerate(values, start=1)]
+    if not found:
+        raise DataError(problem(path, "no record", "instructions with answers", "Check the file."))
+    for record in found:
+        if not isinstance(record.value, dict):
+            raise record.bad("no JSON object", KNOWN)
+    return found
+
+
+def _is_lines(text: str) -> bool:
+    """Whether a first line is an object by itself and another follows."""
+    first, _, rest = text.strip().partition("\n")
+    try:
+        return isinstance(json.loads(first), dict) and bool(rest)
+    except (ValueError, RecursionError):
+        return False
+
+
+def _parsed(where: str, text: str, line: int) -> Any:
+    """`text` as JSON; it begins at `line` of the file."""
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError as error:
+        place = f"{where}, line {line + error.lineno - 1}"
+        raise DataError(problem(place, f"broken JSON ({error.msg})", "valid JSON", "Mend it there.")) from error
+    except RecursionError as error:
+        place = f"{where}, line {line}"
+        raise DataError(problem(place, "JSON nested without end", "a record", "Mend it there.")) from error
+    except ValueError as error:  # a number of thousands of digits
+        raise DataError(problem(f"{where}, line {line}", str(error), "valid JSON", "Mend it there.")) from error
+
+
+def line_of(text: str, number: int) -> int:
+    """The line on which the `number`-th value of a JSON list begins."""
+    decoder, space = json.JSONDecoder(), regex.compile(r"\s*")
+
+    def skip(at: int) -> int:
+        found = space.match(text, at)
+        return found.end() if found else at
+
+    at = text.index("[") + 1
+    for _ in range(number - 1):
+        _, at = decoder.raw_decode(text, skip(at))
+        at = skip(at) + 1  # behind the comma
+    return text.count("\n", 0, skip(at)) + 1
+
+
+# ---------------------------------------------------------------- turns
+
+
+def turns_of(record: Record) -> list[Message]:
+    """The conversation of a record of any of the four kinds, its roles in order and its last turn an answer."""
+    value = record.value
+    for key in TURNS:
+        if key in value:
+            return checked_turns(record, listed_turns(record, key))
+    if "prompt" in value:
+        answer = next((key for key in ("completion", "response") if key in value), "completion")
+        return checked_turns(record, [*turns_at(record, "prompt", "user"), *turns_at(record, answer, "assistant")])
+    question, answer = alpaca_question(record), record.text_of("output") or record.text_of("response")
+    if not answer.strip():
+        known = ", ".join(map(shown, value)) or "nothing"
+        raise record.bad(f"no output (the record has {known})", "an answer", "Fill it in or remove the record.")
+    return [Message("user", question), Message("assistant", answer)]
+
+
+def alpaca_question(record: Record) -> str:
+    """The instruction of a record (its input is for the caller)."""
+    instruction = record.text_of("instruction")
+    if not instruction.strip():
+        known = ", ".join(map(shown, record.value)) or "nothing"
+        raise record.bad(f"no instruction (the record has {known})", KNOWN, "Rename its keys, or fill it in.")
+    return instruction
+
+
+def turns_at(record: Record, key: str, role: Role) -> list[Message]:
+    """What stands under `key`: a list of messages, or a text that `role` says."""
+    if isinstance(record.value.get(key), list):
+        return listed_turns(record, key)
+    text = record.text_of(key)
+    if not text.strip():
+        known = ", ".join(map(shown, record.value)) or "nothing"
+        raise record.bad(f"no {key} (the record has {known})", KNOWN, "Fill it in or remove the record.")
+    return [Message(role, text)]
+
+
+def listed_turns(record: Record, key: str) -> list[Message]:
+    """A list of turns as ShareGPT (from, value) or OpenAI (role, content) writes them; an empty system turn is none."""
+    listed = record.value[key]
+    if not isinstance(listed, list) or not listed:
+        raise record.bad(f"{key} {shown(listed)}", "a list of turns")
+    turns = []
+    for number, turn in enumerate(listed, start=1):
+        if not isinstance(turn, dict):
+            raise record.bad(f"a turn {number} that is no object", "an object with role and content")
+        said, content = turn.get("role", turn.get("from")), turn.get("content", turn.get("value"))
+        role = ROLES.get(said.lower()) if isinstance(said, str) else None
+        if role is None:
+            raise record.bad(f"the role {shown(said)} in turn {number}", "system, user or assistant (human, gpt)")
+        if isinstance(content, list):  # parts, as for models that see pictures
+            content = "".join(record.checked("text", _text_part(record, part, number)) for part in content)
+        text = record.checked(f"the content of turn {number}", content)
+        if text.strip() or role != "system":
+            turns.append(Message(role, text))
+    return turns
+
+
+def _text_part(record: Record, part: Any, number: int) -> Any:
+    if not isinstance(part, dict) or part.get("type") != "text":
+        raise record.bad(f"a part of turn {number} that is no text", "texts alone")
+    return part.get("text") or ""
+
+
+def checked_turns(record: Record, turns: Sequence[Message]) -> list[Message]:
+    """The turns, if they are a talk to learn from: perhaps a system turn, then user and assistant by turns."""
+    first = int(bool(turns) and turns[0].role == "system")
+    for number, turn in enumerate(turns[first:], start=first + 1):
+        expected = "assistant" if (number - first) % 2 == 0 else "user"
+        if turn.role != expected:
+            found = f"roles out of order: turn {number} is the {turn.role}'s"
+            raise record.bad(found, f"one of the {expected} there (a system turn only comes first)")
+        if not turn.content.strip():
+            raise record.bad(f"an empty turn {number} of the {turn.role}", "a text", "Fill it in or remove the record.")
+    if len(turns) - first < 2 or turns[-1].role != "assistant":
+        raise record.bad("no answer at the end", "a last turn of the assistant", "Add it, or remove the record.")
+    return list(turns)

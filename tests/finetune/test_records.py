@@ -1,0 +1,126 @@
+"""Four kinds of files are found by looking; what is wrong in one is named by file, line and record."""
+
+from __future__ import annotations
+
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from pellucid.finetune.conversation import Message, ensure_role_tokens
+from pellucid.finetune.instructions import Example, read_instructions, split_examples
+from pellucid.finetune.shown import show_examples
+from pellucid.runtime import DataError
+from pellucid.text.tokenizer import Tokenizer
+
+TURNS = (Message("system", "Be brief."), Message("user", "Hi"), Message("assistant", "Hello."))
+WHOLE = Example("Where?", "", "Here.", earlier=TURNS)
+ROLES = [(message.role, message.content) for message in (*TURNS, Message("user", "Where?"))]
+HUMAN = {"system": "system", "user": "human", "assistant": "gpt"}
+
+
+def messages(*turns: tuple[str, str]) -> list[dict[str, str]]:
+    return [{"role": role, "content": content} for role, content in turns]
+
+
+KINDS: dict[str, dict[str, Any]] = {
+    "messages": {"messages": messages(*ROLES, ("assistant", "Here."))},
+    "parts": {"messages": [*messages(*ROLES), {"role": "assistant", "content": [{"type": "text", "text": "Here."}]}]},
+    "ShareGPT": {"conversations": [{"from": HUMAN[r], "value": c} for r, c in [*ROLES, ("assistant", "Here.")]]},
+    "prompt and completion": {"prompt": messages(*ROLES), "completion": messages(("assistant", "Here."))},
+    "prompt and a text": {"prompt": messages(*ROLES), "completion": "Here."},
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("as_lines", [False, True])
+def test_a_conversation_of_many_turns_is_found_in_each_kind(tmp_path: Path, kind: str, as_lines: bool) -> None:
+    file = tmp_path / "talk.json"  # whatever its name says
+    alpaca = {"instruction": "Add.", "input": "1 2", "output": "3", "split": "train"}
+    records = [KINDS[kind], alpaca]
+    file.write_text("\n".join(map(json.dumps, records)) if as_lines else json.dumps(records, indent=1))
+    assert read_instructions(file) == [WHOLE, Example("Add.", "1 2", "3", split="train")]
+    file.write_text(json.dumps([{"prompt": "Where?", "completion": "Here."}]))
+    assert read_instructions(file) == [Example("Where?", "", "Here.")]
+
+
+def test_all_answers_of_a_conversation_are_trained(base_folder: Path) -> None:
+    tokenizer = Tokenizer.load(base_folder)
+    ensure_role_tokens(tokenizer)
+    ids, trained = WHOLE.whole().encode(tokenizer)
+    learnt = [token for token, mask in zip(ids, trained, strict=True) if mask]
+    assert tokenizer.decode(learnt) == "Hello.<|endoftext|>Here.<|endoftext|>"
+    assert tokenizer.decode(WHOLE.question().prompt(tokenizer)).endswith("<|user|>Where?<|assistant|>")
+
+
+def test_the_same_last_question_after_another_talk_is_another_question() -> None:
+    examples = [
+        Example("And?", "", f"{i}.", earlier=(Message("user", f"{i}"), Message("assistant", "k"))) for i in "abcdef"
+    ]
+    assert sum(map(len, split_examples(examples).values())) == 6
+
+
+def wrong(*turns: tuple[str, Any]) -> str:
+    return json.dumps({"messages": [{"role": role, "content": content} for role, content in turns]})
+
+
+BAD = {
+    "starts with an answer": (wrong(("assistant", "a"), ("user", "b")), "turn 1 is the assistant's"),
+    "two questions": (wrong(("user", "a"), ("user", "b"), ("assistant", "c")), "turn 2 is the user's"),
+    "a late system turn": (wrong(("user", "a"), ("system", "b"), ("assistant", "c")), "turn 2 is the system's"),
+    "no answer": (wrong(("user", "a")), "no answer at the end"),
+    "a question at the end": (wrong(("user", "a"), ("assistant", "b"), ("user", "c")), "no answer at the end"),
+    "only a system turn": (wrong(("system", "a")), "no answer at the end"),
+    "an empty answer": (wrong(("user", "a"), ("assistant", " ")), "an empty turn 2 of the assistant"),
+    "an answer of null": (wrong(("user", "a"), ("assistant", None)), "an empty turn 2"),
+    "a tool": (wrong(("user", "a"), ("tool", "b")), "the role tool in turn 2"),
+    "a picture": (wrong(("user", [{"type": "image_url"}]), ("assistant", "b")), "a part of turn 1 that is no text"),
+    "half a character": (wrong(("user", "a\ud800"), ("assistant", "b")), "half a character in the content of turn 1"),
+    "a number": (wrong(("user", 5), ("assistant", "b")), "the content of turn 1 5"),
+    "no list": ('{"conversations": "hi"}', "conversations hi"),
+    "turns of texts": ('{"messages": ["hi"]}', "a turn 1 that is no object"),
+    "no completion": ('{"prompt": "a"}', "no completion (the record has prompt)"),
+    "other keys": ('{"question": "a", "answer": "b"}', "no instruction (the record has question, answer)"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", BAD)
+@pytest.mark.parametrize("as_lines", [False, True])
+def test_a_bad_record_is_named_by_file_line_and_number(tmp_path: Path, kind: str, as_lines: bool) -> None:
+    content, said = BAD[kind]
+    good = '{"instruction": "a",\n "input": "[1, {2", "output": "b, ]"}'
+    file = tmp_path / "talk.json"
+    file.write_text(f"{good.replace(chr(10), '')}\n\n{content}\n" if as_lines else f"[\n{good}\n,\n\n{content}]")
+    with pytest.raises(DataError) as error:
+        read_instructions(file)
+    assert f"{file}, line {3 if as_lines else 6}, record 2: found " in str(error.value)
+    assert said in str(error.value)
+
+
+@pytest.mark.parametrize(("content", "said"), [("[" * 100_000, "without end"), ("[" + "9" * 5000 + "]", "line 1")])
+def test_a_hostile_file_is_refused(tmp_path: Path, content: str, said: str) -> None:
+    (tmp_path / "a.json").write_text(content)
+    with pytest.raises(DataError, match=said):
+        read_instructions(tmp_path / "a.json")
+
+
+def printed(tokenizer: Tokenizer, **settings: Any) -> str:
+    console = Console(file=io.StringIO(), width=200, highlight=False, **settings)
+    rows = [Example("Where?", "\x1b[2J", f"[bold]{word}").whole().encode(tokenizer) for word in "abcde"]
+    show_examples(rows, tokenizer, console)
+    assert isinstance(console.file, io.StringIO)
+    return console.file.getvalue()
+
+
+def test_three_examples_are_shown_with_the_trained_tokens_in_colour(base_folder: Path) -> None:
+    tokenizer = Tokenizer.load(base_folder)
+    ensure_role_tokens(tokenizer)
+    out = printed(tokenizer, force_terminal=True, color_system="256")
+    coloured = [part.split("\x1b[0m")[0] for part in out.split("\x1b[30;48;5;153m")[1:]]
+    assert coloured == [f"[bold]{word}<|endoftext|>" for word in "abc"]
+    assert "\x1b[2J" not in out and "\\x1b[2J<|assistant|>" in out
+    assert "[[bold]a<|endoftext|>]" in printed(tokenizer, force_terminal=True, color_system=None)
+    assert printed(tokenizer) == "", "nothing on a pipe"
