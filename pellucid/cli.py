@@ -56,6 +56,7 @@ VERBS = {
         "make an assistant from instructions",
     ),
     "chat": Verb("Chat", "pellucid.assistant.chat:chat", "talk with an assistant"),
+    "serve": Verb("Serve", "pellucid.cli:serve", "OpenAI's protocol and the workbench, for your own runs"),
     "see": Verb("See", "pellucid.see.commands:see", "look inside a model: one offline HTML page"),
     "report": Verb("Report", "pellucid.see.commands:report", "runs side by side: one offline HTML page"),
 }
@@ -97,6 +98,12 @@ def run(arguments: list[str]) -> int:
     elif text:
         print(text)
     return 0
+
+
+def serve(settings: Any) -> Any:
+    """`pellucid serve`: the one verb of two packages that know nothing of each other, the server and its pages."""
+    commands, workbench = import_module("pellucid.assistant.server.commands"), import_module("pellucid.see.workbench")
+    return commands.serve(settings, workbench.routes)
 
 
 def overview() -> str:

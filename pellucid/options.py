@@ -348,6 +348,20 @@ class Chat(Options):
 
 
 @dataclass(frozen=True)
+class Serve(Options):
+    """Serve runs on this machine: OpenAI's protocol for programs, the workbench for browsers."""
+
+    runs: Positional[Annotated[tuple[Path, ...], arg(metavar="RUN…")]]
+    """Run folders: models, assistants, classifiers. A client knows each by its folder's name."""
+    host: str = "127.0.0.1"
+    """Address to listen at; another than this machine's own needs --api-key-file."""
+    port: int = 8000
+    """Port to listen at; 0 finds a free one."""
+    api_key_file: Path | None = None
+    """A file with the key that clients must send."""
+
+
+@dataclass(frozen=True)
 class See(Options):
     """Look inside a model: one offline HTML page of tokens, attention, layers and next words."""
 
