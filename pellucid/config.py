@@ -176,10 +176,22 @@ class FitConfig:
     """Decoupled weight decay of the matrices."""
     warmup_share: float = 0.05
     """Share of the steps in which the learning rate rises."""
+    schedule: Literal["linear", "cosine", "constant"] = "linear"
+    """What follows the rise: linear (a plateau, then a straight fall to zero), cosine (down to a tenth) or constant."""
     decay_share: float = 0.6
-    """Share of the steps, at the end, in which the learning rate falls to zero in a straight line."""
+    """linear: share of the steps, at the end, in which the learning rate falls to zero."""
     clip: float = 1.0
     """Largest norm of the gradient."""
+    recompute: bool = False
+    """Keep only what goes into each block, and compute the rest again on the way back: less memory, a third slower."""
+    average: float = 0.0
+    """Evaluate, and end with, a running average of the weights that keeps this share at each step (0.999); 0: none."""
+    early_stop: int = 0
+    """End after so many evaluations in a row without a lower loss, with the weights of the best; 0: never."""
+    best: bool = False
+    """End with the weights of the evaluation with the lowest loss."""
+    spikes: bool = False
+    """Treat a loss far above the recent ones as trouble, and not only one that is no number."""
     seed: int = 0
     """Seed of the data order, the initialisation and dropout."""
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
@@ -190,13 +202,19 @@ class FitConfig:
     """Share of the run between evaluations on held-out data."""
     checkpoint_every: int = 0
     """Steps between checkpoints; 0 is one about every 30 seconds."""
+    keep: int = 2
+    """How many checkpoints are kept."""
 
     def __post_init__(self) -> None:
         if self.steps < 1 and not self.minutes > 0:
             raise ConfigError(problem("training", "neither steps nor minutes", "one of them above 0", "Give one."))
-        for name in ("batch_size", "lr", "evaluate_share", "clip"):
+        for name in ("batch_size", "lr", "evaluate_share", "clip", "keep"):
             if not getattr(self, name) > 0:
                 raise ConfigError(problem(f"training, {name}", f"{getattr(self, name)}", "more than 0", "Change it."))
+        for name in ("average", "warmup_share"):
+            if not 0 <= getattr(self, name) < 1:
+                found = f"{getattr(self, name)}"
+                raise ConfigError(problem(f"training, {name}", found, "a share from 0 up to 1", "Change it."))
 
 
 # ---------------------------------------------------------------- TOML

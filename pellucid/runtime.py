@@ -324,8 +324,8 @@ def terminal() -> Console:
     return Console(stderr=True, highlight=False)
 
 
-def progress_bar(*columns: Any) -> Progress:
-    """A progress bar on stderr that stays silent when stderr is not a terminal."""
+def progress_bar(*columns: Any, show: bool = True) -> Progress:
+    """A progress bar on stderr that stays silent when stderr is not a terminal, or when it is not to be shown."""
     from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
     shown = columns or (
@@ -335,7 +335,7 @@ def progress_bar(*columns: Any) -> Progress:
         TimeRemainingColumn(),
     )
     console = terminal()
-    return Progress(*shown, console=console, disable=not console.is_terminal, transient=True)
+    return Progress(*shown, console=console, disable=not (show and console.is_terminal), transient=True)
 
 
 def inform(message: str) -> None:

@@ -18,7 +18,7 @@ from transformers import AutoModelForCausalLM, AutoModelForSequenceClassificatio
 from pellucid.finetune.classify import Classifier
 from pellucid.finetune.conversation import Conversation, Message
 from pellucid.model.gpt import GPT
-from pellucid.pretrain.fit import read_lines
+from pellucid.pretrain.metrics import read_lines
 from pellucid.text.tinyworld import FAMILIES
 from pellucid.text.tokenizer import Tokenizer
 

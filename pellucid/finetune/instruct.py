@@ -29,12 +29,16 @@ Row = tuple[list[int], list[bool]]  # the ids of a conversation, and which of th
 
 @dataclass(frozen=True)
 class AnswerBatch:
-    """Inputs, targets and which targets are trained, each (B, T); lengths without padding."""
+    """Inputs, targets and which targets are trained, each (B, T); lengths (B,) without padding."""
 
     inputs: Tensor
     targets: Tensor
     trained: Tensor
-    tokens: int
+    lengths: Tensor
+
+    @property
+    def tokens(self) -> int:
+        return int(self.lengths.sum())
 
 
 class InstructionTuning:
@@ -94,7 +98,7 @@ class InstructionTuning:
     def _batch(self, rows: Sequence[Row]) -> AnswerBatch:
         ids, lengths = pad([ids for ids, _ in rows], self.tokenizer.end_of_text)
         trained, _ = pad([mask for _, mask in rows], 0)  # padding is untrained by its place, never by its id
-        return AnswerBatch(ids[:, :-1], ids[:, 1:], trained[:, 1:].bool(), int(lengths.sum()))
+        return AnswerBatch(ids[:, :-1], ids[:, 1:], trained[:, 1:].bool(), lengths)
 
 
 def encode_examples(

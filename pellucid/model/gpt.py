@@ -15,6 +15,7 @@ from pathlib import Path
 
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from pellucid import hub
 from pellucid.config import ModelConfig
@@ -32,6 +33,7 @@ class GPT(nn.Module):
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.config = config
+        self.recompute = False  # while training: keep what goes into a block, and compute the rest again for gradients
         parts = FAMILIES[config.family]
         self.token_embedding = nn.Embedding(config.vocab_size, config.d_model)
         self.position_embedding = POSITIONS[config.positions](config)
@@ -70,7 +72,10 @@ class GPT(nn.Module):
         x, rotation = self.position_embedding.encode(self.token_embedding(ids), self.positions(ids, cache))
         x = self.dropout(x)
         for layer, block in enumerate(self.blocks):
-            x = block(x, cache, layer, rotation)
+            if self.recompute and torch.is_grad_enabled():
+                x = checkpoint(block, x, cache, layer, rotation, use_reentrant=False)
+            else:
+                x = block(x, cache, layer, rotation)
         if cache is not None:
             cache.advance(ids.shape[1])
         normed: Tensor = self.final_norm(x)

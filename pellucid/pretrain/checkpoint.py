@@ -1,26 +1,30 @@
 """Checkpoints: all that a run needs to go on as if it had never stopped, written whole or not at all.
 
-    training/step-00000120/{model,optimizer}.safetensors, state.json (step, random state, counters, sha256 of the files)
+    training/step-00000120/{model,optimizer}.safetensors, state.json (step, counters, sha256 of the files)
 
-The data position is the step itself: which examples a step sees is a pure function of seed and step.
+The data position is the step itself: which examples a step sees is a pure function of seed and step. Training waits
+for a copy of its state only; a thread writes it.
 """
 
 from __future__ import annotations
 
 import shutil
-from dataclasses import dataclass
+import threading
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from pellucid.config import FitConfig
-from pellucid.runtime import DataError, atomic_folder, inform, read_json, sha256, write_json
+from pellucid.pretrain.distributed import world
+from pellucid.runtime import DataError, PellucidError, atomic_folder, inform, read_json, sha256, write_json
 
-KEEP = 2
 _FILES = ("model.safetensors", "optimizer.safetensors")
+Weights = dict[str, Tensor]
 
 
 @dataclass
@@ -31,11 +35,23 @@ class Progress:
     tokens: int = 0
     seconds: float = 0.0
     step_seconds: float = 0.0
+    micro_batch_size: int = 0
+    """Examples of one pass, where memory asked for fewer than configured; 0: as configured."""
+    recent: list[float] = field(default_factory=list)
+    """The newest losses, to know a spike by."""
+    skipped: list[int] = field(default_factory=list)
+    """Steps (from 0) that are left out, because their loss could not be right."""
+    best: float | None = None
+    """The lowest loss of an evaluation."""
+    waited: int = 0
+    """Evaluations since then."""
+    finished: bool = False
+    """Whether the run ended early."""
 
     def share(self, config: FitConfig) -> float:
         """Share of the run that is done, from 0 to 1: of its steps, or of its minutes."""
         done = self.step / config.steps if config.steps else self.seconds / (60 * config.minutes)
-        return min(done, 1.0)
+        return 1.0 if self.finished else min(done, 1.0)
 
     def note(self, record: dict[str, Any], config: FitConfig) -> str:
         """What stands beside the progress bar."""
@@ -43,28 +59,104 @@ class Progress:
         return f"{steps}  loss {record['loss']:.3f}  {record['tokens_per_s']:,.0f} tokens/s"
 
 
-def save_checkpoint(
-    folder: Path,
-    model: nn.Module,
-    optimizers: list[torch.optim.Optimizer],
-    progress: Progress,
-    settings: dict[str, Any],
-) -> None:
-    """Write `folder`/step-N atomically; drop older ones but the last before it, and what damage or a crash left."""
-    with atomic_folder(folder / f"step-{progress.step:08d}") as temporary:
-        save_file({name: tensor.contiguous() for name, tensor in model.state_dict().items()}, temporary / _FILES[0])
-        save_file(_optimizer_tensors(optimizers) | {"random": torch.get_rng_state()}, temporary / _FILES[1])
-        state = {"progress": vars(progress), "settings": settings}
-        state["sha256"] = {name: sha256(temporary / name) for name in _FILES}
-        write_json(temporary / "state.json", state)
+@dataclass
+class State:
+    """All that changes while a model is trained, and the settings that it was begun with."""
+
+    model: nn.Module
+    optimizers: list[torch.optim.Optimizer]
+    settings: dict[str, Any]
+    progress: Progress = field(default_factory=Progress)
+    more: dict[str, Weights] = field(default_factory=dict)
+    """Further weights of the same model: their average, the best so far."""
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """A copy of a state, in memory of its own: content of the two files and of state.json."""
+
+    weights: Weights
+    optimizer: Weights
+    record: dict[str, Any]
+
+
+def snapshot(state: State) -> Snapshot:
+    """Copy a state. All processes of a run have to call this, for each has random numbers of its own."""
+    more = {f"{kind}.{name}": value for kind, weights in state.more.items() for name, value in weights.items()}
+    tensors = _optimizer_tensors(state.optimizers) | more | {"random": world().gathered(torch.get_rng_state())}
+    if torch.cuda.is_available():
+        tensors["random.cuda"] = world().gathered(torch.cuda.get_rng_state())
+    progress = {**vars(state.progress), "recent": list(state.progress.recent), "skipped": list(state.progress.skipped)}
+    return Snapshot(
+        {name: _copy(tensor) for name, tensor in state.model.state_dict().items()},
+        {name: _copy(tensor) for name, tensor in tensors.items()},
+        {"progress": progress, "settings": state.settings},
+    )
+
+
+def _copy(tensor: Tensor) -> Tensor:
+    return tensor.detach().to("cpu", copy=True).contiguous()
+
+
+def write_checkpoint(folder: Path, content: Snapshot, keep: int = 2) -> None:
+    """Write `folder`/step-N atomically; drop all but the newest `keep` up to it, and what damage or a crash left."""
+    path = folder / f"step-{content.record['progress']['step']:08d}"
+    with atomic_folder(path) as temporary:
+        save_file(content.weights, temporary / _FILES[0])
+        save_file(content.optimizer, temporary / _FILES[1])
+        hashes = {name: sha256(temporary / name) for name in _FILES}
+        write_json(temporary / "state.json", {**content.record, "sha256": hashes})
     there = sorted(folder.glob("step-*"))
-    here = there.index(folder / f"step-{progress.step:08d}") + 1  # later ones are of a try that was given up
-    for old in [*there[: max(0, here - KEEP)], *there[here:], *folder.glob(".step-*")]:
+    here = there.index(path) + 1  # later ones are of a try that was given up
+    for old in [*there[: max(0, here - keep)], *there[here:], *folder.glob(".step-*")]:
         shutil.rmtree(old, ignore_errors=True)
+
+
+class Saver:
+    """Writes checkpoints in a thread while training goes on; where that fails (a full disk), it says so.
+
+    As a context it ends when the last one is written.
+    """
+
+    def __init__(self, folder: Path, keep: int) -> None:
+        self.folder, self.keep = folder, keep
+        self.thread: threading.Thread | None = None
+
+    def __enter__(self) -> Saver:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.wait()
+
+    def save(self, state: State) -> None:
+        """Begin to write the state as it is now, once the checkpoint before is written."""
+        self.wait()
+        content = snapshot(state)
+        if world().first:
+            self.thread = threading.Thread(target=self._write, args=(content,), name="checkpoint")
+            self.thread.start()
+
+    def wait(self) -> None:
+        """Until the checkpoint that is being written, if any, is on the disk."""
+        if self.thread is not None:
+            self.thread.join()
+            self.thread = None
+
+    def _write(self, content: Snapshot) -> None:
+        try:
+            write_checkpoint(self.folder, content, self.keep)
+        except (PellucidError, OSError, SafetensorError, MemoryError) as error:
+            inform(f"no checkpoint was saved, the one before it stays: {error}")
 
 
 def newest_checkpoint(folder: Path, quiet: bool = False) -> Path | None:
     """The newest whole checkpoint; a damaged one is named (unless `quiet`) and the one before it taken."""
+    found = _newest(folder, quiet) if world().first else None
+    (step,) = world().told(int(found.name.removeprefix("step-")) if found else -1)
+    return None if step < 0 else folder / f"step-{int(step):08d}"
+
+
+def _newest(folder: Path, quiet: bool) -> Path | None:
     for path in sorted(folder.glob("step-*"), reverse=True):
         try:
             hashes = read_json(path / "state.json")["sha256"]
@@ -83,37 +175,59 @@ def checkpoint_settings(path: Path) -> dict[str, Any]:
     return settings
 
 
-def load_checkpoint(
-    path: Path, model: nn.Module, optimizers: list[torch.optim.Optimizer], settings: dict[str, Any]
-) -> Progress:
-    """Put model, optimizers and random state back as they were. Other settings than then are a DataError."""
-    state = read_json(path / "state.json")
-    changed = {key for key in settings if state["settings"].get(key) != settings[key]}
+def load_checkpoint(path: Path, state: State) -> None:
+    """Put a state back as it was. Other settings than then are a DataError."""
+    record = read_json(path / "state.json")
+    began = record["settings"]
+    changed = {key for key in state.settings if key in began and began[key] != state.settings[key]}
     if changed:
         key = min(changed)
         raise DataError(
-            f"{path}: this run was started with {key} = {state['settings'].get(key)!r}, now it is {settings[key]!r}. "
+            f"{path}: this run was started with {key} = {began[key]!r}, now it is {state.settings[key]!r}. "
             "Give the same settings, or another --out."
         )
-    model.load_state_dict(load_file(path / _FILES[0]))
+    state.model.load_state_dict(load_file(path / _FILES[0]))
     tensors = load_file(path / _FILES[1])
-    torch.set_rng_state(tensors.pop("random"))
-    for number, optimizer in enumerate(optimizers):
+    _set_random_state(tensors, state.settings["seed"] + record["progress"]["step"])
+    for number, optimizer in enumerate(state.optimizers):
         optimizer.load_state_dict(_optimizer_state(optimizer, tensors, f"{number}."))
-    return Progress(**state["progress"])
+    device = next(state.model.parameters()).device
+    names = list(state.model.state_dict())
+    for kind in ("average", "best"):
+        weights = {
+            name: tensors[f"{kind}.{name}"].to(device, copy=True) for name in names if f"{kind}.{name}" in tensors
+        }
+        state.more |= {kind: weights} if weights else {}
+    state.progress = Progress(**record["progress"])
 
 
-def _optimizer_tensors(optimizers: list[torch.optim.Optimizer]) -> dict[str, Tensor]:
+def _set_random_state(tensors: Weights, seed: int) -> None:
+    """Go on with this process's own random numbers; where there were fewer processes, with new ones."""
+    here, states = world(), tensors["random"].view(-1, len(torch.get_rng_state()))
+    if here.rank < len(states):
+        torch.set_rng_state(states[here.rank].clone())
+    else:
+        torch.manual_seed(process_seed(seed, here.rank))
+    if torch.cuda.is_available() and here.rank < len(tensors.get("random.cuda", ())):
+        torch.cuda.set_rng_state(tensors["random.cuda"][here.rank])
+
+
+def process_seed(seed: int, rank: int) -> int:
+    """A seed for the random numbers of one process; that of the first is `seed` itself."""
+    return seed + 1_000_003 * rank
+
+
+def _optimizer_tensors(optimizers: list[torch.optim.Optimizer]) -> Weights:
     """Every tensor of every optimizer, named `optimizer.parameter.key`."""
     return {
-        f"{number}.{index}.{key}": value.contiguous()
+        f"{number}.{index}.{key}": value
         for number, optimizer in enumerate(optimizers)
         for index, values in optimizer.state_dict()["state"].items()
         for key, value in values.items()
     }
 
 
-def _optimizer_state(optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor], prefix: str) -> dict[str, Any]:
+def _optimizer_state(optimizer: torch.optim.Optimizer, tensors: Weights, prefix: str) -> dict[str, Any]:
     """What `_optimizer_tensors` wrote, as the optimizer's own state dict."""
     state: dict[int, dict[str, Tensor]] = {}
     for name, tensor in tensors.items():

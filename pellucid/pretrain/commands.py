@@ -14,8 +14,9 @@ from pellucid.model.gpt import GPT
 from pellucid.options import Evaluate, Pretrain, Training
 from pellucid.pretrain.checkpoint import newest_checkpoint
 from pellucid.pretrain.evaluate import bytes_per_token, limited, measure, parts_of
-from pellucid.pretrain.fit import fit, read_lines
+from pellucid.pretrain.fit import fit
 from pellucid.pretrain.language import LanguageModelling, check_vocab, save_language_model
+from pellucid.pretrain.metrics import read_lines
 from pellucid.runtime import ConfigError, DataError, pick_device, problem, read_json, write_run
 from pellucid.text.documents import read_documents
 from pellucid.text.shards import Shards

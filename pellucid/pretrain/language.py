@@ -61,11 +61,15 @@ class LanguageModelling:
         self.tokenizer = self.shards.tokenizer()
 
     def batches(self, step: int) -> Sequence[TokenBatch]:
-        """The windows of a step, in micro-batches."""
-        chosen = self.starts[self._indices(step)]
-        size = self.config.micro_batch_size or len(chosen)
-        pieces = (chosen[first : first + size] for first in range(0, len(chosen), size))
-        return [TokenBatch(*token_batch(self.train, piece, self.context)) for piece in pieces]
+        """The windows of a step."""
+        return [TokenBatch(*token_batch(self.train, self.starts[self._indices(step)], self.context))]
+
+    def describe(self, step: int) -> str:
+        """Where the windows of a step begin."""
+        first = np.sort(self.starts[self._indices(step)])
+        named = ", ".join(f"{start:,}" for start in first[:8])
+        more = f" and {len(first) - 8} more" if len(first) > 8 else ""
+        return f"windows of the train split from tokens {named}{more} on"
 
     def _indices(self, step: int) -> NDArray[np.int64]:
         first = step * self.config.batch_size

@@ -7,6 +7,8 @@ hidden layers in neural networks"; scaled as in Liu et al. 2025, "Muon is Scalab
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import nn
 
@@ -35,13 +37,20 @@ def make_optimizers(model: nn.Module, config: FitConfig) -> list[torch.optim.Opt
 
 
 def rate_scale(share: float, config: FitConfig) -> float:
-    """Share of the peak learning rate when `share` of the run is done: a straight rise, a plateau, a straight fall.
+    """Share of the peak learning rate when `share` of the run is done: a straight rise, then what the schedule says.
 
-    Page: Hägele et al. 2024, "Scaling Laws and Compute-Optimal Training Beyond Fixed Training Durations".
+    linear: a plateau, then a straight fall to zero in the last `decay_share`; cosine: half a cosine down to a tenth;
+    constant: no fall. Pages: Hägele et al. 2024, "Scaling Laws and Compute-Optimal Training Beyond Fixed Training
+    Durations" (linear); Brown et al. 2020, "Language Models are Few-Shot Learners", appendix B (cosine).
     """
-    rise = (share + 1e-3) / max(config.warmup_share, 1e-3)
+    rise = min((share + 1e-3) / max(config.warmup_share, 1e-3), 1.0)
+    if config.schedule == "constant":
+        return rise
+    if config.schedule == "cosine":
+        done = (share - config.warmup_share) / max(1 - config.warmup_share, 1e-3)
+        return rise * (0.1 + 0.45 * (1 + math.cos(math.pi * min(max(done, 0.0), 1.0))))
     fall = (1 - share) / max(config.decay_share, 1e-3)
-    return max(0.0, min(rise, 1.0, fall))
+    return max(0.0, min(rise, fall))
 
 
 def set_rate(optimizers: list[torch.optim.Optimizer], scale: float) -> None:

@@ -24,10 +24,11 @@ from pellucid.model.cache import KVCache
 from pellucid.model.gpt import GPT
 from pellucid.options import Plan
 from pellucid.pretrain.commands import fit_config
-from pellucid.pretrain.fit import measure_speed, train_step
 from pellucid.pretrain.language import VALIDATION_TOKENS, TokenBatch
 from pellucid.pretrain.loss import Loss, token_loss
 from pellucid.pretrain.optim import make_optimizers
+from pellucid.pretrain.speed import measure_speed
+from pellucid.pretrain.step import train_step
 from pellucid.runtime import ConfigError, keep_freed_memory, peak_memory_bytes, pick_device, problem
 from pellucid.text.shards import Shards
 
@@ -112,12 +113,11 @@ class RandomText:
     name: str = "probe"
 
     def batches(self, step: int) -> Sequence[TokenBatch]:
-        """The micro-batches of a step."""
+        """The batch of a step."""
         generator = torch.Generator().manual_seed(step)
-        size = self.config.micro_batch_size or self.config.batch_size
         shape = (self.config.batch_size, self.context)
         ids = torch.randint(self.vocab_size, shape, generator=generator)
-        return [TokenBatch(ids[i : i + size], ids[i : i + size]) for i in range(0, len(ids), size)]
+        return [TokenBatch(ids, ids)]
 
     def loss(self, model: GPT, batch: TokenBatch) -> Loss:
         """As in pretraining."""

@@ -7,7 +7,7 @@ from typing import Any
 
 from pellucid.model.gpt import GPT
 from pellucid.options import Report, See
-from pellucid.pretrain.fit import read_lines
+from pellucid.pretrain.metrics import read_lines
 from pellucid.see.page import room, write_see
 from pellucid.see.report import write_report, write_runs_report
 from pellucid.see.trace import trace

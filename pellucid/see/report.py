@@ -13,7 +13,7 @@ from typing import Any
 from pellucid.model.formats.folder import read_settings
 from pellucid.model.formats.gpt2 import config_to_ours
 from pellucid.model.gpt import GPT
-from pellucid.pretrain.fit import read_lines
+from pellucid.pretrain.metrics import read_lines
 from pellucid.runtime import DataError, PellucidError, problem, read_json, write_text
 from pellucid.see.html import render
 from pellucid.see.pictures import Curve, Level, head_picture, heads_picture, informative_head, loss_picture

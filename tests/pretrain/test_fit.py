@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import resource
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -16,9 +17,12 @@ from transformers import AutoModelForCausalLM
 
 from pellucid.config import FitConfig, ModelConfig
 from pellucid.model.gpt import GPT
-from pellucid.pretrain.fit import fit, measure_speed, read_lines, train_step
+from pellucid.pretrain.fit import fit
 from pellucid.pretrain.language import LanguageModelling
+from pellucid.pretrain.metrics import read_lines
 from pellucid.pretrain.optim import make_optimizers, rate_scale
+from pellucid.pretrain.speed import measure_speed
+from pellucid.pretrain.step import train_step
 from pellucid.runtime import DataError, PellucidError
 from pellucid.text.shards import Shards
 
@@ -245,11 +249,11 @@ def test_with_every_checkpoint_damaged_it_begins_again_and_keeps_the_new_ones(
 ) -> None:
     whole = train(shards, shape, config, tmp_path / "whole")
     train(shards, shape, config, tmp_path / "stopped", stop=10)
-    for folder in (tmp_path / "stopped" / "training").iterdir():
+    for folder in (tmp_path / "stopped" / "training").glob("step-*"):
         (folder / spoil).unlink()
     train(shards, shape, config, tmp_path / "stopped", resume=True, stop=6)
-    names = [folder.name for folder in (tmp_path / "stopped" / "training").iterdir()]
-    assert names == ["step-00000004"]
+    names = {folder.name for folder in (tmp_path / "stopped" / "training").iterdir()}
+    assert names == {"step-00000004", "lock"}
     assert_same_bits(train(shards, shape, config, tmp_path / "stopped", resume=True), whole)
 
 
@@ -306,15 +310,26 @@ def test_two_checkpoints_are_kept_and_what_a_crash_left_half_written_is_removed(
     half = tmp_path / "training" / ".step-00000004.abc"
     half.mkdir(parents=True)
     train(shards, shape, config, tmp_path, resume=True)
-    assert sorted(p.name for p in (tmp_path / "training").iterdir()) == ["step-00000008", "step-00000012"]
+    names = {path.name for path in (tmp_path / "training").iterdir()}
+    assert names == {"step-00000008", "step-00000012", "lock"}
 
 
 def test_a_disk_that_fills_up_costs_the_checkpoint_and_not_the_run(
     shards: Shards, shape: ModelConfig, config: FitConfig, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    (tmp_path / "training").write_text("in the way")
-    train(shards, shape, config, tmp_path)
-    assert "no checkpoint was saved" in capsys.readouterr().err
+    whole = train(shards, shape, config, tmp_path / "whole")
+    train(shards, shape, config, tmp_path / "run", stop=6)
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(
+        resource.RLIMIT_FSIZE, (10_000, before[1])
+    )  # bytes of a file: enough for metrics, not for weights
+    try:
+        assert_same_bits(train(shards, shape, config, tmp_path / "run", resume=True), whole)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert "no checkpoint was saved, the one before it stays" in capsys.readouterr().err
+    names = {path.name for path in (tmp_path / "run" / "training").iterdir()}
+    assert names == {"step-00000004", "lock"}
 
 
 def test_a_last_line_that_a_crash_cut_short_is_left_out(tmp_path: Path) -> None:

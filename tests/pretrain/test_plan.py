@@ -12,9 +12,9 @@ from pellucid.config import FitConfig, ModelConfig
 from pellucid.model.gpt import GPT
 from pellucid.options import Plan
 from pellucid.pretrain import plan
-from pellucid.pretrain.fit import precision, train_step
 from pellucid.pretrain.loss import token_loss
 from pellucid.pretrain.optim import make_optimizers
+from pellucid.pretrain.step import precision, train_step
 from pellucid.runtime import ConfigError
 
 SHAPE = ModelConfig(vocab_size=300, context_length=32, d_model=48, n_layers=3, n_heads=4)

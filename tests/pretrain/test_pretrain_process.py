@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from pellucid.pretrain.fit import read_lines
+from pellucid.pretrain.metrics import read_lines
 from pellucid.text.shards import Shards
 
 STEPS = 60

@@ -1,0 +1,143 @@
+"""Many processes, one run: who is there, what they tell each other, and how they share a model.
+
+    torchrun --nproc-per-node N -m pellucid pretrain …
+
+Every process sees the same batch and takes its own slice of it; what they add up is a sum of losses, a count of trained
+tokens, and the gradients. Alone, everything here does nothing. Pages: PyTorch, "Distributed Data Parallel".
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class World:
+    """The processes of a run: which of how many this one is."""
+
+    rank: int = 0
+    size: int = 1
+
+    @property
+    def first(self) -> bool:
+        """Whether this is the process that writes and speaks for all."""
+        return self.rank == 0
+
+    def sum(self, *values: float) -> list[float]:
+        """Each value added up over all processes."""
+        if self.size == 1:
+            return list(values)
+        numbers = torch.tensor(values, dtype=torch.float64)
+        dist.all_reduce(numbers)
+        return list(numbers.tolist())
+
+    def told(self, *values: float) -> list[float]:
+        """The values of the first process, in all of them."""
+        return self.sum(*(value if self.first else 0.0 for value in values))
+
+    def gathered(self, tensor: Tensor) -> Tensor:
+        """(size, …): the tensor of each process."""
+        if self.size == 1:
+            return tensor[None]
+        rows = [torch.empty_like(tensor) for _ in range(self.size)]
+        dist.all_gather(rows, tensor.contiguous())
+        return torch.stack(rows)
+
+    def wait(self) -> None:
+        """Until all processes have come here."""
+        if self.size > 1:
+            dist.barrier()
+
+
+def world() -> World:
+    """The processes that have joined; alone, one."""
+    if dist.is_available() and dist.is_initialized():
+        return World(dist.get_rank(), dist.get_world_size())
+    return World()
+
+
+def launched() -> int:
+    """How many processes `torchrun` has started with this one; 1 without it."""
+    return int(os.environ.get("WORLD_SIZE", "1")) if "RANK" in os.environ else 1
+
+
+@contextlib.contextmanager
+def joined() -> Iterator[World]:
+    """Within the block the processes that `torchrun` started know each other."""
+    if launched() == 1 or dist.is_initialized():
+        yield world()
+        return
+    if torch.cuda.is_available():
+        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+        dist.init_process_group("cpu:gloo,cuda:nccl")  # counts and sums travel on the CPU, gradients on the GPU
+    else:
+        dist.init_process_group("gloo")
+    try:
+        yield world()
+    finally:
+        dist.destroy_process_group()
+
+
+class Whole(nn.Module):
+    """A module that does anything with its model: what it does is one forward pass for those that wrap it."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, work: Callable[[nn.Module], T]) -> T:
+        return work(self.model)
+
+
+class Shared:
+    """A model that one process has to itself."""
+
+    def __init__(self, model: nn.Module) -> None:
+        self.model = model
+
+    def run(self, work: Callable[[nn.Module], T]) -> T:
+        """Do something with the model."""
+        return work(self.model)
+
+    def not_yet(self) -> contextlib.AbstractContextManager[Any]:
+        """Within the block gradients are added up in this process only."""
+        return contextlib.nullcontext()
+
+    def norm(self, gradients: Sequence[Tensor]) -> float:
+        """The norm of all gradients together."""
+        return float(nn.utils.get_total_norm(gradients))
+
+
+class Replicated(Shared):
+    """Each process has the whole model; gradients are averaged while they are made."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__(model)
+        device = next(model.parameters()).device
+        ids = [device] if device.type == "cuda" else None
+        self.whole = DistributedDataParallel(Whole(model), device_ids=ids, broadcast_buffers=False)
+
+    def run(self, work: Callable[[nn.Module], T]) -> T:
+        if not torch.is_grad_enabled():  # one process alone may look at the model, as an evaluation does
+            return work(self.model)
+        done: T = self.whole(work)
+        return done
+
+    def not_yet(self) -> contextlib.AbstractContextManager[Any]:
+        return self.whole.no_sync()
+
+
+def shared_model(model: nn.Module) -> Shared:
+    """The model as the processes of this run share it."""
+    return Shared(model) if world().size == 1 else Replicated(model)

@@ -1,0 +1,69 @@
+"""How fast a training step is on this machine, and in which precision it is faster."""
+
+from __future__ import annotations
+
+import copy
+import time
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from pellucid.config import FitConfig
+from pellucid.pretrain.checkpoint import checkpoint_settings, newest_checkpoint
+from pellucid.pretrain.distributed import Shared, world
+from pellucid.pretrain.optim import make_optimizers
+from pellucid.pretrain.step import train_step
+from pellucid.pretrain.task import Task
+from pellucid.runtime import keep_freed_memory
+
+DTYPES = ("float32", "bfloat16")
+
+
+@dataclass(frozen=True)
+class Speed:
+    """What a short trial on this machine gave."""
+
+    dtype: str
+    seconds_per_step: float
+    tried: dict[str, float]
+
+
+def settle_precision(
+    model: nn.Module, task: Task, config: FitConfig, out: Path, resume: bool
+) -> tuple[FitConfig, dict[str, float]]:
+    """`auto` made definite: the precision that the run in `out` began with, or else the faster one on this machine.
+
+    Also returns the seconds per step of each that was tried. Of many processes the first decides.
+    """
+    if config.dtype != "auto":
+        return config, {}
+    newest = newest_checkpoint(out / "training", quiet=True) if resume else None
+    if newest:
+        return replace(config, dtype=checkpoint_settings(newest)["dtype"]), {}
+    speed = measure_speed(model, task, config)
+    (faster,) = world().told(DTYPES.index(speed.dtype))
+    return replace(config, dtype=DTYPES[int(faster)]), speed.tried  # type: ignore[arg-type]
+
+
+def measure_speed(model: nn.Module, task: Task, config: FitConfig, steps: int = 3) -> Speed:
+    """Seconds per step of a copy of the model, in each precision that may be used; the model itself is untouched."""
+    keep_freed_memory()
+    state = torch.get_rng_state()
+    tried = {}
+    for dtype in DTYPES if config.dtype == "auto" else (config.dtype,):
+        trial = replace(config, dtype=dtype)  # type: ignore[arg-type]
+        twin = copy.deepcopy(model)
+        optimizers = make_optimizers(twin, trial)
+        shared = Shared(twin)
+        train_step(twin, task, optimizers, trial, 0, 0.0, shared)
+        times = []  # the best of a few: a busy machine only ever makes a step slower
+        for step in range(1, steps + 1):
+            began = time.perf_counter()
+            train_step(twin, task, optimizers, trial, step, 0.0, shared)
+            times.append(time.perf_counter() - began)
+        tried[dtype] = min(times)
+    torch.set_rng_state(state)
+    best = min(tried, key=lambda dtype: tried[dtype])
+    return Speed(best, tried[best], tried)

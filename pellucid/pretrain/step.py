@@ -1,0 +1,150 @@
+"""One optimizer step: gradients of all micro-batches of all processes, weighted by trained tokens, and the update.
+
+Differs from the textbook in what it does when something goes wrong. Where memory runs out the pass is tried again with
+half as many examples at once, and nothing else changes. Where the loss is no number, or jumps, nothing is moved and
+`TroubleError` is raised.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
+
+import torch
+from torch import nn
+
+from pellucid.config import FitConfig
+from pellucid.pretrain.distributed import Shared, world
+from pellucid.pretrain.optim import rate_scale, set_rate
+from pellucid.pretrain.task import Task, pieces, rows_of
+from pellucid.runtime import PellucidError, inform, problem
+
+
+class TroubleError(Exception):
+    """A step whose loss cannot be right; the message says why. The weights are as they were before it."""
+
+
+def train_step(
+    model: nn.Module,
+    task: Task,
+    optimizers: list[torch.optim.Optimizer],
+    config: FitConfig,
+    step: int,
+    share: float,
+    shared: Shared | None = None,
+    rows: int | None = None,
+    refuse: Callable[[float], str] = lambda loss: "",
+) -> dict[str, Any]:
+    """Move the model once, by the mean loss over all trained tokens of the step. `share` of the run is done.
+
+    `rows` is how many examples are read at once (None: as configured); `refuse` says what is wrong with a loss, if
+    anything is.
+    """
+    model.train()
+    shared = shared or Shared(model)
+    rows = config.micro_batch_size if rows is None else rows
+    *sums, rows = gradients_within_memory(shared, task, config, step, rows)
+    total, count, seen = world().sum(*sums)
+    scale = rate_scale(share, config)
+    set_rate(optimizers, scale)
+    mean, grad_norm = total / max(count, 1), 0.0
+    if count:
+        gradients = [parameter.grad for parameter in model.parameters() if parameter.grad is not None]
+        shares = count / world().size  # processes have averaged their gradients, not added them up
+        grad_norm = shared.norm(gradients) / shares
+        reason = "" if math.isfinite(mean) and math.isfinite(grad_norm) else f"the loss is {mean}"
+        if math.isfinite(mean) and not math.isfinite(grad_norm):
+            reason = f"the gradient's norm is {grad_norm}"
+        if reason := reason or refuse(mean):
+            clear_gradients(model)
+            raise TroubleError(reason)
+        torch._foreach_mul_(gradients, min(1.0, config.clip / max(grad_norm, 1e-12)) / shares)
+        for optimizer in optimizers:
+            optimizer.step()
+    clear_gradients(model)
+    record = {"loss": mean, "lr": config.lr * scale, "grad_norm": grad_norm}
+    return {**record, "count": int(count), "seen": int(seen), "rows": rows}
+
+
+def gradients_within_memory(
+    shared: Shared, task: Task, config: FitConfig, step: int, rows: int
+) -> tuple[float, int, int, int]:
+    """As `add_gradients`, with half as many examples at once wherever memory runs out; also returns how many."""
+    batches = task.batches(step)
+    while True:
+        state = torch.get_rng_state()
+        try:
+            return *add_gradients(shared, task, config, batches, rows), rows
+        except (MemoryError, RuntimeError) as error:
+            if not is_out_of_memory(error):
+                raise
+        # behind the except block, so that nothing of the failed pass is held any more
+        clear_gradients(shared.model)
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+        torch.set_rng_state(state)
+        rows = halved(batches, rows, f"{task.name}, step {step + 1}")
+
+
+def add_gradients(
+    shared: Shared, task: Task, config: FitConfig, batches: Sequence[Any], rows: int
+) -> tuple[float, int, int]:
+    """Add up the gradients of this process's part of the batches; (sum of the losses, trained tokens, tokens read)."""
+    here = world()
+    mine = list(pieces(batches, rows, here.rank, here.size))
+    losses, count, seen = [], 0, 0
+    for number, batch in enumerate(mine):
+        last = number == len(mine) - 1
+        with contextlib.nullcontext() if last else shared.not_yet():
+            with precision(shared.model, config):
+                total, trained = shared.run(partial(summed_loss, task, batch))
+            if trained or here.size > 1:  # the other processes wait for our gradients, even if they are zero
+                total.backward()  # type: ignore[no-untyped-call]
+        if trained:
+            losses.append(total.detach())
+        count += trained
+        seen += batch.tokens
+    return sum(float(loss) for loss in losses), count, seen
+
+
+def summed_loss(task: Task, batch: Any, model: nn.Module) -> tuple[torch.Tensor, int]:
+    """A batch's loss as a pair, which is what those that wrap a model can look into."""
+    loss = task.loss(model, batch)
+    return loss.total, loss.count
+
+
+def clear_gradients(model: nn.Module) -> None:
+    """Forget all gradients."""
+    for parameter in model.parameters():
+        parameter.grad = None
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that memory ran out: torch has a class for it on a GPU, and words elsewhere."""
+    said = str(error)
+    return isinstance(error, (MemoryError, torch.OutOfMemoryError)) or any(
+        words in said for words in ("can't allocate memory", "not enough memory", "out of memory", "bad_alloc")
+    )
+
+
+def halved(batches: Sequence[Any], rows: int, where: str) -> int:
+    """Half as many examples at once, said in a line; a PellucidError where there is nothing left to halve."""
+    most = max(rows_of(batch) for batch in batches)
+    rows = min(rows or most, most)
+    if rows <= 1 or world().size > 1:
+        found = f"no memory left for {rows} example{'s' if rows > 1 else ''} at once"
+        advice = "Lower --micro-batch-size or --context, take a smaller model, or add --recompute."
+        raise PellucidError(problem(where, found, "enough for a pass", advice))
+    inform(
+        f"{where}: out of memory; micro-batches of {rows // 2} instead of {rows} from now on, the batch stays {most}"
+    )
+    return rows // 2
+
+
+def precision(model: nn.Module, config: FitConfig) -> torch.autocast:
+    """Matrix products in bfloat16 when the config says so; weights, sums and norms stay in float32."""
+    device = next(model.parameters()).device.type
+    return torch.autocast(device, torch.bfloat16, enabled=config.dtype == "bfloat16")
