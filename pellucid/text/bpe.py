@@ -88,7 +88,7 @@ class BPETokenizer(Tokenizer):
         for left, right in merges:
             tokens.append(tokens[left] + tokens[right])
         tokenizer = cls(tokens, merges, {}, pattern)
-        tokenizer.counts = {256 + merge: count for merge, count in enumerate(counts)}
+        tokenizer.counts = dict(enumerate(counts))
         tokenizer.add_special_tokens(special_tokens)
         return tokenizer
 

@@ -10,22 +10,23 @@ from __future__ import annotations
 import heapq
 import sys
 import time
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from itertools import chain, pairwise
 
 import regex
 
 from pellucid.runtime import DataError, problem, progress_bar
+from pellucid.text.counting import QUIET_SECONDS, count_pieces
 from pellucid.text.pieces import PATTERNS, cut, utf8
 
 Pair = tuple[int, int]
-QUIET_SECONDS = 2.0  # work that ends sooner shows no progress bar
 LONG_TEXT = 1 << 20  # characters; from here on compiling the twin pays
 
 
 def learn(texts: Iterable[str], merges: int, pattern: str) -> tuple[list[Pair], list[int]]:
-    """Up to `merges` pairs of ids in the order learnt, and how often each was there when it was merged.
+    """Up to `merges` pairs of ids in the order learnt, and for each id how often it was met (see `learn_merges`).
 
     Texts are read once, and not kept. Raises DataError where there is no text, and for lone surrogates.
     """
@@ -40,36 +41,24 @@ def learn(texts: Iterable[str], merges: int, pattern: str) -> tuple[list[Pair], 
         from pellucid.text.compiled.learning import learn_merges_fast
 
         return learn_merges_fast(count_pieces_fast(chain(beginning, texts), pattern), merges)
-    counts = count_pieces(chain(beginning, texts), pattern)
+    counts = count_pieces(chain(beginning, texts), partial(cut, regex.compile(pattern)))
     if not counts:
         raise DataError(problem("training text", "no text", "some", "Check the files that you gave."))
-    return learn_merges(counts, merges)
-
-
-def count_pieces(texts: Iterable[str], pattern: str) -> dict[bytes, int]:
-    """Distinct pieces of the texts, as UTF-8, with how often each occurs."""
-    compiled = regex.compile(pattern)
-    counts: Counter[str] = Counter()
-    characters, began = 0, time.monotonic()
-    with progress_bar() as bar:
-        task = bar.add_task("reading text for the tokenizer", total=None, note="", visible=False)
-        for text in texts:
-            counts.update(cut(compiled, text))
-            characters += len(text)
-            late = time.monotonic() - began > QUIET_SECONDS
-            bar.update(task, completed=characters, visible=late, note=f"{len(counts):,} distinct pieces")
-    return {utf8(piece): count for piece, count in counts.items()}
+    return learn_merges({utf8(piece): count for piece, count in counts.items()}, merges)
 
 
 def learn_merges(counts: Mapping[bytes, int], merges: int) -> tuple[list[Pair], list[int]]:
     """Up to `merges` pairs of ids in the order learnt; ids below 256 are bytes, merge i makes the id 256 + i.
 
-    The second list says how often each pair was there. Ties go to the lexicographically greater pair of byte strings
-    (left one first).
+    The second list says of each byte how often it is in the text, of each merge how often its pair was there when it
+    was merged. Ties go to the lexicographically greater pair of byte strings (left one first).
     """
     state = _Pieces(counts)
     learnt: list[Pair] = []
-    learnt_counts: list[int] = []
+    met = [0] * 256
+    for piece, count in counts.items():
+        for value in piece:
+            met[value] += count
     began = time.monotonic()
     with progress_bar() as bar:
         task = bar.add_task("learning merges", total=merges, note="", visible=False)
@@ -78,11 +67,11 @@ def learn_merges(counts: Mapping[bytes, int], merges: int) -> tuple[list[Pair], 
             if pair is None:
                 break
             learnt.append(pair)
-            learnt_counts.append(state.pair_counts[pair])
+            met.append(state.pair_counts[pair])
             state.merge(pair)
             if len(learnt) % 64 == 0:
                 bar.update(task, completed=len(learnt), visible=time.monotonic() - began > QUIET_SECONDS)
-    return learnt, learnt_counts
+    return learnt, met
 
 
 class _Pieces:

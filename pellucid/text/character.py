@@ -5,11 +5,11 @@ Characters that were not in the training text become <|unk|>; that loses them, a
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from typing import ClassVar, Self
 
 from pellucid.runtime import DataError, inform, problem
+from pellucid.text.counting import count_pieces
 from pellucid.text.pieces import utf8
 from pellucid.text.tokenizer import SPECIAL_TOKENS, UNKNOWN, Tokenizer
 
@@ -32,9 +32,7 @@ class CharacterTokenizer(Tokenizer):
 
         Ties go to the piece that sorts first. Raises DataError where there is no text.
         """
-        counts: Counter[str] = Counter()
-        for text in texts:
-            counts.update(cls.split(text))
+        counts = count_pieces(texts, cls.split)
         if not counts:
             raise DataError(problem("training text", "no text", "some", "Check the files that you gave."))
         by_frequency = sorted(counts, key=lambda piece: (-counts[piece], piece))
@@ -45,7 +43,9 @@ class CharacterTokenizer(Tokenizer):
             )
         names = list(dict.fromkeys((*special_tokens, UNKNOWN)))
         tokens = [utf8(piece) for piece in kept] + [name.encode() for name in names]
-        return cls(tokens, {name: len(kept) + i for i, name in enumerate(names)})
+        tokenizer = cls(tokens, {name: len(kept) + i for i, name in enumerate(names)})
+        tokenizer.counts = {i: counts[piece] for i, piece in enumerate(kept)}
+        return tokenizer
 
     @classmethod
     def split(cls, text: str) -> Iterable[str]:

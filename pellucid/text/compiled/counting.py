@@ -10,9 +10,9 @@ from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
-from numba import njit
 
 from pellucid.runtime import inform, progress_bar
+from pellucid.text.compiled import entry, inner
 from pellucid.text.compiled.pieces import (
     SHORT,
     Bytes,
@@ -31,7 +31,7 @@ QUIET_SECONDS = 2.0
 NONE = -1
 
 
-@njit(cache=True, nogil=True)
+@inner
 def _hash(words: Any, start: Any, length: Any) -> Any:
     """A hash of `length` bytes from `start` on."""
     h = np.uint64(length)
@@ -43,7 +43,7 @@ def _hash(words: Any, start: Any, length: Any) -> Any:
     return h
 
 
-@njit(cache=True, nogil=True)
+@entry
 def _count(
     data: Any, words: Any, start: Any, end: Any, classes: Any, pattern: Any,
     slots: Any, hashes: Any, places: Any, lengths: Any, counts: Any, arena: Any, used: Any,
@@ -84,7 +84,7 @@ def _count(
     return start
 
 
-@njit(cache=True, nogil=True)
+@entry
 def _index(slots: Any, hashes: Any, pieces: Any) -> None:
     """Fill the empty hash table anew."""
     for piece in range(pieces):

@@ -7,13 +7,14 @@ from collections.abc import Collection, Sequence
 from typing import Any
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
+
+from pellucid.text.compiled import entry
 
 WORD = 8  # bytes copied at once; most tokens are no longer
 
 
-@njit(cache=True, nogil=True)
+@entry
 def _size(ids: Any, offsets: Any) -> Any:
     """How many bytes the ids stand for; -1 where one is out of range."""
     total = 0
@@ -25,7 +26,7 @@ def _size(ids: Any, offsets: Any) -> Any:
     return total
 
 
-@njit(cache=True, nogil=True)
+@entry
 def _copy(ids: Any, offsets: Any, blob: Any, hidden: Any, out: Any) -> Any:
     """Copy the bytes of all ids that are not hidden; how many. A word more may be written than that."""
     end = 0

@@ -12,9 +12,9 @@ from itertools import pairwise
 from typing import Any
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
+from pellucid.text.compiled import entry, inner
 from pellucid.text.compiled.pieces import (
     SHORT,
     Bytes,
@@ -36,7 +36,7 @@ NO_IDS = np.zeros(0, dtype=np.uint32)
 # ---------------------------------------------------------------- one piece
 
 
-@njit(cache=True, nogil=True)
+@inner
 def _rank(pairs: Any, shift: Any, left: Any, right: Any) -> Any:
     """The rank of a pair of ids, or NONE. `pairs` is (slots, 2): the pair + 1, and its rank."""
     key = (np.uint64(left) << np.uint64(32) | np.uint64(right)) + np.uint64(1)
@@ -50,7 +50,7 @@ def _rank(pairs: Any, shift: Any, left: Any, right: Any) -> Any:
         slot = (slot + 1) & (pairs.shape[0] - 1)
 
 
-@njit(cache=True, nogil=True)
+@entry
 def _fill_pairs(pairs: Any, shift: Any, merges: Any) -> None:
     """Put each merge (rank: left, right) into the table; of the same pair twice, the first counts."""
     for rank in range(merges.shape[0]):
@@ -62,7 +62,7 @@ def _fill_pairs(pairs: Any, shift: Any, merges: Any) -> None:
             pairs[slot, 0], pairs[slot, 1] = key, np.uint64(rank)
 
 
-@njit(cache=True, nogil=True)
+@inner
 def _merge_small(ids: Any, count: Any, pairs: Any, shift: Any, merged: Any) -> Any:
     """Merge the first `count` ids in place, always the pair of lowest rank, the leftmost first; how many are left."""
     ranks = np.empty(count, np.int64)
@@ -86,7 +86,7 @@ def _merge_small(ids: Any, count: Any, pairs: Any, shift: Any, merged: Any) -> A
     return count
 
 
-@njit(cache=True, nogil=True)
+@inner
 def _sift(heap: Any, size: Any, entry: Any) -> Any:
     """Put `entry` into the heap of `size`; the new size."""
     i = size
@@ -97,7 +97,7 @@ def _sift(heap: Any, size: Any, entry: Any) -> Any:
     return size + 1
 
 
-@njit(cache=True, nogil=True)
+@inner
 def _pop(heap: Any, size: Any) -> Any:
     """Take the smallest entry out of the heap of `size`; the new size."""
     size -= 1
@@ -115,7 +115,7 @@ def _pop(heap: Any, size: Any) -> Any:
     return size
 
 
-@njit(cache=True, nogil=True)
+@entry
 def _merge_long(ids: Any, count: Any, pairs: Any, shift: Any, merged: Any) -> Any:
     """As `_merge_small`, by a heap: for a megabyte without a space."""
     after, before, gone = np.empty(count, np.int64), np.empty(count, np.int64), np.empty(count, np.uint8)
@@ -155,7 +155,7 @@ def _merge_long(ids: Any, count: Any, pairs: Any, shift: Any, merged: Any) -> An
 # ---------------------------------------------------------------- a text
 
 
-@njit(cache=True, nogil=True)
+@entry
 def _encode(
     data: Any, words: Any, start: Any, end: Any, classes: Any, pattern: Any,
     pairs: Any, pair_shift: Any, byte_ids: Any, merged: Any,

@@ -10,10 +10,10 @@ from concurrent.futures import ThreadPoolExecutor, wait
 from typing import Any
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
 from pellucid.runtime import progress_bar
+from pellucid.text.compiled import entry, inner
 from pellucid.text.compiled.counting import PieceCounts
 from pellucid.text.compiled.pieces import mix
 
@@ -25,7 +25,7 @@ LEARNT, STOP, CURRENT, KNOWN, FIRST, ENTRIES = range(6)  # what `state` holds: m
 Counts = NDArray[np.int64]
 
 
-@njit(cache=True, nogil=True)
+@inner
 def _greater(blob: Any, offsets: Any, a: Any, b: Any) -> Any:
     """1 if token `a`'s bytes are lexicographically greater than `b`'s, -1 if smaller, 0 if they are the same."""
     i, j, end_a, end_b = offsets[a], offsets[b], offsets[a + 1], offsets[b + 1]
@@ -39,7 +39,7 @@ def _greater(blob: Any, offsets: Any, a: Any, b: Any) -> Any:
     return -1 if j < end_b else 0
 
 
-@njit(cache=True, nogil=True)
+@inner
 def _before(count_a: Any, a: Any, count_b: Any, b: Any, pairs: Any, blob: Any, offsets: Any) -> Any:
     """Whether pair `a` is merged before pair `b`: it is more frequent, or its bytes are greater."""
     if count_a != count_b:
@@ -50,7 +50,7 @@ def _before(count_a: Any, a: Any, count_b: Any, b: Any, pairs: Any, blob: Any, o
     return _greater(blob, offsets, pairs[a, 1], pairs[b, 1]) > 0
 
 
-@njit(cache=True, nogil=True)
+@inner
 def _push(heap: Any, size: Any, count: Any, pair: Any, pairs: Any, blob: Any, offsets: Any) -> Any:
     """Put (count, pair) into the heap; its new size."""
     i = size
@@ -64,7 +64,7 @@ def _push(heap: Any, size: Any, count: Any, pair: Any, pairs: Any, blob: Any, of
     return size + 1
 
 
-@njit(cache=True, nogil=True)
+@inner
 def _pop(heap: Any, size: Any, pairs: Any, blob: Any, offsets: Any) -> Any:
     """Take the first entry out of the heap; its new size."""
     size -= 1
@@ -84,7 +84,7 @@ def _pop(heap: Any, size: Any, pairs: Any, blob: Any, offsets: Any) -> Any:
     return size
 
 
-@njit(cache=True, nogil=True)
+@inner
 def _slot_of(table: Any, pairs: Any, left: Any, right: Any) -> Any:
     """Where the pair stands in the hash table, or where it would be put."""
     key = np.uint64(left) << np.uint64(32) | np.uint64(right)
@@ -94,7 +94,7 @@ def _slot_of(table: Any, pairs: Any, left: Any, right: Any) -> Any:
     return slot
 
 
-@njit(cache=True, nogil=True)
+@inner
 def _leave(place: Any, pair: Any, weight: Any, heads: Any, after: Any, before: Any, counts: Any) -> None:
     """The pair at `place` is gone."""
     counts[pair] -= weight
@@ -106,7 +106,7 @@ def _leave(place: Any, pair: Any, weight: Any, heads: Any, after: Any, before: A
         before[after[place]] = before[place]
 
 
-@njit(cache=True, nogil=True)
+@inner
 def _enter(place: Any, pair: Any, weight: Any, heads: Any, after: Any, before: Any, counts: Any) -> None:
     """The pair stands at `place` now."""
     counts[pair] += weight
@@ -116,7 +116,7 @@ def _enter(place: Any, pair: Any, weight: Any, heads: Any, after: Any, before: A
     heads[pair] = place
 
 
-@njit(cache=True, nogil=True)
+@inner
 def _pair_of(table: Any, pairs: Any, known: Any, left: Any, right: Any) -> Any:
     """The number of a pair, a new one if it was never met, and how many are known then."""
     slot = _slot_of(table, pairs, left, right)
@@ -126,14 +126,14 @@ def _pair_of(table: Any, pairs: Any, known: Any, left: Any, right: Any) -> Any:
     return table[slot], known
 
 
-@njit(cache=True, nogil=True)
+@entry
 def _index(table: Any, pairs: Any, known: Any) -> None:
     """Fill the empty hash table with the pairs known."""
     for pair in range(known):
         table[_slot_of(table, pairs, np.int64(pairs[pair, 0]), np.int64(pairs[pair, 1]))] = pair
 
 
-@njit(cache=True, nogil=True)
+@inner
 def _replace(
     i: Any, left: Any, left_size: Any, right_size: Any, new: Any, text: Any, places: Any, pair_table: Any, known: Any
 ) -> Any:
@@ -162,7 +162,7 @@ def _replace(
     return known
 
 
-@njit(cache=True, nogil=True)
+@entry
 def _begin(text: Any, places: Any, pair_table: Any) -> Any:
     """Enter all pairs of bytes; how many different ones there are."""
     token, _, piece_of, weights = text
@@ -176,7 +176,7 @@ def _begin(text: Any, places: Any, pair_table: Any) -> Any:
     return known
 
 
-@njit(cache=True, nogil=True)
+@entry
 def _learn(
     text: Any, places: Any, pair_table: Any, heap: Any, blob: Any, offsets: Any, merges: Any, found: Any, state: Any
 ) -> Any:
@@ -225,7 +225,7 @@ def _learn(
 
 
 def learn_merges_fast(counted: PieceCounts, merges: int) -> tuple[list[tuple[int, int]], list[int]]:
-    """As `bpe_training.learn_merges`: pairs of ids in the order learnt, and how often each was there when merged."""
+    """As `bpe_training.learn_merges`: pairs of ids in the order learnt, and for each id how often it was met."""
     state = np.array([0, 0, NONE, 0, 0, 0])
     with ThreadPoolExecutor(1) as pool, progress_bar() as bar:
         task = bar.add_task("learning merges", total=merges, note="", visible=False)
@@ -238,7 +238,14 @@ def learn_merges_fast(counted: PieceCounts, merges: int) -> tuple[list[tuple[int
         finally:
             state[STOP] = 1  # Ctrl-C ends the work too
         pairs, counts = future.result()
-    return [(left, right) for left, right in pairs.tolist()], counts.tolist()
+    return [(left, right) for left, right in pairs.tolist()], count_bytes(counted) + counts.tolist()
+
+
+def count_bytes(counted: PieceCounts) -> list[int]:
+    """How often each of the 256 bytes is in the text."""
+    arena, lengths, weights = counted.pieces()
+    met = np.bincount(arena, np.repeat(weights.astype(np.float64), lengths), minlength=256)
+    return [int(count) for count in met]
 
 
 def _learn_all(counted: PieceCounts, merges: int, state: NDArray[np.int64]) -> tuple[NDArray[np.int32], Counts]:

@@ -5,10 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numba import njit
+
+from pellucid.text.compiled import entry
 
 
-@njit(cache=True, nogil=True)
+@entry
 def fill_minima(hashes: Any, ends: Any, factors: Any, shifts: Any, out: Any) -> None:
     """Write a row for each text: the low bits of the smallest value of each of many hash functions over its parts.
 

@@ -14,6 +14,7 @@ import regex
 from numba import njit
 from numpy.typing import NDArray
 
+from pellucid.text.compiled import inner
 from pellucid.text.pieces import PATTERNS, SIGN, newer_characters
 
 LETTER, NUMBER, SPACE, OTHER = 0, 1, 2, 3  # the classes of characters that the patterns tell apart
@@ -52,7 +53,7 @@ def character_classes() -> Bytes:
     return classes
 
 
-@njit(cache=True, nogil=True)
+@inner
 def _class_at(data: Any, i: Any, classes: Any) -> Any:
     """The class of the character that begins at byte `i`, and how many bytes it has."""
     byte = np.int64(data[i])
@@ -83,7 +84,7 @@ def _run_end(data: Any, i: Any, end: Any, kind: Any, classes: Any) -> Any:
     return i
 
 
-@njit(cache=True, nogil=True)
+@inner
 def _space_end(data: Any, start: Any, end: Any, classes: Any) -> Any:
     r"""`\s+(?!\S)|\s+`: all white space up to the end of the text, else all but the last of it, but at least one."""
     i, last = start, start
@@ -116,7 +117,7 @@ def _gpt2_end(data: Any, i: Any, end: Any, classes: Any) -> Any:
     return _run_end(data, i + width, end, kind, classes)
 
 
-@njit(cache=True, nogil=True)
+@inner
 def _cl100k_end(data: Any, i: Any, end: Any, classes: Any) -> Any:
     """Where the piece that begins at byte `i` ends, by cl100k's pattern."""
     byte = data[i]
@@ -177,7 +178,7 @@ def two_words(words: Any, i: Any, length: Any) -> Any:
     return a, b
 
 
-@njit(cache=True, nogil=True)
+@inner
 def mix(a: Any, b: Any) -> Any:
     """A hash of two words; its high bits are the good ones."""
     h = (a ^ (b >> np.uint64(29))) * np.uint64(0x9E3779B97F4A7C15) + b * np.uint64(0xC2B2AE3D27D4EB4F)

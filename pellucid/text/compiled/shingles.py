@@ -5,16 +5,16 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
+from pellucid.text.compiled import entry, inner
 from pellucid.text.compiled.pieces import padded
 
 WORDS = 5
 LONG = 0xE0  # the first byte of a character of three or four bytes, U+0800 and above
 
 
-@njit(cache=True, nogil=True)
+@inner
 def _together(recent: Any, words: Any, count: Any) -> Any:
     """One hash of the last `count` words."""
     total = np.uint64(0)
@@ -24,7 +24,7 @@ def _together(recent: Any, words: Any, count: Any) -> Any:
     return total
 
 
-@njit(cache=True, nogil=True)
+@entry
 def _shingles(data: Any, end: Any, recent: Any, out: Any) -> Any:
     """Write the hash of each WORDS words before byte `end` into `out`, of all words where there are fewer; how many.
 

@@ -1,0 +1,63 @@
+"""Counting pieces as they come: exact while there is room, bounded beyond it, and what was met stands in vocab.txt."""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from pellucid.text import counting
+from pellucid.text.bpe import BPETokenizer
+from pellucid.text.counting import count_pieces
+from pellucid.text.tokenizer_format import KINDS
+from pellucid.text.word import WordTokenizer
+
+
+def test_all_pieces_are_counted_where_there_is_room(capsys: pytest.CaptureFixture[str]) -> None:
+    assert count_pieces(["a b a", "", "b c"], str.split) == Counter(a=2, b=2, c=1)
+    assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize("limit", ["MOST_PIECES", "MOST_CHARACTERS"])
+def test_rare_words_are_forgotten_when_there_are_too_many_and_that_is_said(
+    limit: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    most = 1_000 if limit == "MOST_PIECES" else 8_000
+    monkeypatch.setattr(counting, limit, most)
+    monkeypatch.setattr(counting, "PART", 1_000)
+
+    def texts() -> Iterator[str]:
+        chance = random.Random(0)
+        for _ in range(300):
+            yield "the fox " * 10 + " ".join(f"{chance.randrange(10**7):07}" for _ in range(100))
+
+    found = count_pieces(texts(), str.split)
+    assert found["the"] == found["fox"] == 3_000
+    assert len(found) <= 1_000 + 200
+    assert "rare pieces were left out" in capsys.readouterr().err
+    trained = WordTokenizer.train(texts(), vocab_size=3)
+    assert {"the", "fox", " "} <= trained.vocab().keys()
+
+
+@pytest.mark.parametrize("kind", sorted(KINDS))
+def test_the_readable_vocabulary_says_how_often_each_token_was_met(kind: str, tmp_path: Path) -> None:
+    text = "ab ab ab\n" * 400
+    tokenizer = KINDS[kind].train([text], vocab_size=257 if kind == "bpe" else 3)
+    tokenizer.save(tmp_path)
+    rows = [line.split() for line in (tmp_path / "vocab.txt").read_text(encoding="utf-8").splitlines()]
+    met = {row[1]: row[2] for row in rows if len(row) > 2}
+    expected = {
+        "char": {"'a'": "1,200", "'b'": "1,200"},
+        "word": {"'ab'": "1,200", "'\\n'": "400"},
+        "bpe": {"'a'": "1,200", "'\\n'": "400", "'z'": "0", "'ab'": "1,200"},
+    }
+    assert met.items() >= expected[kind].items()
+
+
+def test_bytes_of_a_long_text_are_counted_by_the_compiled_way_as_by_the_readable_one() -> None:
+    text = "a fox, naïve 🦊\n" * 100_000
+    counts = BPETokenizer.train([text], 260).counts
+    assert [counts[value] for value in range(256)] == [text.encode().count(bytes([value])) for value in range(256)]
