@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import json
-import tempfile
+import shutil
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from pellucid.options import Encode, TokenizerExport, TokenizerTrain
-from pellucid.runtime import ConfigError, inform, problem, usable_cores
+from pellucid.runtime import ConfigError, explained_disk_errors, inform, problem, progress_bar, usable_cores
 from pellucid.text.bpe import BPETokenizer
+from pellucid.text.counting import QUIET_SECONDS
 from pellucid.text.documents import from_hugging_face, stream_documents
 from pellucid.text.encode import encode_sources
 from pellucid.text.held_out import Shares
 from pellucid.text.pieces import PATTERNS
-from pellucid.text.sources import Strip, describe, find_sources
+from pellucid.text.sources import Strip, describe, find_sources, named_by_content
 from pellucid.text.tokenizer import SPECIAL_TOKENS, Tokenizer
 from pellucid.text.tokenizer_format import KINDS
 
@@ -68,16 +70,19 @@ def encode(options: Encode) -> Outcome:
     """`pellucid encode`."""
     tokenizer = Tokenizer.load(options.tokenizer)
     shares = Shares(options.val, options.test, options.seed)
-    with tempfile.TemporaryDirectory(prefix="pellucid-") as spool:  # for what can be read only once
+    spool = options.out.with_name(f".{options.out.name}.input")  # for what can be read only once
+    try:
         files: list[Path] = list(options.files)
         if options.dataset:
-            files.append(keep_data_set(options.dataset, options.text_field, Path(spool)))
+            files.append(keep_data_set(options.dataset, options.text_field, spool))
         strip: Strip = {"auto": "auto", "yes": True, "no": False}[options.strip_gutenberg]  # type: ignore[assignment]
         field = None if options.dataset else options.text_field
-        sources = find_sources(files, strip, text_field=field, spool=Path(spool))
+        sources = find_sources(files, strip, text_field=field, spool=spool)
         inform(describe(sources))
         workers = options.workers or usable_cores()
         shards = encode_sources(sources, tokenizer, options.out, shares, workers, options.engine)
+    finally:
+        shutil.rmtree(spool, ignore_errors=True)
     counts = {name: len(shards.tokens(name)) for name in shards.splits}
     lines = [f"{name:>6}: {shards.documents(name):>9,} documents  {counts[name]:>14,} tokens" for name in shards.splits]
     return {"out": str(options.out), "tokens": counts}, "\n".join(
@@ -87,8 +92,12 @@ def encode(options: Encode) -> Outcome:
 
 def keep_data_set(name: str, text_field: str | None, folder: Path) -> Path:
     """A Hugging Face data set, streamed into a file of its own: text is read twice."""
-    path = folder / "data-set.jsonl"
-    with path.open("w", encoding="utf-8") as file:
-        for document in from_hugging_face(name, text_field=text_field):
-            file.write(json.dumps({"text": document.text}) + "\n")
-    return path
+    path, began = folder / "data-set.jsonl", time.monotonic()
+    with explained_disk_errors(path), progress_bar() as bar:
+        folder.mkdir(parents=True, exist_ok=True)
+        task = bar.add_task(f"fetching {name}", total=None, note="", visible=False)
+        with path.open("w", encoding="utf-8") as file:
+            for rows, document in enumerate(from_hugging_face(name, text_field=text_field), 1):
+                file.write(json.dumps({"text": document.text}) + "\n")
+                bar.update(task, visible=time.monotonic() - began > QUIET_SECONDS, note=f"{rows:,} texts")
+        return named_by_content(path)

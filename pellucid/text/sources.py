@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import atexit
 import glob
+import os
 import re
 import shutil
 import sys
@@ -17,7 +18,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
-from pellucid.runtime import DataError, inform, problem
+from pellucid.runtime import DataError, inform, problem, sha256
 from pellucid.text.content import Format, Slice, Source, whole
 from pellucid.text.readers import open_parquet, read_records
 
@@ -128,15 +129,30 @@ def find_files(paths: Sequence[Path | str], spool: Path | None = None) -> Iterat
 
 
 def _keep_standard_input(spool: Path | None) -> Path:
-    """Standard input as a file, since the text is read more than once; it goes when the program ends."""
-    with tempfile.NamedTemporaryFile(dir=spool, prefix="pellucid-", delete=False) as file:
-        path = Path(file.name)
-        atexit.register(path.unlink, missing_ok=True)
-        if hasattr(sys.stdin, "buffer"):
-            shutil.copyfileobj(sys.stdin.buffer, file)
-        else:
-            file.write(sys.stdin.read().encode())
-    return path
+    """Standard input as a file, since it is read more than once; without `spool` it goes when the program ends."""
+    folder = Path(tempfile.gettempdir()) if spool is None else spool
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=folder, prefix="pellucid-", delete=False) as file:
+            path = Path(file.name)
+            atexit.register(path.unlink, missing_ok=True)
+            if hasattr(sys.stdin, "buffer"):
+                shutil.copyfileobj(sys.stdin.buffer, file)
+            else:
+                file.write(sys.stdin.read().encode())
+        return path if spool is None else named_by_content(path)
+    except OSError as error:
+        where = "let TMPDIR name" if spool is None else "give --out"
+        advice = f"Free some space there, or {where} another disk."
+        raise DataError(f"{folder}: cannot keep standard input there: {error.strerror or error}. {advice}") from error
+
+
+def named_by_content(path: Path) -> Path:
+    """The file under a name that its content gives, and without a time: the same input again is the same file."""
+    new = path.with_name(sha256(path)[:16] + path.suffix)
+    path.replace(new)
+    os.utime(new, (0, 0))
+    return new
 
 
 def _expand(path: Path) -> list[Path]:

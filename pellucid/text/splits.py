@@ -27,6 +27,8 @@ def split_documents(
     splits are dropped, from train first, and counted in a message. Raises DataError where there is too little text.
     """
     check_shares(val, test)
+    if not documents:
+        raise DataError(problem("text", "no document with text in it", "some text", "Check the files that you gave."))
     if len(documents) < FEW and not any(document.split for document in documents):
         splits = _split_within(documents, val, test)
     else:

@@ -21,6 +21,7 @@ from pellucid.text.bpe import BPETokenizer
 from pellucid.text.character import CharacterTokenizer
 from pellucid.text.held_out import Shares
 from pellucid.text.shards import Shards
+from tests.conftest import Cli
 from tests.text.shard_files import WORDS, encoded, files, read_back, some_text, some_texts, write_folder, write_lines
 
 
@@ -139,6 +140,41 @@ def test_only_the_same_settings_and_files_go_on(
     assert files(tmp_path / "s") == files(tmp_path / "t")
 
 
+@pytest.mark.parametrize("source", ["standard input", "a data set"])
+def test_what_can_be_read_only_once_goes_on_where_it_was_when_it_is_given_again(
+    source: str, folder: Path, tmp_path: Path, call: Cli, bpe: BPETokenizer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if source == "a data set":
+        pytest.importorskip("datasets", reason="needs the extra 'data'")
+    undisturbed = encode.encode_unit
+    monkeypatch.setattr(encode, "UNIT_BYTES", 2000)
+    bpe.save(tmp_path / "tokenizer")
+    content = "".join(path.read_text(encoding="utf-8") for path in sorted(folder.glob("*.jsonl")))
+    only = tmp_path / "set"
+    only.mkdir()
+    (only / "train.jsonl").write_text(content, encoding="utf-8")
+
+    def run(text: str) -> subprocess.CompletedProcess[str]:
+        what = ["-"] if source == "standard input" else ["--dataset", only]
+        return call("encode", *what, "--tokenizer", tmp_path / "tokenizer", "--out", tmp_path / "s", stdin=text)
+
+    def stopped(unfinished: Path, work: encode.Work, number: int) -> Any:
+        if number == 4:
+            raise KeyboardInterrupt
+        return undisturbed(unfinished, work, number)
+
+    monkeypatch.setattr(encode, "encode_unit", stopped)
+    assert run(content).returncode == 130
+    assert not (tmp_path / ".s.input").exists()
+    monkeypatch.setattr(encode, "encode_unit", undisturbed)
+    again = run(content)
+    assert "parts were encoded before; going on from there" in again.stderr
+    assert again.returncode == 0
+    whole = encoded([only / "train.jsonl"], bpe, tmp_path / "whole", unit_bytes=2000)
+    assert {path.name for path in tmp_path.iterdir() if path.name.startswith(".")} == set()
+    assert read_back(Shards.open(tmp_path / "s")) == read_back(whole)
+
+
 # ---------------------------------------------------------------- what goes wrong
 
 
@@ -169,6 +205,17 @@ def test_a_disk_that_fills_is_one_message_and_what_was_done_is_kept(much: Path, 
     done = run_cli(much, out)
     assert "parts were encoded before" in done.stderr
     assert files(out) == files(much / "whole")
+
+
+def test_standard_input_that_fills_the_disk_is_one_message(much: Path, small_disk: Path) -> None:
+    with (much / "a.jsonl").open("rb") as text:
+        arguments = ["encode", "-", "--tokenizer", str(much / "tokenizer"), "--out", str(small_disk / "s")]
+        code = [sys.executable, "-c", SMALLER_UNITS, *arguments]
+        failed = subprocess.run(code, stdin=text, capture_output=True, text=True, timeout=120, check=False)
+    assert failed.returncode == 2
+    assert "cannot keep standard input there: No space left on device" in failed.stderr
+    assert "Traceback" not in failed.stderr
+    assert not list(small_disk.iterdir())
 
 
 def test_a_flipped_bit_is_found_in_any_shard(tmp_path: Path, folder: Path, bpe: BPETokenizer) -> None:
