@@ -17,6 +17,7 @@ from pellucid.finetune.instructions import Example
 from pellucid.finetune.padded import LengthGroupedSampler, pad
 from pellucid.generation.engine import generate_batch
 from pellucid.model.gpt import GPT
+from pellucid.model.segments import Segments, pack
 from pellucid.pretrain.language import LanguageModelling, TokenBatch
 from pellucid.pretrain.loss import Loss, token_loss
 from pellucid.runtime import DataError, inform, problem
@@ -35,6 +36,8 @@ class AnswerBatch:
     targets: Tensor
     trained: Tensor
     lengths: Tensor
+    segments: Tensor | None = None
+    """(B, S) lengths of the conversations that stand together in each row, where they are packed; 0 is none."""
 
     @property
     def tokens(self) -> int:
@@ -42,7 +45,7 @@ class AnswerBatch:
 
 
 class InstructionTuning:
-    """Conversations with their answers, packed into padded batches of similar lengths."""
+    """Conversations with their answers: padded batches of similar lengths, or packed rows as long as the context."""
 
     name = "instruct"
 
@@ -53,10 +56,15 @@ class InstructionTuning:
         config: FitConfig,
         context_length: int,
         replay: LanguageModelling | None = None,
+        packing: bool = False,
     ) -> None:
-        """`replay` is pretraining to go on beside it: what was learnt from text is not forgotten over the answers."""
+        """`replay` is pretraining to go on beside it: what was learnt from text is not forgotten over the answers.
+
+        With `packing` a step's conversations stand together in few rows, none seeing another: the same loss.
+        """
         self.tokenizer = tokenizer
         self.replay = replay
+        self.room = context_length if packing else 0
         self.rows = {
             name: encode_examples(members, tokenizer, context_length, name)
             for name, members in splits.items()
@@ -76,9 +84,11 @@ class InstructionTuning:
     def loss(self, model: GPT, batch: AnswerBatch | TokenBatch) -> Loss:
         """Cross-entropy of the answers and their end-of-text, or of replayed text."""
         device = model.device
+        inputs, targets = batch.inputs.to(device), batch.targets.to(device)
         if isinstance(batch, TokenBatch):
-            return token_loss(model, batch.inputs.to(device), batch.targets.to(device))
-        return token_loss(model, batch.inputs.to(device), batch.targets.to(device), batch.trained.to(device))
+            return token_loss(model, inputs, targets)
+        segments = Segments(batch.segments.tolist(), inputs.shape[1], device) if batch.segments is not None else None
+        return token_loss(model, inputs, targets, batch.trained.to(device), segments)
 
     def evaluate(self, model: GPT) -> dict[str, float]:
         """Loss on (the first 512 conversations of) the val split."""
@@ -96,9 +106,27 @@ class InstructionTuning:
         return self.tokenizer.decode(ids)
 
     def _batch(self, rows: Sequence[Row]) -> AnswerBatch:
-        ids, lengths = pad([ids for ids, _ in rows], self.tokenizer.end_of_text)
-        trained, _ = pad([mask for _, mask in rows], 0)  # padding is untrained by its place, never by its id
-        return AnswerBatch(ids[:, :-1], ids[:, 1:], trained[:, 1:].bool(), lengths)
+        if self.room:
+            return packed_batch(rows, self.room, self.tokenizer.end_of_text)
+        return padded_batch(rows, self.tokenizer.end_of_text)
+
+
+def padded_batch(rows: Sequence[Row], end: int) -> AnswerBatch:
+    """A conversation in each row, filled up on the right. Padding is untrained by its place, never by its id."""
+    ids, lengths = pad([ids for ids, _ in rows], end)
+    trained, _ = pad([mask for _, mask in rows], 0)
+    return AnswerBatch(ids[:, :-1], ids[:, 1:], trained[:, 1:].bool(), lengths)
+
+
+def packed_batch(rows: Sequence[Row], room: int, end: int) -> AnswerBatch:
+    """The same conversations, as many in each row of `room` inputs as fit."""
+    places = pack([len(ids) - 1 for ids, _ in rows], room)
+    inputs, _ = pad([[token for i in row for token in rows[i][0][:-1]] for row in places], end)
+    targets, _ = pad([[token for i in row for token in rows[i][0][1:]] for row in places], end)
+    trained, _ = pad([[mask for i in row for mask in rows[i][1][1:]] for row in places], 0)
+    segments, _ = pad([[len(rows[i][0]) - 1 for i in row] for row in places], 0)
+    lengths = torch.tensor([sum(len(rows[i][0]) for i in row) for row in places])
+    return AnswerBatch(inputs, targets, trained.bool(), lengths, segments)
 
 
 def encode_examples(

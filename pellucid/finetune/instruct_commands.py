@@ -41,6 +41,7 @@ def finetune_assistant(
     replay: LanguageModelling | None = None,
     train: str = "all",
     lora: Lora | None = None,
+    packing: bool = False,
 ) -> dict[str, Any]:
     """Finetune the model in `base` on instructions, save it, and let it answer up to `questions` of the test split."""
     torch.manual_seed(config.seed)
@@ -51,7 +52,7 @@ def finetune_assistant(
     train_part(model, model, train, lora)
     if grew:  # role tokens that nobody trains could not be told apart
         model.token_embedding.requires_grad_(True)
-    task = InstructionTuning(splits, tokenizer, config, model.config.context_length, replay)
+    task = InstructionTuning(splits, tokenizer, config, model.config.context_length, replay, packing)
     show_examples(task.rows["train"], tokenizer)
     fit(model, task, config, out, resume)
     if train == "lora":
@@ -92,7 +93,14 @@ def finetune_instruct(options: FinetuneInstruct) -> tuple[dict[str, Any], str]:
     lora = Lora(options.lora_rank, options.lora_alpha, base=options.base) if options.train == "lora" else None
     config = fit_config(options, options.epochs, len(splits["train"]), ADAPTER_RATES if lora else INSTRUCT_RATES)
     result = finetune_assistant(
-        options.run, splits, config, options.out, options.resume, train=options.train, lora=lora
+        options.run,
+        splits,
+        config,
+        options.out,
+        options.resume,
+        train=options.train,
+        lora=lora,
+        packing=options.packing,
     )
     write_run(options.out, "finetune instruct", as_dict(options) | as_dict(config), hash_of(options.data))
     write_json(options.out / "scores.json", result)

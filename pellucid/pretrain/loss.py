@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from pellucid.model.gpt import GPT
+from pellucid.model.segments import Segments
 
 # B batch, T tokens, N trained tokens, D width, V vocabulary
 
@@ -38,9 +39,14 @@ def explicit_token_loss(model: GPT, inputs: Tensor, targets: Tensor, trained: Te
     return Loss(losses.sum(), int(losses.numel() if trained is None else trained.sum()))
 
 
-def token_loss(model: GPT, inputs: Tensor, targets: Tensor, trained: Tensor | None = None) -> Loss:
-    """The same, with logits for the trained positions only. No trained token: the sum is 0, not NaN."""
-    hidden = model.hidden(inputs)
+def token_loss(
+    model: GPT, inputs: Tensor, targets: Tensor, trained: Tensor | None = None, segments: Segments | None = None
+) -> Loss:
+    """The same, with logits for the trained positions only. No trained token: the sum is 0, not NaN.
+
+    `segments` says which texts stand together in a row without seeing each other.
+    """
+    hidden = model.hidden(inputs, segments)
     hidden = hidden.flatten(0, 1) if trained is None else hidden[trained]  # (N, D)
     wanted = targets.flatten() if trained is None else targets[trained]  # (N,)
     if hidden.requires_grad and not torch.is_autocast_enabled(hidden.device.type):

@@ -115,8 +115,9 @@ def test_the_batched_way_has_the_gradients_of_the_explicit_one(
     q = noise(batch, heads * sharing, length, width).requires_grad_()
     k, v = (noise(batch, heads, length, width).requires_grad_() for _ in range(2))
     towards = noise(*q.shape)
-    fast = torch.autograd.grad((batched_attention(q, k, v, window=window) * towards).sum(), (q, k, v))
-    weights = attention_weights(q, for_each_query(k, q), causal_mask(length, window=window))
+    seen = causal_mask(length, window=window)
+    fast = torch.autograd.grad((batched_attention(q, k, v, seen) * towards).sum(), (q, k, v))
+    weights = attention_weights(q, for_each_query(k, q), seen)
     slow = torch.autograd.grad((weights @ for_each_query(v, q) * towards).sum(), (q, k, v))
     for ours, expected in zip(fast, slow, strict=True):
         assert_close(ours, expected)
