@@ -55,6 +55,11 @@ VERBS = {
         "pellucid.finetune.instruct_commands:finetune_instruct",
         "make an assistant from instructions",
     ),
+    "finetune prefer": Verb(
+        "FinetunePrefer",
+        "pellucid.finetune.prefer_commands:finetune_prefer",
+        "teach an assistant which answers are better",
+    ),
     "chat": Verb("Chat", "pellucid.assistant.chat:chat", "talk with an assistant"),
     "serve": Verb("Serve", "pellucid.cli:serve", "OpenAI's protocol and the workbench, for your own runs"),
     "see": Verb("See", "pellucid.see.commands:see", "look inside a model: one offline HTML page"),

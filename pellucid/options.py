@@ -196,11 +196,13 @@ class Import(Options):
 
     what: Positional[str]
     """gpt2, gpt2-medium, gpt2-large, gpt2-xl, owner/name on the Hugging Face hub (HF_ENDPOINT names a mirror), a folder
-    of transformers', or OpenAI's folder with a TensorFlow checkpoint."""
+    of transformers', OpenAI's folder with a TensorFlow checkpoint, or the folder of a LoRA adapter, to be merged."""
     out: Path
     """Run folder to write; a download that broke off goes on where it was."""
     revision: str = ""
     """Branch, tag or commit on the hub; run.json keeps the commit. Empty is main."""
+    base: str = ""
+    """Of an adapter: the model that it belongs to, where it is not the one that it names."""
 
 
 @dataclass(frozen=True)
@@ -271,12 +273,16 @@ class Finetuning(Options):
     """Peak learning rate; 0 is the recipe's."""
     seed: int = 0
     """Seed of the split and the data order."""
+    checkpoint_every: int = 0
+    """Optimizer steps between two checkpoints; 0: every 30 seconds. The last step has one, too."""
     train: str = "all"
     """What is trained: all, last-K (the last K blocks), head, or lora (small matrices beside frozen ones)."""
     lora_rank: int = 8
     """Rank of LoRA's matrices."""
     lora_alpha: float = 16.0
     """What LoRA's part counts: alpha / rank."""
+    lora_targets: Annotated[tuple[str, ...], arg(metavar="NAME…")] = ()
+    """Layers of each block that get LoRA's matrices, such as attention.query attention.value; without it, all."""
     base: Literal["float32", "int8"] = "float32"
     """Precision of the frozen matrices beside LoRA's; int8 takes a quarter of the memory."""
     resume: bool = False
@@ -315,8 +321,24 @@ class FinetuneInstruct(Finetuning):
     """json or jsonl: Alpaca, ShareGPT, messages, or prompt and completion; found by looking."""
     epochs: float = 3.0
     """Passes over the training split."""
+    merge: bool = True
+    """Make LoRA's matrices part of the written model; --no-merge writes the adapter alone, to be merged by import."""
     packing: bool = False
     """Several conversations in a row, none seeing another: the same loss; faster where their lengths differ much."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class FinetunePrefer(Finetuning):
+    """Teach an assistant which of two answers is the better one (DPO)."""
+
+    data: Path
+    """json or jsonl with chosen and rejected answers to a prompt, an instruction, or a talk so far."""
+    beta: float = 0.1
+    """How strongly the model is held to what it was: larger, and it moves less."""
+    epochs: float = 1.0
+    """Passes over the training split."""
+    merge: bool = True
+    """Make LoRA's matrices part of the written model; --no-merge writes the adapter alone, to be merged by import."""
 
 
 @dataclass(frozen=True)

@@ -30,7 +30,7 @@ from pellucid.finetune.classify import (
 )
 from pellucid.finetune.labelled import Columns, Labelled
 from pellucid.finetune.lora import Lora, merge_adapters, save_adapter, train_part
-from pellucid.finetune.recipes import ADAPTER_RATES, CLASSIFY_RATES, check_out, fit_config, hash_of
+from pellucid.finetune.recipes import ADAPTER_RATES, CLASSIFY_RATES, check_out, fit_config, hash_of, lora_of
 from pellucid.finetune.scores import (
     classification_scores,
     positive_label,
@@ -165,7 +165,7 @@ def finetune_classify(options: FinetuneClassify) -> tuple[dict[str, Any], str]:
     check_out(options)
     columns = Columns(options.text_column, options.label_column, options.multi_label)
     splits = read_splits(options.data, options.val, options.test, columns, options.seed)
-    lora = Lora(options.lora_rank, options.lora_alpha, base=options.base) if options.train == "lora" else None
+    lora = lora_of(options)
     config = fit_config(options, options.epochs, len(splits["train"]), ADAPTER_RATES if lora else CLASSIFY_RATES)
     rule = Rule(options.multi_label, options.cut)
     way = Way(options.train, options.class_weight, lora)

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import torch
 from torch import Tensor
 
 from pellucid.config import FitConfig
@@ -92,12 +89,8 @@ class InstructionTuning:
 
     def evaluate(self, model: GPT) -> dict[str, float]:
         """Loss on (the first 512 conversations of) the val split."""
-        total, count = 0.0, 0
-        rows = sorted(self.rows["val"][:512], key=lambda row: len(row[0]))
-        for first in range(0, len(rows), 64):
-            loss = self.loss(model, self._batch(rows[first : first + 64]))
-            total, count = total + float(loss.total), count + loss.count
-        return {"loss": total / max(count, 1)}
+        loss = answer_loss(model, self.rows["val"][:512], self.tokenizer.end_of_text)
+        return {"loss": loss if loss is not None else 0.0}
 
     def sample(self, model: GPT) -> str:
         """The model's answer to the first question of the val split."""
@@ -116,6 +109,18 @@ def padded_batch(rows: Sequence[Row], end: int) -> AnswerBatch:
     ids, lengths = pad([ids for ids, _ in rows], end)
     trained, _ = pad([mask for _, mask in rows], 0)
     return AnswerBatch(ids[:, :-1], ids[:, 1:], trained[:, 1:].bool(), lengths)
+
+
+def answer_loss(model: GPT, rows: Sequence[Row], end: int) -> float | None:
+    """Mean nats of all trained tokens; None where there are none. Similar lengths run together."""
+    total, count = 0.0, 0
+    rows = sorted(rows, key=lambda row: len(row[0]))
+    for first in range(0, len(rows), 64):
+        batch = padded_batch(rows[first : first + 64], end)
+        inputs, targets, trained = (part.to(model.device) for part in (batch.inputs, batch.targets, batch.trained))
+        loss = token_loss(model, inputs, targets, trained)
+        total, count = total + loss.total.item(), count + loss.count
+    return total / count if count else None
 
 
 def packed_batch(rows: Sequence[Row], room: int, end: int) -> AnswerBatch:
@@ -161,49 +166,3 @@ def save_assistant(model: GPT, tokenizer: Tokenizer, out: Path) -> None:
     model.save(out, bos_token_id=end, eos_token_id=end, pad_token_id=end)
     tokenizer.model_max_length = model.config.context_length
     tokenizer.save(out)
-
-
-@dataclass(frozen=True)
-class Answer:
-    """What the assistant said to an example, whether it was right and whether it ended by itself."""
-
-    example: Example
-    said: str
-    right: bool
-    ended: bool
-
-
-def answer_all(
-    model: GPT,
-    tokenizer: Tokenizer,
-    examples: Sequence[Example],
-    is_right: Callable[[Example, str], bool],
-    max_tokens: int = 100,
-) -> list[Answer]:
-    """Greedy answers to all examples."""
-    prompts = [example.question().prompt(tokenizer) for example in examples]
-    with torch.inference_mode():
-        answers = generate_batch(model, prompts, max_tokens, tokenizer.end_of_text)
-    texts = [tokenizer.decode(ids) for ids, _ in answers]
-    return [
-        Answer(example, text, is_right(example, text), ended)
-        for example, text, (_, ended) in zip(examples, texts, answers, strict=True)
-    ]
-
-
-def same_text(example: Example, answer: str) -> bool:
-    """Exact match, white space at the ends aside."""
-    return answer.strip() == example.output.strip()
-
-
-def assistant_scores(answers: Sequence[Answer]) -> dict[str, Any]:
-    """Exact match over all and by family, and the share of answers that ended by themselves."""
-    families: dict[str, list[bool]] = defaultdict(list)
-    for answer in answers:
-        families[answer.example.family].append(answer.right)
-    return {
-        "exact_match": sum(answer.right for answer in answers) / max(len(answers), 1),
-        "families": {name: sum(right) / len(right) for name, right in sorted(families.items())},
-        "stop_rate": sum(answer.ended for answer in answers) / max(len(answers), 1),
-        "questions": len(answers),
-    }

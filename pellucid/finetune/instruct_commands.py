@@ -1,26 +1,20 @@
-"""What the command line does with assistants: make one from instructions."""
+"""What the command line does with assistants: make one from instructions; `prefer_commands.py` goes on from there."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from pellucid.config import FitConfig, as_dict
-from pellucid.finetune.instruct import (
-    InstructionTuning,
-    answer_all,
-    assistant_scores,
-    prepare_model,
-    same_text,
-    save_assistant,
-)
+from pellucid.finetune.answers import Answer, answer_all, assistant_scores, reference_perplexity, same_text
+from pellucid.finetune.instruct import InstructionTuning, prepare_model, save_assistant
 from pellucid.finetune.instructions import Example, nearest_answers, read_instructions, split_examples
 from pellucid.finetune.lora import Lora, merge_adapters, save_adapter, train_part
-from pellucid.finetune.recipes import ADAPTER_RATES, INSTRUCT_RATES, check_out, fit_config, hash_of
+from pellucid.finetune.recipes import ADAPTER_RATES, INSTRUCT_RATES, check_out, fit_config, hash_of, lora_of
 from pellucid.finetune.shown import show_examples
 from pellucid.model.gpt import GPT
 from pellucid.options import FinetuneInstruct
@@ -29,6 +23,45 @@ from pellucid.pretrain.language import LanguageModelling
 from pellucid.runtime import pick_device, write_json, write_run
 from pellucid.text.tokenizer import Tokenizer
 
+IsRight = Callable[[Example, str], bool]
+SHOWN = 40  # answers kept of each sort, right and wrong
+
+
+@dataclass
+class Pupil:
+    """A model about to be finetuned, with what has to be known when it is saved."""
+
+    base: Path
+    model: GPT
+    tokenizer: Tokenizer
+    train: str
+    grew: bool = False
+    """Whether role tokens were added: their embedding is trained, too, or nobody could tell them apart."""
+
+    @classmethod
+    def open(cls, base: Path, config: FitConfig, train: str = "all", lora: Lora | None = None) -> Pupil:
+        """Load `base`, give it the role tokens that it lacks, and freeze what is not trained."""
+        torch.manual_seed(config.seed)
+        model, tokenizer = GPT.load(base).to(pick_device(config.device)), Tokenizer.load(base)
+        known = model.config.vocab_size
+        prepare_model(model, tokenizer)
+        pupil = cls(base, model, tokenizer, train, model.config.vocab_size > known)
+        train_part(model, model, train, lora)
+        if pupil.grew:
+            model.token_embedding.requires_grad_(True)
+        return pupil
+
+    def save(self, out: Path, merge: bool = True) -> None:
+        """Write the run folder; adapters go into `out`/adapter first, and with `merge` become part of the model."""
+        if self.train == "lora":
+            embedding = self.model.token_embedding.weight if self.grew else None
+            save_adapter(out / "adapter", self.model, str(self.base), embedding=embedding)
+            self.tokenizer.save(out / "adapter")
+            if merge:
+                merge_adapters(self.model)
+        if merge or self.train != "lora":
+            save_assistant(self.model, self.tokenizer, out)
+
 
 def finetune_assistant(
     base: Path,
@@ -36,53 +69,60 @@ def finetune_assistant(
     config: FitConfig,
     out: Path,
     resume: bool,
-    is_right: Callable[[Example, str], bool] = same_text,
+    is_right: IsRight = same_text,
     questions: int = 1000,
     replay: LanguageModelling | None = None,
     train: str = "all",
     lora: Lora | None = None,
     packing: bool = False,
+    merge: bool = True,
 ) -> dict[str, Any]:
     """Finetune the model in `base` on instructions, save it, and let it answer up to `questions` of the test split."""
-    torch.manual_seed(config.seed)
-    model, tokenizer = GPT.load(base).to(pick_device(config.device)), Tokenizer.load(base)
-    known = model.config.vocab_size
-    prepare_model(model, tokenizer)
-    grew = model.config.vocab_size > known
-    train_part(model, model, train, lora)
-    if grew:  # role tokens that nobody trains could not be told apart
-        model.token_embedding.requires_grad_(True)
-    task = InstructionTuning(splits, tokenizer, config, model.config.context_length, replay, packing)
-    show_examples(task.rows["train"], tokenizer)
-    fit(model, task, config, out, resume)
-    if train == "lora":
-        save_adapter(out / "adapter", model, str(base), embedding=model.token_embedding.weight if grew else None)
-        merge_adapters(model)
-    save_assistant(model, tokenizer, out)
+    pupil = Pupil.open(base, config, train, lora)
+    context = pupil.model.config.context_length
+    task = InstructionTuning(splits, pupil.tokenizer, config, context, replay, packing)
+    show_examples(task.rows["train"], pupil.tokenizer)
+    fit(pupil.model, task, config, out, resume)
+    pupil.save(out, merge)
+    return examined(pupil.model, pupil.tokenizer, splits, is_right, questions)
+
+
+def examined(
+    model: GPT, tokenizer: Tokenizer, splits: Mapping[str, Sequence[Example]], is_right: IsRight, questions: int
+) -> dict[str, Any]:
+    """Answers to the test split, their scores, and beside them the answers of the nearest training examples."""
     test = splits["test"][:questions]
+    model.eval()
     answers = answer_all(model, tokenizer, test, is_right)
-    nearest = nearest_answers(splits["train"], test)
     baseline = [
-        replace(answer, said=said, right=is_right(answer.example, said), ended=True)
-        for answer, said in zip(answers, nearest, strict=True)
+        replace(answer, said=said, right=is_right(answer.example, said), ended=True, tokens=len(tokenizer.encode(said)))
+        for answer, said in zip(answers, nearest_answers(splits["train"], test), strict=True)
     ]
-    shown = sorted(answers, key=lambda answer: answer.right)[:40] + [a for a in answers if a.right][:40]
+    perplexity = {"reference_perplexity": reference_perplexity(model, tokenizer, test)}
     return {
-        "scores": assistant_scores(answers),
+        "scores": assistant_scores(answers) | perplexity,
         "baseline": assistant_scores(baseline),
-        "answers": [
-            {
-                "instruction": answer.example.instruction,
-                "input": answer.example.input,
-                "said": answer.said,
-                "expected": answer.example.output,
-                "right": answer.right,
-                "ended": answer.ended,
-                "family": answer.example.family,
-            }
-            for answer in dict.fromkeys(shown)
-        ],
+        "answers": [as_row(answer) for answer in some_of(answers)],
         "sizes": {name: len(members) for name, members in splits.items()},
+    }
+
+
+def some_of(answers: Sequence[Answer]) -> list[Answer]:
+    """Answers to show: wrong ones first, then right ones."""
+    shown = sorted(answers, key=lambda answer: answer.right)[:SHOWN] + [a for a in answers if a.right][:SHOWN]
+    return list(dict.fromkeys(shown))
+
+
+def as_row(answer: Answer) -> dict[str, Any]:
+    """An answer as it stands in scores.json."""
+    return {
+        "instruction": answer.example.instruction,
+        "input": answer.example.input,
+        "said": answer.said,
+        "expected": answer.example.output,
+        "right": answer.right,
+        "ended": answer.ended,
+        "family": answer.example.family,
     }
 
 
@@ -90,7 +130,7 @@ def finetune_instruct(options: FinetuneInstruct) -> tuple[dict[str, Any], str]:
     """`pellucid finetune instruct`."""
     check_out(options)
     splits = split_examples(read_instructions(options.data), seed=options.seed)
-    lora = Lora(options.lora_rank, options.lora_alpha, base=options.base) if options.train == "lora" else None
+    lora = lora_of(options)
     config = fit_config(options, options.epochs, len(splits["train"]), ADAPTER_RATES if lora else INSTRUCT_RATES)
     result = finetune_assistant(
         options.run,
@@ -101,12 +141,29 @@ def finetune_instruct(options: FinetuneInstruct) -> tuple[dict[str, Any], str]:
         train=options.train,
         lora=lora,
         packing=options.packing,
+        merge=options.merge,
     )
     write_run(options.out, "finetune instruct", as_dict(options) | as_dict(config), hash_of(options.data))
     write_json(options.out / "scores.json", result)
-    scores = result["scores"]
-    return {"out": str(options.out), **scores, "baseline_exact_match": result["baseline"]["exact_match"]}, (
-        f"{options.out}: {scores['exact_match']:.1%} of {scores['questions']} held-out questions answered exactly "
-        f"(nearest example: {result['baseline']['exact_match']:.1%}), {scores['stop_rate']:.1%} end by themselves\n"
-        f"Next: pellucid chat {options.out}"
-    )
+    return summary(result, options.out, alone=lora is not None and not options.merge)
+
+
+def summary(result: dict[str, Any], out: Path, alone: bool = False) -> tuple[dict[str, Any], str]:
+    """What to print of the scores, as an object and for a reader; `alone`: the adapter was not merged."""
+    scores, nearest = result["scores"], result["baseline"]["exact_match"]
+
+    def with_interval(name: str, form: str = ".1%") -> str:
+        low, high = scores["intervals"][name]
+        return f"{scores[name]:{form}} ({low:{form}} to {high:{form}})"
+
+    perplexity = scores["reference_perplexity"]
+    lines = [
+        f"{out}: {scores['questions']} held-out questions, 95 % intervals in brackets",
+        f"exact answers {with_interval('exact_match')} (nearest example: {nearest:.1%}), "
+        f"words in common, F1 {with_interval('f1', '.3f')}",
+        f"end by themselves {with_interval('stop_rate')}, {with_interval('tokens', '.1f')} tokens long, "
+        f"said again {with_interval('repetition')}",
+        f"perplexity of the right answers {perplexity:.2f}" if perplexity is not None else "",
+        f"Next: pellucid import {out / 'adapter'} --out RUN" if alone else f"Next: pellucid chat {out}",
+    ]
+    return {"out": str(out), **scores, "baseline_exact_match": nearest}, "\n".join(filter(None, lines))

@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TypeVar
 
 from sklearn.feature_extraction.text import TfidfVectorizer
 
@@ -43,6 +44,9 @@ class Example:
         return answered(self.question(), self.output)
 
 
+Kind = TypeVar("Kind", bound=Example)
+
+
 def read_instructions(path: Path) -> list[Example]:
     """All examples of a json or jsonl file: Alpaca, ShareGPT, messages, or prompt and completion (records.py).
 
@@ -56,24 +60,29 @@ def to_example(record: Record) -> Example:
     *earlier, question, answer = turns_of(record)
     alpaca = not any(key in record.value for key in (*TURNS, "prompt"))
     about = (record.text_of("input") or record.text_of("context")) if alpaca else ""
+    return Example(question.content, about, answer.content, *family_and_split(record), tuple(earlier))
+
+
+def family_and_split(record: Record) -> tuple[str, str]:
+    """What a record may say beside its texts: a family of questions, and the split that it belongs to."""
     family, split = record.text_of("family"), record.text_of("split")
     if split and split not in SPLITS:
         raise record.bad(f"split {shown(split)!r}", "train, val or test")
-    return Example(question.content, about, answer.content, family or "all", split, tuple(earlier))
+    return family or "all", split
 
 
 def split_examples(
-    examples: Sequence[Example], val: float = 0.05, test: float = 0.1, seed: int = 0
-) -> dict[str, list[Example]]:
+    examples: Sequence[Kind], val: float = 0.05, test: float = 0.1, seed: int = 0
+) -> dict[str, list[Kind]]:
     """Train, val and test without a question in two of them. Splits named by the file are kept, but where it names
     none for val, a part of its train becomes val.
     """
-    unique: dict[str, Example] = {}
+    unique: dict[str, Kind] = {}
     for example in examples:
         unique.setdefault(example.key, example)
     if len(unique) < len(examples):
         inform(f"{len(examples) - len(unique)} of {len(examples)} instructions were there before and are dropped.")
-    splits: dict[str, list[Example]] = {name: [] for name in SPLITS}
+    splits: dict[str, list[Kind]] = {name: [] for name in SPLITS}
     rest = []
     for key, example in unique.items():
         if example.split:

@@ -47,7 +47,7 @@ class Lora:
             raise ConfigError(problem("--train lora", found, "both above 0", "Leave them out for 8 and 16."))
         if unknown := [name for name in self.targets if name not in TARGETS]:
             advice = f"Known: {', '.join(TARGETS)}."
-            raise ConfigError(problem("LoRA's targets", repr(unknown[0]), "names of layers in a block", advice))
+            raise ConfigError(problem("--lora-targets", repr(unknown[0]), "names of layers in a block", advice))
 
 
 class LoraLinear(nn.Module):

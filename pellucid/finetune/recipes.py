@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from pellucid.config import FitConfig
+from pellucid.finetune.lora import TARGETS, Lora
 from pellucid.model.formats.folder import read_config, read_settings
 from pellucid.options import Finetuning
 from pellucid.runtime import ConfigError, problem, sha256
@@ -13,6 +14,7 @@ from pellucid.runtime import ConfigError, problem, sha256
 CLASSIFY_RATES = {"lr": 1e-3, "matrix_lr": 3e-3, "weight_decay": 0.05}
 INSTRUCT_RATES = {"lr": 3.5e-3, "matrix_lr": 0.011, "weight_decay": 0.05}
 ADAPTER_RATES = {"lr": 2e-3, "matrix_lr": 2e-3, "weight_decay": 0.0}
+PREFER_RATES = {"lr": 2e-4, "matrix_lr": 2e-4, "weight_decay": 0.0}
 WIDTH = 160  # up to here the rates hold; wider models take smaller steps
 
 
@@ -45,8 +47,16 @@ def fit_config(options: Finetuning, epochs: float, examples: int, rates: dict[st
     found = rates_of(options.run, rates)
     scale = options.lr / found["lr"] if options.lr else 1.0
     scaled = {**found, "lr": found["lr"] * scale, "matrix_lr": found["matrix_lr"] * scale}
-    adapted = {"optimizer": "adamw"} if options.train == "lora" else {}
-    return FitConfig(steps=steps, batch_size=options.batch_size, seed=options.seed, **scaled, **adapted)  # type: ignore[arg-type]
+    adapted = {"optimizer": "adamw"} if options.train == "lora" or rates is PREFER_RATES else {}
+    given = {"batch_size": options.batch_size, "seed": options.seed, "checkpoint_every": options.checkpoint_every}
+    return FitConfig(steps=steps, **given, **scaled, **adapted)  # type: ignore[arg-type]
+
+
+def lora_of(options: Finetuning) -> Lora | None:
+    """The adapters that the command line asks for."""
+    if options.train != "lora":
+        return None
+    return Lora(options.lora_rank, options.lora_alpha, options.lora_targets or TARGETS, options.base)
 
 
 def hash_of(*paths: Path | None) -> dict[str, str]:

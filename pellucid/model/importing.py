@@ -17,6 +17,7 @@ from torch import Tensor
 
 from pellucid import hub
 from pellucid.config import ModelConfig, as_dict
+from pellucid.model.formats.adapter import adapter_settings, is_adapter, merge_adapter
 from pellucid.model.formats.folder import (
     INDEX,
     PICKLED,
@@ -65,7 +66,7 @@ def import_model(options: Import) -> tuple[dict[str, Any], str]:
     out = options.out
     check_out(out)
     waiting = out.parent / f".{out.name}.download"
-    found = find(options.what, options.revision, waiting)
+    found = find(options.what, options.revision, waiting, options.base)
     with atomic_folder(out) as folder:
         tokens = write_tokenizer(found, folder)
         head = found.weights.pop("head", None)
@@ -98,9 +99,13 @@ def check_out(out: Path) -> None:
 # ---------------------------------------------------------------- finding
 
 
-def find(what: str, revision: str, waiting: Path) -> Found:
+def find(what: str, revision: str, waiting: Path, base: str = "") -> Found:
     """Read the model that `what` names: a folder here, or else a model on the hub, which is fetched into `waiting`."""
     path = Path(what)
+    if path.is_dir() and is_adapter(path):
+        return merged(path, base, revision, waiting)
+    if base:
+        raise ConfigError(problem("--base", repr(base), "none, but for an adapter's folder", "Leave it out."))
     if path.is_dir():
         if revision:
             raise ConfigError(problem("--revision", revision, "none, for a folder", "Leave it out."))
@@ -118,6 +123,16 @@ def find(what: str, revision: str, waiting: Path) -> Found:
     folder, commit = hub.fetch(repo, revision, waiting, model_files)
     config, weights, settings = read_model_folder(folder)
     return Found(repo, commit, folder, config, weights, settings)
+
+
+def merged(adapter: Path, base: str, revision: str, waiting: Path) -> Found:
+    """The model that an adapter belongs to, with the adapter as part of it; a tokenizer of the adapter's goes first."""
+    found = find(base or adapter_settings(adapter)["base_model_name_or_path"], revision, waiting)
+    found.config = merge_adapter(adapter, found.config, found.weights)
+    found.source = f"{adapter.resolve()} with {found.source}"
+    if any((adapter / name).is_file() for name in TOKENIZER_FILES):
+        found.folder = adapter
+    return found
 
 
 def read_folder(folder: Path) -> Found:

@@ -13,8 +13,8 @@ import numpy as np
 import torch
 
 from pellucid.config import PRESETS, FitConfig, ModelConfig, as_dict
+from pellucid.finetune.answers import same_text
 from pellucid.finetune.classify_commands import finetune_classifier
-from pellucid.finetune.instruct import same_text
 from pellucid.finetune.instruct_commands import finetune_assistant
 from pellucid.finetune.instructions import Example, read_instructions, split_examples
 from pellucid.finetune.labelled import read_labelled

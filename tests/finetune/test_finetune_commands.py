@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -144,9 +145,13 @@ def test_an_assistant_is_made_with_adapters_and_peft_opens_them(
 ) -> None:
     peft = pytest.importorskip("peft", reason="peft is not installed")
     out = tmp_path / "run"
-    given = ("--data", instructions, "--out", out, "--epochs", 1, "--train", "lora", "--lora-rank", 2)
+    targets = ("--lora-targets", "attention.value", "feed_forward.expand")
+    given = ("--data", instructions, "--out", out, "--epochs", 1, "--train", "lora", "--lora-rank", 2, *targets)
     done = call("finetune", "instruct", base_folder, *given)
     assert done.returncode == 0, done.stderr
+    named = json.loads((out / "adapter" / "adapter_config.json").read_text())
+    assert named["r"] == 2
+    assert named["target_modules"] == ["attn.c_attn", "mlp.c_fc"]
     ours, ids = GPT.load(out), torch.randint(0, 250, (2, 9))
     theirs = AutoModelForCausalLM.from_pretrained(base_folder)
     theirs.resize_token_embeddings(ours.config.vocab_size, mean_resizing=False)
@@ -160,3 +165,43 @@ def test_an_assistant_has_no_head_to_train(call: Any, base_folder: Path, instruc
     done = call("finetune", "instruct", base_folder, *given)
     assert done.returncode == 2
     assert "Only a classifier has a head" in done.stderr
+
+
+@pytest.mark.parametrize("more", [[], ["--packing"], ["--train", "lora"], ["--train", "lora", "--base", "int8"]])
+def test_a_stopped_assistant_goes_on_to_the_same_bits(
+    call: Any, base_folder: Path, instructions: Path, tmp_path: Path, more: list[str]
+) -> None:
+    one, two = tmp_path / "one", tmp_path / "two"
+    file = tmp_path / "settings.toml"
+    given = ("finetune", "instruct", base_folder, "--data", instructions, "--epochs", 4, *more, "--config", file)
+    file.write_text("checkpoint-every = 4\n")
+    done = call(*given, "--out", one)
+    assert done.returncode == 0, done.stderr
+    shutil.copytree(one / "training", two / "training")
+    newest = max(two.glob("training/step-*"))
+    assert len(list(two.glob("training/step-*"))) == 2
+    shutil.rmtree(newest)
+    refused = call(*given, "--out", two)
+    assert refused.returncode == 2
+    assert "--resume" in refused.stderr
+    done = call(*given, "--out", two, "--resume")
+    assert done.returncode == 0, done.stderr
+    assert (one / "model.safetensors").read_bytes() == (two / "model.safetensors").read_bytes()
+
+
+def test_adapters_alone_are_written_and_merged_later(
+    call: Any, base_folder: Path, instructions: Path, tmp_path: Path
+) -> None:
+    given = ("finetune", "instruct", base_folder, "--data", instructions, "--epochs", 1, "--train", "lora")
+    for out, more in [("merged", []), ("alone", ["--no-merge"])]:
+        done = call(*given, "--out", tmp_path / out, *more)
+        assert done.returncode == 0, done.stderr
+    assert "pellucid import" in done.stdout
+    assert not (tmp_path / "alone" / "model.safetensors").exists()
+    done = call("import", tmp_path / "alone" / "adapter", "--out", tmp_path / "later")
+    assert done.returncode == 0, done.stderr
+    ids = torch.randint(0, 250, (2, 9))
+    with torch.no_grad():
+        later, merged = GPT.load(tmp_path / "later")(ids), GPT.load(tmp_path / "merged")(ids)
+    torch.testing.assert_close(later, merged, atol=1e-5, rtol=1e-5)
+    assert call("chat", tmp_path / "later", "--max-tokens", 3, stdin="Hi\n").returncode == 0

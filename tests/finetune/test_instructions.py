@@ -10,7 +10,8 @@ import pytest
 import torch
 
 from pellucid.config import FitConfig
-from pellucid.finetune.instruct import InstructionTuning, answer_all, assistant_scores, prepare_model, same_text
+from pellucid.finetune.answers import Answer, answer_all, assistant_scores, same_text
+from pellucid.finetune.instruct import InstructionTuning, prepare_model
 from pellucid.finetune.instructions import Example, nearest_answers, read_instructions, split_examples
 from pellucid.model.gpt import GPT
 from pellucid.pretrain.fit import fit
@@ -150,16 +151,14 @@ def test_it_learns_to_answer_and_to_end(pair: tuple[GPT, Tokenizer], tmp_path: P
 
 
 def test_scores_count_right_answers_by_family_and_ends() -> None:
-    from pellucid.finetune.instruct import Answer
-
     rows: list[Any] = [("x", True, True), ("x", False, True), ("y", True, False), ("y", True, True)]
     answers = [Answer(Example("q", "", "a", family), "", right, ended) for family, right, ended in rows]
-    assert assistant_scores(answers) == {
-        "exact_match": 0.75,
-        "families": {"x": 0.5, "y": 1.0},
-        "stop_rate": 0.75,
-        "questions": 4,
-    }
+    scores = assistant_scores(answers)
+    assert scores["exact_match"] == scores["stop_rate"] == 0.75
+    assert scores["families"] == {"x": 0.5, "y": 1.0}
+    assert scores["questions"] == 4
+    low, high = scores["intervals"]["exact_match"]
+    assert 0 <= low < 0.75 < high <= 1
 
 
 def test_white_space_at_the_ends_is_no_mistake_and_anything_else_is() -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,7 +15,9 @@ from pellucid.config import ModelConfig
 from pellucid.finetune.classify import Classifier
 from pellucid.finetune.lora import Int8Linear, Lora, LoraLinear, adapters, merge_adapters, save_adapter, train_part
 from pellucid.model.gpt import GPT
-from pellucid.runtime import ConfigError
+from pellucid.model.importing import import_model
+from pellucid.options import Import
+from pellucid.runtime import ConfigError, DataError
 
 LLAMA = ModelConfig("llama", vocab_size=50, context_length=32, d_model=32, n_layers=2, n_heads=4, n_kv_heads=2)
 
@@ -76,6 +80,63 @@ def test_peft_opens_the_adapter_of_a_classifier(base_folder: Path, tmp_path: Pat
     ids = torch.randint(1, 40, (3, 9))
     expected = theirs(ids, attention_mask=torch.ones_like(ids)).logits
     torch.testing.assert_close(model(ids, torch.full((3,), 9)), expected, atol=1e-4, rtol=1e-4)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("targets", [Lora().targets, ("attention.query", "attention.value")])
+def test_an_adapters_folder_is_merged_on_request(base: Path, tmp_path: Path, targets: tuple[str, ...]) -> None:
+    gpt, ids = with_adapters(GPT.load(base), Lora(rank=4, alpha=12, targets=targets)), torch.randint(0, 40, (2, 9))
+    save_adapter(tmp_path / "adapter", gpt, str(base))
+    import_model(Import(str(tmp_path / "adapter"), tmp_path / "merged"))
+    torch.testing.assert_close(GPT.load(tmp_path / "merged")(ids), gpt(ids), atol=1e-5, rtol=1e-5)
+
+
+@torch.no_grad()
+def test_an_adapter_that_peft_wrote_is_merged_as_peft_does(base: Path, tmp_path: Path) -> None:
+    peft = pytest.importorskip("peft", reason="peft is not installed")
+    of_gpt2 = GPT.load(base).config.family == "gpt2"
+    targets = ["c_attn", "c_proj"] if of_gpt2 else ["q_proj", "down_proj"]
+    settings = peft.LoraConfig(
+        r=4, lora_alpha=6, target_modules=targets, use_rslora=True, fan_in_fan_out=of_gpt2,
+        rank_pattern={"mlp.c_proj": 2}, alpha_pattern={"down_proj": 9}, init_lora_weights=False,
+    )  # fmt: skip
+    torch.manual_seed(3)
+    theirs = peft.get_peft_model(AutoModelForCausalLM.from_pretrained(base), settings)
+    theirs.save_pretrained(tmp_path / "adapter")
+    ids = torch.randint(0, 40, (2, 9))
+    expected = theirs.merge_and_unload()(ids).logits
+    import_model(Import(str(tmp_path / "adapter"), tmp_path / "merged", base=str(base)))
+    torch.testing.assert_close(GPT.load(tmp_path / "merged")(ids), expected, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "said"),
+    [("peft_type", "LOHA", "peft_type 'LOHA'"), ("use_dora", True, "use_dora True"),
+     ("lora_alpha", "x", "lora_alpha 'x'"), ("base_model_name_or_path", None, "no base_model_name_or_path")],
+)  # fmt: skip
+def test_an_adapter_that_cannot_be_merged_is_refused(
+    base_folder: Path, tmp_path: Path, key: str, value: object, said: str
+) -> None:
+    save_adapter(tmp_path / "adapter", with_adapters(GPT.load(base_folder)), str(base_folder))
+    file = tmp_path / "adapter" / "adapter_config.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), "alpha_pattern": {}, key: value}))
+    with pytest.raises(DataError, match=said):
+        import_model(Import(str(tmp_path / "adapter"), tmp_path / "merged"))
+    assert not (tmp_path / "merged").exists()
+
+
+def test_an_adapter_of_another_model_or_damaged_is_refused(base: Path, tmp_path: Path) -> None:
+    save_adapter(tmp_path / "adapter", with_adapters(GPT.load(base)), str(base))
+    torch.manual_seed(0)
+    GPT(replace(LLAMA, d_model=16, d_ff=0, d_head=0)).save(tmp_path / "other")
+    with pytest.raises(DataError, match=r"another model|has not"):
+        import_model(Import(str(tmp_path / "adapter"), tmp_path / "merged", base=str(tmp_path / "other")))
+    file = tmp_path / "adapter" / "adapter_model.safetensors"
+    file.write_bytes(file.read_bytes()[:-9])
+    with pytest.raises(DataError, match="no tensors that can be read"):
+        import_model(Import(str(tmp_path / "adapter"), tmp_path / "merged"))
+    with pytest.raises(ConfigError, match="--base"):
+        import_model(Import(str(base), tmp_path / "merged", base="gpt2"))
 
 
 def test_a_frozen_matrix_in_int8_is_near_and_passes_the_gradient_on() -> None:
