@@ -20,7 +20,7 @@ from torch import Tensor
 
 from pellucid.config import FitConfig
 from pellucid.finetune.conversation import Conversation, Message, answered
-from pellucid.finetune.instruct import AnswerBatch, Row, padded_batch
+from pellucid.finetune.instruct import Row, padded_batch
 from pellucid.finetune.instructions import Example, family_and_split
 from pellucid.finetune.padded import LengthGroupedSampler
 from pellucid.finetune.records import Record, alpaca_question, checked_turns, read_records, turns_at
@@ -84,14 +84,17 @@ def to_pair(record: Record) -> Pair:
 
 @dataclass(frozen=True)
 class PairBatch:
-    """The chosen answers' rows, then the rejected ones', and what the reference says of them, (P, 2)."""
+    """Both answers of each pair with their question: (P, 2, T), lengths (P, 2); the reference's view of them (P, 2)."""
 
-    answers: AnswerBatch
+    inputs: Tensor
+    targets: Tensor
+    trained: Tensor
+    lengths: Tensor
     reference: Tensor
 
     @property
     def tokens(self) -> int:
-        return self.answers.tokens
+        return int(self.lengths.sum())
 
 
 class PreferenceTuning:
@@ -138,7 +141,7 @@ class PreferenceTuning:
 
     def loss(self, model: GPT, batch: PairBatch) -> Loss:
         """Sum of the pairs' losses; the count is of pairs."""
-        liked = answer_log_probabilities(model, batch.answers)
+        liked = answer_log_probabilities(model, batch)
         return Loss(preference_losses(liked, batch.reference.to(liked), self.beta).sum(), len(liked))
 
     def evaluate(self, model: GPT) -> dict[str, float]:
@@ -150,7 +153,7 @@ class PreferenceTuning:
         losses, margins = [], []
         for first in range(0, len(self.rows[split]), SLICE):
             batch = self._batch(split, range(first, min(first + SLICE, len(self.rows[split]))))
-            liked = answer_log_probabilities(model, batch.answers)
+            liked = answer_log_probabilities(model, batch)
             reference = batch.reference.to(liked)
             losses.append(preference_losses(liked, reference, self.beta))
             margins.append(self.beta * gains(liked, reference))
@@ -167,8 +170,8 @@ class PreferenceTuning:
         return self.tokenizer.decode(ids)
 
     def _batch(self, split: str, chosen: Sequence[int]) -> PairBatch:
-        rows = pair_batch([self.rows[split][i] for i in chosen], self.tokenizer.end_of_text)
-        return PairBatch(rows, self.reference[split][list(chosen)])
+        pairs = [self.rows[split][i] for i in chosen]
+        return pair_batch(pairs, self.tokenizer.end_of_text, self.reference[split][list(chosen)])
 
 
 def encode_pairs(pairs: Sequence[Pair], tokenizer: Tokenizer, context_length: int, name: str) -> list[tuple[Row, Row]]:
@@ -192,20 +195,31 @@ def encode_pairs(pairs: Sequence[Pair], tokenizer: Tokenizer, context_length: in
     return kept
 
 
-def pair_batch(pairs: Sequence[tuple[Row, Row]], end: int) -> AnswerBatch:
-    """All chosen rows, then all rejected ones, in one padded batch."""
-    return padded_batch([*(better for better, _ in pairs), *(worse for _, worse in pairs)], end)
+def pair_batch(pairs: Sequence[tuple[Row, Row]], end: int, reference: Tensor | None = None) -> PairBatch:
+    """Pairs in one padded batch."""
+    rows = padded_batch([row for pair in pairs for row in pair], end)
+
+    def paired(part: Tensor) -> Tensor:
+        return part.reshape(-1, 2, *part.shape[1:])
+
+    return PairBatch(
+        paired(rows.inputs),
+        paired(rows.targets),
+        paired(rows.trained),
+        paired(rows.lengths),
+        torch.zeros(len(pairs), 2) if reference is None else reference,
+    )
 
 
-def answer_log_probabilities(model: GPT, batch: AnswerBatch) -> Tensor:
-    """(P, 2): for each pair of a `pair_batch` the log-probabilities of its two answers, summed over their tokens."""
-    device = model.device
-    trained = batch.trained.to(device)
-    hidden = model.hidden(batch.inputs.to(device))[trained]  # (N, D): logits for the answers only
-    losses = F.cross_entropy(model.logits(hidden).float(), batch.targets.to(device)[trained], reduction="none")
-    rows = trained.nonzero()[:, 0]
-    summed = losses.new_zeros(len(trained)).index_add(0, rows, -losses)
-    return torch.stack(summed.chunk(2), dim=1)
+def answer_log_probabilities(model: GPT, batch: PairBatch) -> Tensor:
+    """(P, 2): the log-probabilities of the two answers of each pair, summed over their tokens."""
+    inputs, targets, trained = (
+        part.flatten(0, 1).to(model.device) for part in (batch.inputs, batch.targets, batch.trained)
+    )
+    hidden = model.hidden(inputs)[trained]  # (N, D): logits for the answers only
+    losses = F.cross_entropy(model.logits(hidden).float(), targets[trained], reduction="none")
+    summed = losses.new_zeros(len(trained)).index_add(0, trained.nonzero()[:, 0], -losses)
+    return summed.view(-1, 2)
 
 
 def gains(liked: Tensor, reference: Tensor) -> Tensor:

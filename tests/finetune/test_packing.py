@@ -15,6 +15,7 @@ from pellucid.finetune.instructions import Example
 from pellucid.model.gpt import GPT
 from pellucid.model.segments import Segments, pack
 from pellucid.pretrain.loss import Loss, token_loss
+from pellucid.pretrain.task import pieces
 from pellucid.text.tokenizer import Tokenizer
 from tests.model.families import TINY
 
@@ -79,7 +80,7 @@ def test_the_loss_of_a_packed_batch_and_its_gradients_are_those_of_the_padded_on
     padded, packed = padded_batch(rows, 0), packed_batch(rows, 48, 0)
     assert packed.segments is not None and padded.tokens == packed.tokens
     assert packed.inputs.numel() <= 48 * len(packed.segments)
-    segments = Segments(packed.segments, packed.inputs.shape[1])
+    segments = Segments(packed.segments.tolist(), packed.inputs.shape[1])
     plain = token_loss(model, padded.inputs, padded.targets, padded.trained)
     other = token_loss(model, packed.inputs, packed.targets, packed.trained, segments)
     assert plain.count == other.count
@@ -99,5 +100,8 @@ def test_a_step_of_packed_training_has_the_same_examples_and_loss(base_folder: P
     for step in range(3):
         (one,), (two,) = plain.batches(step), packed.batches(step)
         assert len(two.inputs) < len(one.inputs)
-        torch.testing.assert_close(packed.loss(model, two).total, plain.loss(model, one).total, atol=1e-4, rtol=1e-5)
+        expected = plain.loss(model, one).total
+        torch.testing.assert_close(packed.loss(model, two).total, expected, atol=1e-4, rtol=1e-5)
+        cut = sum(packed.loss(model, piece).total for piece in pieces([two], rows=1))
+        torch.testing.assert_close(cut, expected, atol=1e-4, rtol=1e-5)
     assert packed.evaluate(model)["loss"] == pytest.approx(plain.evaluate(model)["loss"], abs=1e-5)

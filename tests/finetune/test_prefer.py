@@ -27,6 +27,7 @@ from pellucid.finetune.prefer import (
 )
 from pellucid.finetune.prefer_commands import prefer
 from pellucid.model.gpt import GPT
+from pellucid.pretrain.task import pieces
 from pellucid.runtime import DataError
 from pellucid.text.tokenizer import Tokenizer
 
@@ -151,8 +152,9 @@ def test_the_losses_are_those_of_trl_on_the_same_pairs(assistant: Path, tmp_path
         model = GPT.load(tmp_path / "moved")
         ours = pair_batch(task.rows["train"], tokenizer.end_of_text)
         losses = preference_losses(answer_log_probabilities(model, ours), task.reference["train"], 0.3)
-    assert torch.equal(ours.inputs, batch["input_ids"][:, :-1])
-    assert torch.equal(ours.trained, batch["completion_mask"][:, 1:].bool())
+    theirs_first = [part.transpose(0, 1).flatten(0, 1) for part in (ours.inputs, ours.trained)]  # all chosen ones first
+    assert torch.equal(theirs_first[0], batch["input_ids"][:, :-1])
+    assert torch.equal(theirs_first[1], batch["completion_mask"][:, 1:].bool())
     assert abs(float(losses.mean()) - math.log(2)) > 1e-3, "the models differ"
     torch.testing.assert_close(losses.mean(), theirs, atol=1e-5, rtol=0)
 
@@ -166,6 +168,18 @@ def test_a_model_that_has_not_moved_has_the_loss_of_a_coin(assistant: Path, tmp_
     loss = task.loss(model, batch)
     assert loss.count == 4
     assert float(loss.total) / 4 == pytest.approx(math.log(2), abs=1e-6)
+
+
+def test_a_batch_cut_into_pieces_has_the_same_loss(assistant: Path, tmp_path: Path) -> None:
+    model, tokenizer = GPT.load(assistant), Tokenizer.load(assistant)
+    task = PreferenceTuning({"train": pairs(9), "val": pairs(4)}, tokenizer, FitConfig(steps=1, batch_size=7), 64, 0.1)
+    task.refer(model, tmp_path / REFERENCE)
+    moved(model)
+    (batch,) = task.batches(0)
+    parts = [task.loss(model, piece) for piece in pieces([batch], rows=2)]
+    whole = task.loss(model, batch)
+    assert [part.count for part in parts] == [2, 2, 2, 1]
+    torch.testing.assert_close(sum(part.total for part in parts), whole.total, atol=1e-5, rtol=1e-5)
 
 
 def test_the_reference_is_computed_once_and_only_kept_for_the_same_pairs(assistant: Path, tmp_path: Path) -> None:
