@@ -182,8 +182,8 @@ class Pretrain(Training):
     """Folder of shards, as written by `pellucid encode`."""
     out: Path
     """Run folder to write: a Hugging Face model folder."""
-    stride: int = 0
-    """Tokens between the beginnings of two windows; 0 begins them at documents where these fit."""
+    stride: int | Literal["random"] = 0
+    """Tokens between the beginnings of two windows; 0 begins them at documents where these fit, random anywhere."""
     checkpoint_every: int = 0
     """Steps between checkpoints; 0 is one about every 30 seconds."""
     resume: bool = False

@@ -15,7 +15,7 @@ from pellucid.options import Evaluate, Pretrain, Training
 from pellucid.pretrain.checkpoint import newest_checkpoint
 from pellucid.pretrain.evaluate import bytes_per_token, limited, measure, parts_of
 from pellucid.pretrain.fit import fit
-from pellucid.pretrain.language import LanguageModelling, check_vocab, save_language_model
+from pellucid.pretrain.language import LanguageModelling, Stride, check_vocab, save_language_model
 from pellucid.pretrain.metrics import read_lines
 from pellucid.runtime import ConfigError, DataError, pick_device, problem, read_json, write_run
 from pellucid.text.documents import read_documents
@@ -33,7 +33,7 @@ def train_language_model(
     out: Path,
     resume: bool,
     in_order: bool = False,
-    stride: int = 0,
+    stride: Stride = 0,
 ) -> dict[str, Any]:
     """Pretrain a fresh model of `shape` on windows of `context` tokens and save it to `out`.
 
@@ -42,7 +42,7 @@ def train_language_model(
     if context > shape.context_length:
         expected = f"at most {shape.context_length}, the model's context length"
         raise ConfigError(problem("--context", str(context), expected, "Change one of them."))
-    windows = {"context": context, "stride": stride}
+    windows: dict[str, int | str] = {"context": context, "stride": stride}
     if resume:
         check_same_data(out, shards.hashes(), windows)
     torch.manual_seed(config.seed)
@@ -80,7 +80,7 @@ def fit_config(options: Training) -> FitConfig:
     )
 
 
-def check_same_data(out: Path, data: dict[str, str], windows: dict[str, int]) -> None:
+def check_same_data(out: Path, data: dict[str, str], windows: dict[str, int | str]) -> None:
     """Refuse to go on with other text, or other windows of it, than the run in `out` began with."""
     if not (out / "run.json").is_file() or newest_checkpoint(out / "training", quiet=True) is None:
         return

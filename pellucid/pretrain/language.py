@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,10 +18,11 @@ from pellucid.model.gpt import GPT
 from pellucid.pretrain.evaluate import bytes_per_token, limited, measure, parts_of
 from pellucid.pretrain.loss import Loss, token_loss
 from pellucid.runtime import PellucidError
-from pellucid.text.batches import Sampler, sliding_windows, token_batch, windows
+from pellucid.text.batches import Sampler, random_windows, sliding_windows, token_batch, windows
 from pellucid.text.shards import Shards
 
 VALIDATION_TOKENS = 20_000
+Stride = int | Literal["random"]
 SHUFFLED = 200  # windows that an ordered pass mixes with each other
 
 
@@ -46,12 +47,13 @@ class LanguageModelling:
     context: int
     in_order: bool = False  # the first time through, meet the documents roughly in the order in which they were written
     name: str = "pretrain"
-    stride: int = 0  # tokens between the beginnings of two windows; 0: windows begin at documents where these fit
+    stride: Stride = 0
+    """Tokens between the beginnings of two windows; 0 begins them at documents where these fit, random anywhere."""
     _cached: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.train = self.shards.tokens("train")
-        if self.stride:
+        if self.stride and self.stride != "random":
             self.starts = sliding_windows(len(self.train), self.context, self.stride)
         else:
             self.starts = windows(self.shards.offsets("train"), len(self.train), self.context)
@@ -62,14 +64,19 @@ class LanguageModelling:
 
     def batches(self, step: int) -> Sequence[TokenBatch]:
         """The windows of a step."""
-        return [TokenBatch(*token_batch(self.train, self.starts[self._indices(step)], self.context))]
+        return [TokenBatch(*token_batch(self.train, self._starts(step), self.context))]
 
     def describe(self, step: int) -> str:
         """Where the windows of a step begin."""
-        first = np.sort(self.starts[self._indices(step)])
+        first = np.sort(self._starts(step))
         named = ", ".join(f"{start:,}" for start in first[:8])
         more = f" and {len(first) - 8} more" if len(first) > 8 else ""
         return f"windows of the train split from tokens {named}{more} on"
+
+    def _starts(self, step: int) -> NDArray[np.int64]:
+        if self.stride == "random":
+            return random_windows(len(self.train), self.context, self.config.batch_size, self.config.seed, step)
+        return self.starts[self._indices(step)]
 
     def _indices(self, step: int) -> NDArray[np.int64]:
         first = step * self.config.batch_size

@@ -141,6 +141,10 @@ class Tokenizer(ABC):
         joined = self.join_readably(ids, hidden) if len(ids) < LONG else self._join_fast(ids, hidden)
         return joined.decode("utf-8", errors="replace")
 
+    def decode_batch(self, batch: Iterable[Iterable[int]], skip_special: bool = False) -> list[str]:
+        """The text of each of many lists of ids, as `decode` gives it."""
+        return [self.decode(ids, skip_special) for ids in batch]
+
     def join_readably(self, ids: Iterable[int], hidden: Collection[int] = ()) -> bytes:
         """The bytes of all `ids` but the hidden ones, one behind the other: the oracle of the fast way."""
         return b"".join(self.token_bytes(i) for i in ids if i not in hidden)

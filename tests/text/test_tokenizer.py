@@ -60,6 +60,9 @@ def test_a_word_token_is_a_word_a_mark_or_a_space() -> None:
 def test_batches_give_the_ids_of_single_texts(tokenizer: Tokenizer, story: str) -> None:
     texts = [story, "", "the fox", story * 60]
     assert tokenizer.encode_batch(texts) == [tokenizer.encode(text) for text in texts]
+    assert tokenizer.decode_batch(tokenizer.encode_batch(texts)) == texts
+    marked = [tokenizer.encode("the<|user|>", "all"), tokenizer.encode("fox")]
+    assert tokenizer.decode_batch(marked, skip_special=True) == ["the", "fox"]
 
 
 def test_a_stream_of_texts_is_encoded_as_it_comes(tokenizer: Tokenizer) -> None:
