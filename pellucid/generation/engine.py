@@ -78,8 +78,8 @@ def stream_text(
 
 
 def prompt_ids(tokenizer: Tokenizer, prompt: str) -> list[int]:
-    """A text to continue: end-of-text, with which every document begins, and the tokens of `prompt`."""
-    return [tokenizer.end_of_text, *tokenizer.encode(prompt)]
+    """A text to continue: the token with which every text begins (end-of-text), and the tokens of `prompt`."""
+    return [tokenizer.begin_of_text, *tokenizer.encode(prompt)]
 
 
 def write(

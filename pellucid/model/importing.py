@@ -32,6 +32,7 @@ from pellucid.model.gpt import GPT
 from pellucid.runtime import (
     ConfigError,
     DataError,
+    PellucidError,
     atomic_folder,
     inform,
     problem,
@@ -167,10 +168,9 @@ def write_tokenizer(found: Found, folder: Path) -> Tokenizer | None:
         return None
     try:
         tokenizer = Tokenizer.load(found.folder)
-    except DataError as error:
+    except PellucidError as error:
         inform(f"{error} The weights are imported, and the tokenizer's files kept as they are for other tools.")
-        for file in there:
-            shutil.copyfile(file, folder / file.name)
+        copy_files(there, folder)
         return None
     if tokenizer.vocab_size > found.config.vocab_size:
         gives, knows = f"a tokenizer of {tokenizer.vocab_size:,} tokens", f"at most {found.config.vocab_size:,}"
@@ -178,15 +178,24 @@ def write_tokenizer(found: Found, folder: Path) -> Tokenizer | None:
         raise DataError(problem(found.source, gives, f"{knows}, which the model knows", advice))
     if tokenizer.model_max_length is None:
         tokenizer.model_max_length = found.config.context_length
-    tokenizer.save(folder)
+    if tokenizer.kind == "foreign":
+        copy_files(there, folder)
+    else:
+        tokenizer.save(folder)
     return tokenizer
+
+
+def copy_files(files: list[Path], folder: Path) -> None:
+    """Put files into a folder as they are."""
+    for file in files:
+        shutil.copyfile(file, folder / file.name)
 
 
 def end_ids(tokenizer: Tokenizer | None) -> dict[str, int]:
     """The end of a text as config.json says it, for a source that says nothing."""
     if tokenizer is None or tokenizer.end_of_text_name not in tokenizer.special_tokens:
         return {}
-    return {"bos_token_id": tokenizer.end_of_text, "eos_token_id": tokenizer.end_of_text}
+    return {"bos_token_id": tokenizer.begin_of_text, "eos_token_id": tokenizer.end_of_text}
 
 
 # ---------------------------------------------------------------- checking

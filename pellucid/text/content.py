@@ -96,13 +96,13 @@ def stop(error: DataError) -> NoReturn:
     raise error
 
 
-def extra(module: str, purpose: str) -> Any:
+def extra(module: str, purpose: str, group: str = "data") -> Any:
     """Import what only some need; a PellucidError says how to install it."""
     try:
         return importlib.import_module(module)
     except ImportError as error:
         package = module.partition(".")[0]
-        found, advice = f"no package {package}", "Install it: pip install 'pellucid[data]'"
+        found, advice = f"no package {package}", f"Install it: pip install 'pellucid[{group}]'"
         raise PellucidError(problem(purpose, found, f"{package}, which reads them", advice)) from error
 
 

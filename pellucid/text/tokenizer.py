@@ -69,6 +69,7 @@ class Tokenizer(ABC):
         self.special_tokens: dict[str, int] = dict(special_tokens)
         self.counts: dict[int, int] = {}  # id → how often training met it; empty where that is not known (files)
         self.end_of_text_name = END_OF_TEXT
+        self.begin_of_text_name = ""  # empty: a text begins with what ends the one before it
         self._decoder: FastDecoder | None = None
         self.chat_template: str | None = None
         self.model_max_length: int | None = None
@@ -220,6 +221,11 @@ class Tokenizer(ABC):
             found = f"no special token {self.end_of_text_name}"
             raise DataError(problem("tokenizer", found, "one that ends a text", "add_special_tokens can add it."))
         return self.special_tokens[self.end_of_text_name]
+
+    @property
+    def begin_of_text(self) -> int:
+        """The id with which a text begins: in GPT-2 and ours the one that ends the text before it."""
+        return self.special_tokens[self.begin_of_text_name] if self.begin_of_text_name else self.end_of_text
 
     @property
     def unknown_id(self) -> int | None:

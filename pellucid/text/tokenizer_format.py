@@ -17,6 +17,7 @@ from pellucid import hub
 from pellucid.runtime import DataError, inform, problem, read_json, write_json, write_text
 from pellucid.text.bpe import BPETokenizer
 from pellucid.text.character import CharacterTokenizer
+from pellucid.text.foreign import ForeignTokenizer
 from pellucid.text.gpt2_files import (
     FILE_PAIRS,
     build_bpe,
@@ -60,6 +61,8 @@ def save_tokenizer(tokenizer: Tokenizer, folder: Path, to: Format = "tokenizer.j
 
 def tokenizer_json(tokenizer: Tokenizer) -> Json:
     """The content of tokenizer.json."""
+    if isinstance(tokenizer, ForeignTokenizer):
+        return tokenizer.content
     names = {token_id: name for name, token_id in tokenizer.special_tokens.items()}
     flags = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False, "special": True}
     added = [{"id": token_id, "content": names[token_id], **flags} for token_id in sorted(names)]
@@ -118,7 +121,7 @@ def tokenizer_config(tokenizer: Tokenizer) -> Json:
     end = tokenizer.end_of_text_name if tokenizer.end_of_text_name in tokenizer.special_tokens else None
     config: Json = {
         "tokenizer_class": "PreTrainedTokenizerFast",
-        "bos_token": end,
+        "bos_token": tokenizer.begin_of_text_name or end,
         "eos_token": end,
         "unk_token": UNKNOWN if tokenizer.unknown_id is not None else None,
         "add_prefix_space": False,
@@ -200,21 +203,30 @@ def read_tokenizer_json(path: Path) -> Tokenizer:
     model = content.get("model") if isinstance(content, dict) else None
     if not isinstance(model, dict):
         raise DataError(problem(path, "no model in it", "a tokenizer.json", "The file is damaged or of another kind."))
-    _refuse(content.get("normalizer"), "a normalizer", path)
-    ids, special = _vocabulary(content, model, path)
     model_type = model.get("type", "BPE" if "merges" in model else "none")
-    if model_type == "WordLevel":
-        return _read_word_level(content, model, ids, special, path)
-    if model_type != "BPE":
-        expected = "BPE (byte-level) or WordLevel"
+    if model_type not in ("BPE", "WordLevel"):
+        expected = "BPE or WordLevel"
         raise DataError(problem(path, f"a tokenizer of type {model_type}", expected, "This kind cannot be used here."))
-    return _read_bpe(content, model, ids, special, path)
+    ids, special = _vocabulary(content, model, path)
+    if model_type == "WordLevel":
+        _refuse(content.get("normalizer"), "a normalizer", path)
+        return _read_word_level(content, model, ids, special, path)
+    if model.get("dropout"):
+        _refuse(model["dropout"], "dropout", path)
+    try:
+        return _read_bpe(content, model, ids, special, path)
+    except _ForeignError:
+        return ForeignTokenizer(content, ids, special, path)
 
 
-def _refuse(value: object, name: str, path: Path) -> None:
+class _ForeignError(DataError):
+    """Byte pairs by rules that ours do not know; those of `tokenizers` do."""
+
+
+def _refuse(value: object, name: str, path: Path, kind: type[DataError] = DataError) -> None:
     if value:
         expected = "a tokenizer without it"
-        raise DataError(problem(path, f"{name} ({str(value)[:80]})", expected, "It would change the ids."))
+        raise kind(problem(path, f"{name} ({str(value)[:80]})", expected, "It would change the ids."))
 
 
 def _vocabulary(content: Json, model: Json, path: Path) -> tuple[dict[str, int], dict[str, int]]:
@@ -254,16 +266,17 @@ def _read_word_level(
 def _read_bpe(
     content: Json, model: Json, ids: Mapping[str, int], special: Mapping[str, int], path: Path
 ) -> BPETokenizer:
-    for option in ("dropout", "continuing_subword_prefix", "end_of_word_suffix", "byte_fallback"):
-        _refuse(model.get(option), option, path)
+    _refuse(content.get("normalizer"), "a normalizer", path, _ForeignError)
+    for option in ("continuing_subword_prefix", "end_of_word_suffix", "byte_fallback"):
+        _refuse(model.get(option), option, path, _ForeignError)
     pattern = _bpe_pattern(content.get("pre_tokenizer"), path)
     merges = model.get("merges")
     if not isinstance(merges, list):
         raise DataError(problem(path, "no list of merges", "merges", "The file is damaged."))
     tokenizer = build_bpe(ids, parse_merges(merges, path), special, pattern, path)
     if model.get("ignore_merges"):
-        unreachable = [t for t in tokenizer.ordinary_tokens().values() if len(tokenizer.merge_piece(t)) != 1]
-        _refuse([spell(token) for token in unreachable[:3]], "ignore_merges with tokens that no merge makes", path)
+        unmade = [spell(t) for t in tokenizer.ordinary_tokens().values() if len(tokenizer.merge_piece(t)) != 1]
+        _refuse(unmade[:3], "ignore_merges with tokens that no merge makes", path, _ForeignError)
     return tokenizer
 
 
@@ -272,7 +285,7 @@ def _bpe_pattern(pre_tokenizer: object, path: Path) -> str:
     steps = steps if isinstance(steps, list) else [pre_tokenizer]
     byte_level = steps[-1] if steps else None
     if isinstance(byte_level, dict) and byte_level.get("type") == "ByteLevel":
-        _refuse(byte_level.get("add_prefix_space"), "add_prefix_space", path)
+        _refuse(byte_level.get("add_prefix_space"), "add_prefix_space", path, _ForeignError)
         own_pattern = byte_level.get("use_regex", True)
         if len(steps) == 1 and own_pattern:
             return PATTERNS["gpt2"]
@@ -280,7 +293,7 @@ def _bpe_pattern(pre_tokenizer: object, path: Path) -> str:
         if pattern is not None:
             return pattern
     found = f"the pre-tokenizer {str(pre_tokenizer)[:120]}"
-    raise DataError(problem(path, found, "ByteLevel, alone or after one Split", "This kind cannot be used here."))
+    raise _ForeignError(problem(path, found, "ByteLevel, alone or after one Split", "This kind cannot be used here."))
 
 
 def _split_pattern(step: object) -> str | None:
@@ -311,11 +324,17 @@ def _with_config(tokenizer: Tokenizer, folder: Path) -> Tokenizer:
     longest = config.get("model_max_length")
     if isinstance(longest, int | float) and 0 < longest < UNLIMITED:
         tokenizer.model_max_length = int(longest)
-    end = config.get("eos_token")
-    end = end.get("content") if isinstance(end, dict) else end
-    if END_OF_TEXT not in tokenizer.special_tokens and isinstance(end, str):
-        if end in tokenizer.special_tokens:
-            tokenizer.end_of_text_name = end
-        else:
-            inform(f"{path}: eos_token {end!r} is no special token of the tokenizer; it is not used.")
+    begin, end = _name(config.get("bos_token")), _name(config.get("eos_token"))
+    if begin in tokenizer.special_tokens:
+        tokenizer.begin_of_text_name = begin
+    if end in tokenizer.special_tokens:
+        tokenizer.end_of_text_name = end
+    elif end and END_OF_TEXT not in tokenizer.special_tokens:
+        inform(f"{path}: eos_token {end!r} is no special token of the tokenizer; it is not used.")
     return tokenizer
+
+
+def _name(token: object) -> str:
+    """A special token as tokenizer_config.json says it: its name, or an object that holds it; empty for none."""
+    name = token.get("content") if isinstance(token, dict) else token
+    return name if isinstance(name, str) else ""

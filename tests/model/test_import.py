@@ -7,6 +7,7 @@ import json
 import re
 import shutil
 import socket
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from http.server import ThreadingHTTPServer
@@ -305,11 +306,30 @@ def test_a_tokenizer_that_we_cannot_use_is_kept_and_that_is_said(call: Cli, base
     source = tmp_path / "source"
     shutil.copytree(base_folder, source)
     content = json.loads((source / "tokenizer.json").read_text())
+    content["model"]["type"] = "Unigram"
+    (source / "tokenizer.json").write_text(json.dumps(content))
+    done = call("import", source, "--out", tmp_path / "run")
+    assert done.returncode == 0 and "of type Unigram" in done.stderr and "kept as they are" in done.stderr
+    assert (tmp_path / "run/tokenizer.json").read_bytes() == (source / "tokenizer.json").read_bytes()
+
+
+def test_a_model_with_a_tokenizer_that_only_its_library_reads_writes_text(
+    call: Cli, base_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = tmp_path / "source"
+    shutil.copytree(base_folder, source)
+    content = json.loads((source / "tokenizer.json").read_text())
     content["normalizer"] = {"type": "NFC"}
     (source / "tokenizer.json").write_text(json.dumps(content))
     done = call("import", source, "--out", tmp_path / "run")
-    assert done.returncode == 0 and "a normalizer" in done.stderr and "kept as they are" in done.stderr
+    assert done.returncode == 0, done.stderr
     assert (tmp_path / "run/tokenizer.json").read_bytes() == (source / "tokenizer.json").read_bytes()
+    said = call("generate", tmp_path / "run", "--prompt", "The fox", "--max-tokens", 8, "--temperature", 0, "--json")
+    same = call("generate", base_folder, "--prompt", "The fox", "--max-tokens", 8, "--temperature", 0, "--json")
+    assert json.loads(said.stdout)["text"] == json.loads(same.stdout)["text"]
+    monkeypatch.setitem(sys.modules, "tokenizers", None)
+    done = call("import", source, "--out", tmp_path / "without")
+    assert done.returncode == 0 and "pip install 'pellucid[foreign]'" in done.stderr
 
 
 def shrink(folder: Path) -> None:
