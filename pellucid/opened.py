@@ -78,11 +78,17 @@ class Runs(Mapping[str, Path]):
         with self._lock:
             lock = self._locks.setdefault(key, threading.Lock())
         with lock:
-            now = [_state(folder / file) for file in FILES]
+            now = _state(folder)
             if key not in self._loaded or self._loaded[key][0] != now:
                 self._loaded[key] = now, how(folder)
             loaded: T = self._loaded[key][1]
             return loaded
+
+    def loaded(self, name: str, how: Callable[[Path], T]) -> T | None:
+        """What `load` would give, where it would give it at once; None where it would have to load first."""
+        folder = self.folder(name)
+        state, loaded = self._loaded.get((name, how), (None, None))
+        return loaded if loaded is not None and state == _state(folder) else None
 
     async def aside(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """The result of `work(...)`, done in a thread while the event loop goes on. BusyError where too much waits."""
@@ -115,8 +121,12 @@ def name_folders(folders: Sequence[Path]) -> dict[str, Path]:
     raise ConfigError(problem("RUN", "folders whose names are alike", "names that differ", "Rename one of them."))
 
 
-def _state(file: Path) -> tuple[int, int, int] | None:
-    """What changes when a file is replaced."""
+def _state(folder: Path) -> list[tuple[int, int, int] | None]:
+    """What changes when one of a model's files is replaced."""
+    return [_file_state(folder / file) for file in FILES]
+
+
+def _file_state(file: Path) -> tuple[int, int, int] | None:
     try:
         info = file.stat()
     except OSError:

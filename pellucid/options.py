@@ -383,6 +383,12 @@ class Serve(Options):
     """Port to listen at; 0 finds a free one."""
     api_key_file: Path | None = None
     """A file with the key that clients must send."""
+    host_names: Annotated[tuple[str, ...], arg(metavar="NAME…")] = ()
+    """Other names under which clients reach this server, such as that of a proxy before it."""
+    batch: int = 0
+    """Texts that a model decodes together; 0 is as many as a gigabyte has room for, at most 64."""
+    queue: int = 256
+    """Texts that may wait for their turn; further ones are told to come again."""
 
 
 @dataclass(frozen=True)

@@ -105,12 +105,14 @@ class Continuous:
         stop: Sequence[str] = (),
         stop_tokens: Collection[int] | None = None,
         alternatives: int | None = None,
+        row: int = 0,
     ) -> int:
         """A text to continue by at most `max_tokens`; the handle by which its events are known.
 
         It ends at a token of `stop_tokens` (None: end-of-text) or a text in `stop`. `alternatives` asks for the
-        logprobs of the chosen token and of as many of the likeliest. Of a prompt longer than the model's window the
-        end is read, as `newest` has it. ConfigError for what is out of range, DataError for ids that are.
+        logprobs of the chosen token and of as many of the likeliest. With `row` it is that sample of the seed, as
+        `generate_samples` draws it. Of a prompt longer than the model's window the end is read, as `newest` has it.
+        ConfigError for what is out of range, DataError for ids that are.
         """
         if max_tokens < 1:
             raise ConfigError(problem("max_tokens", str(max_tokens), "1 or more", "100 is a paragraph."))
@@ -127,7 +129,7 @@ class Continuous:
         ends = {self.tokenizer.end_of_text} if stop_tokens is None else stop_tokens
         ids = list(prompt)
         text = _Text(
-            self._next, ids, max_tokens, sampling, Writer(self.tokenizer, stop, ends), make_dice(seed, [0])[0],
+            self._next, ids, max_tokens, sampling, Writer(self.tokenizer, stop, ends), make_dice(seed, [row])[0],
             alternatives, waiting=newest(ids, self.model.config.context_length),
         )  # fmt: skip
         if sampling.repetition_penalty != 1:

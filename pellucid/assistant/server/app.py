@@ -2,16 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from typing import Any
 
 from fastapi import FastAPI
+from prometheus_client import CONTENT_TYPE_LATEST
+from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute
 from starlette.types import ASGIApp
 
-from pellucid.assistant.server.errors import answer_errors
+from pellucid.assistant.server import classify, completions
+from pellucid.assistant.server.errors import answer_errors, described
 from pellucid.assistant.server.guard import Guard, Limits
+from pellucid.assistant.server.metrics import Meter
+from pellucid.assistant.server.models import OpenModels, created
+from pellucid.assistant.server.protocol import Model, Models
 from pellucid.opened import Runs
 from pellucid.version import __version__
+
+ASKED = {
+    "CompletionRequest": ("language model", "assistant"),
+    "ChatRequest": ("assistant",),
+    "ClassifyRequest": ("classifier",),
+}
 
 Pages = Callable[[Runs], Sequence[BaseRoute]]
 """How pages come in: a function of the opened runs that gives Starlette routes (Route, Mount). `cli.py` hands it over.
@@ -24,21 +38,76 @@ Content-Security-Policy allows scripts and styles from files of this server alon
 """
 
 
-def build(runs: Runs, host: str = "127.0.0.1", key: str = "", pages: Pages | None = None) -> ASGIApp:
-    """The application that serves `runs`."""
-    app = FastAPI(title="Pellucid", version=__version__, docs_url=None, redoc_url=None)
+def build(
+    models: OpenModels,
+    host: str = "127.0.0.1",
+    key: str = "",
+    pages: Pages | None = None,
+    names: Sequence[str] = (),
+    limits: Limits | None = None,
+) -> ASGIApp:
+    """The application that serves the runs of `models`, at `host` and under the other `names` of this machine."""
+    meter = Meter(models)
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        yield
+        models.close()
+
+    app = FastAPI(title="Pellucid", version=__version__, docs_url=None, redoc_url=None, lifespan=lifespan)
     answer_errors(app)
+    app.include_router(completions.routes(models, meter))
+    app.include_router(classify.routes(models, meter))
+    add_small_routes(app, models, meter)
+    describe_models(app, models)
+    if pages is not None:
+        app.router.routes.extend(pages(models.runs))
+    return Guard(app, host, key, names, limits, observe=meter.observe)
+
+
+def add_small_routes(app: FastAPI, models: OpenModels, meter: Meter) -> None:
+    """What is open, whether the server is there, and its numbers."""
+
+    def entry(name: str) -> dict[str, object]:
+        made = created(models.runs.folder(name))
+        return {"id": name, "object": "model", "created": made, "owned_by": "pellucid", "kind": models.kind(name)}
+
+    def entries() -> list[dict[str, object]]:
+        return [entry(name) for name in models.runs]
+
+    @app.get("/v1/models", response_model=None, responses=described(Models))
+    async def list_models() -> Response:
+        """The runs that are open."""
+        return JSONResponse({"object": "list", "data": await models.runs.aside(entries)})
+
+    @app.get("/v1/models/{model}", response_model=None, responses=described(Model))
+    async def one_model(model: str) -> Response:
+        """One of them."""
+        return JSONResponse(await models.runs.aside(entry, model))
 
     @app.get("/healthz")
     async def health() -> dict[str, str]:
         """Whether the server is there."""
         return {"status": "ok"}
 
-    @app.get("/v1/models")
-    async def models() -> dict[str, object]:
-        """The runs that are open."""
-        return {"object": "list", "data": [{"id": name, "object": "model", "owned_by": "pellucid"} for name in runs]}
+    text: dict[int | str, dict[str, Any]] = {200: {"content": {"text/plain": {"schema": {"type": "string"}}}}}
 
-    if pages is not None:
-        app.router.routes.extend(pages(runs))
-    return Guard(app, host, key, Limits())
+    @app.get("/metrics", response_class=Response, responses=text)
+    async def metrics() -> Response:
+        """Numbers for Prometheus."""
+        return Response(meter.page(), media_type=CONTENT_TYPE_LATEST)
+
+
+def describe_models(app: FastAPI, models: OpenModels) -> None:
+    """Let the OpenAPI description name the runs that each request may ask for."""
+    plain = app.openapi
+
+    def openapi() -> dict[str, Any]:
+        description = plain()
+        for schema, kinds in ASKED.items():
+            names = [name for name in models.runs if models.kind(name) in kinds]
+            if names:
+                description["components"]["schemas"][schema]["properties"]["model"]["enum"] = names
+        return description
+
+    app.openapi = openapi  # type: ignore[method-assign]  # the way that FastAPI's documentation shows

@@ -7,10 +7,12 @@ import socket
 from typing import Any
 
 import uvicorn
+from starlette.types import ASGIApp
 
 from pellucid.assistant.server.app import Pages, build
 from pellucid.assistant.server.guard import is_loopback
-from pellucid.model.formats.folder import read_settings
+from pellucid.assistant.server.models import OpenModels
+from pellucid.assistant.server.patience import PatientProtocol
 from pellucid.opened import Runs
 from pellucid.options import Serve
 from pellucid.runtime import ConfigError, inform, problem
@@ -22,25 +24,42 @@ SHORTEST_KEY = 16
 def serve(options: Serve, pages: Pages | None = None) -> tuple[dict[str, Any], str]:
     """`pellucid serve`; `pages` makes the workbench's routes of the opened runs."""
     key = read_key(options)
-    for run in options.runs:
-        read_settings(run)
+    for name, number, least in (("--batch", options.batch, 0), ("--queue", options.queue, 1)):
+        if number < least:
+            raise ConfigError(problem(name, str(number), f"{least} or more", "Leave it out for the usual."))
     runs = Runs(options.runs)
-    app = build(runs, options.host, key, pages)
+    models = OpenModels(runs, options.batch, options.queue)
+    kinds = {name: models.kind(name) for name in runs}  # what cannot be opened is said now
+    app = build(models, options.host, key, pages, options.host_names)
     listener = listen(options.host, options.port)
     host = f"[{options.host}]" if ":" in options.host else options.host
     url = f"http://{host}:{listener.getsockname()[1]}"
-    config = uvicorn.Config(
-        app, ws="none", http="h11", log_config=None, access_log=False, server_header=False, timeout_graceful_shutdown=3
-    )
-    inform(f"{', '.join(runs)} at {url} (OpenAI's protocol at {url}/v1; Ctrl-C ends it)")
+    opened = ", ".join(f"{name} ({kind})" for name, kind in kinds.items())
+    inform(f"{url} serves {opened}. Open it in a browser, or use {url}/v1 as OpenAI's base URL; Ctrl-C ends it.")
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C
     try:
-        uvicorn.Server(config).run([listener])
+        uvicorn.Server(settings(app)).run([listener])
     except KeyboardInterrupt:
         inform("stopped.")
     finally:
         runs.close()
     return {"url": url, "models": list(runs)}, ""
+
+
+def settings(app: ASGIApp) -> uvicorn.Config:
+    """How uvicorn is to run: h11, which bounds what a header may hold, and no logs but ours."""
+    return uvicorn.Config(
+        app,
+        http=PatientProtocol,
+        ws="none",
+        log_config=None,
+        log_level="critical",
+        access_log=False,
+        server_header=False,
+        h11_max_incomplete_event_size=1 << 15,
+        limit_concurrency=800,
+        timeout_graceful_shutdown=3,
+    )
 
 
 def read_key(options: Serve) -> str:

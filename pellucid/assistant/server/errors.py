@@ -5,17 +5,36 @@ from __future__ import annotations
 import sys
 import traceback
 from collections.abc import Mapping
+from typing import Any
 
 from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
+from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse
 
+from pellucid.assistant.server.protocol import ErrorBody
 from pellucid.opened import BusyError, UnknownRunError
 from pellucid.runtime import PellucidError, inform, shown
 
 KINDS = {401: "authentication_error", 403: "permission_error", 404: "not_found_error", 429: "rate_limit_error"}
+
+
+class RefusedError(PellucidError):
+    """A request that cannot be answered, in OpenAI's words for it."""
+
+    def __init__(self, message: str, status: int = 400, code: str | None = None, param: str | None = None) -> None:
+        super().__init__(message)
+        self.status, self.code, self.param = status, code, param
+
+
+def described(answer: type[BaseModel], stream: bool = False) -> dict[int | str, dict[str, Any]]:
+    """What a route answers, for the OpenAPI description."""
+    good: dict[str, Any] = {"model": answer}
+    if stream:
+        good["content"] = {"text/event-stream": {"schema": {"type": "string"}}}
+    return {200: good, "4XX": {"model": ErrorBody}, "5XX": {"model": ErrorBody}}
 
 
 def refuse(
@@ -44,6 +63,8 @@ def of_error(error: Exception) -> JSONResponse:
         return refuse(429, str(error), "busy", headers={"Retry-After": str(error.seconds)})
     if isinstance(error, UnknownRunError):
         return refuse(404, str(error), "model_not_found", "model")
+    if isinstance(error, RefusedError):
+        return refuse(error.status, str(error), error.code, error.param)
     if isinstance(error, PellucidError):
         return refuse(400, str(error))
     inform("".join(traceback.format_exception(error)))
@@ -62,9 +83,12 @@ async def _http(_: Request, error: Exception) -> JSONResponse:
 async def _invalid(_: Request, error: Exception) -> JSONResponse:
     """The first thing that is wrong with a request, by the name of its place."""
     assert isinstance(error, RequestValidationError)
-    first = error.errors()[0]
-    place = ".".join(str(part) for part in first["loc"][1:])
-    message = f"{place or 'body'}: {first['msg']}" + (f" (found {shown(repr(first['input']))})" if place else "")
+    errors = error.errors()  # of a field that may be several things, one for each: the likeliest is not "another type"
+    first = next((one for one in errors if not one["type"].endswith("_type")), errors[0])
+    place = ".".join(str(part) for part in first["loc"][1:] if str(part).isidentifier() or isinstance(part, int))
+    message = f"{place or 'body'}: {first['msg']}"
+    if place and first["type"] not in ("missing", "extra_forbidden"):
+        message += f" (found {shown(repr(first['input']))})"
     return refuse(400, _harmless(message), param=_harmless(place) or None)
 
 

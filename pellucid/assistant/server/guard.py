@@ -14,7 +14,9 @@ import hmac
 import ipaddress
 import re
 import socket
+import time
 from base64 import b64decode
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from starlette.datastructures import Headers, MutableHeaders
@@ -50,45 +52,47 @@ class Limits:
 
 
 class Guard:
-    """An ASGI app around `app`. `host` is where the server listens; without a `key` none is asked for."""
+    """An ASGI app around `app`. `host` is where the server listens, `names` are other names that it has there.
 
-    def __init__(self, app: ASGIApp, host: str, key: str = "", limits: Limits | None = None) -> None:
-        self.app, self.limits = app, limits or Limits()
+    Without a `key` none is asked for. `observe` is told each request's route, status and seconds.
+    """
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        host: str,
+        key: str = "",
+        names: Sequence[str] = (),
+        limits: Limits | None = None,
+        observe: Callable[[str, int, float], None] = lambda *_: None,
+    ) -> None:
+        self.app, self.limits, self.observe = app, limits or Limits(), observe
         self.local = is_loopback(host)
-        self.names = {"localhost"} if self.local else {"localhost", host.lower(), socket.gethostname().lower()}
+        own = ["localhost"] if self.local else ["localhost", host, socket.gethostname()]
+        self.names = {name.lower() for name in (*own, *names)}
         self.digest = _digest(key.encode()) if key else None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request, or refuse it."""
         if scope["type"] == "lifespan":
             return await self.app(scope, receive, send)
-        started = False
-
-        async def send_on(message: Message) -> None:
-            nonlocal started
-            if message["type"] == "http.response.start":
-                started = True
-                headers = MutableHeaders(scope=message)
-                for name, value in HEADERS.items():
-                    headers.setdefault(name, value)
-            await send(message)
-
+        began, answer = time.monotonic(), _Answer(send)
         try:
             async with asyncio.timeout(self.limits.seconds):
                 body = self.refusal(scope) or await self._body(receive)
                 if isinstance(body, Response):
-                    await body(scope, receive, send_on)
+                    await body(scope, receive, answer.send)
                 else:
-                    await self.app(scope, _replay(body, receive), send_on)
+                    await _while_there(self.app, scope, body, receive, answer)
+        except _LeftError:
+            pass
         except TimeoutError:
-            if not started:
-                await refuse(504, f"this took longer than {self.limits.seconds:g} s.", "timeout")(
-                    scope, receive, send_on
-                )
+            late = refuse(504, f"this took longer than {self.limits.seconds:g} s.", "timeout")
+            await answer.say_if_silent(late, scope, receive)
         except Exception as error:
-            answer = of_error(error)
-            if not started:
-                await answer(scope, receive, send_on)
+            await answer.say_if_silent(of_error(error), scope, receive)
+        route = getattr(scope.get("route"), "path", "other")
+        self.observe(route, answer.status, time.monotonic() - began)
 
     def refusal(self, scope: Scope) -> Response | None:
         """Why this request is not even looked at, or None."""
@@ -115,10 +119,10 @@ class Guard:
             return False
         name = match[1].strip("[]").lower()
         try:
-            return not self.local or ipaddress.ip_address(name).is_loopback
+            address = ipaddress.ip_address(name)
         except ValueError:
-            pass
-        return name in self.names
+            return name in self.names
+        return not self.local or address.is_loopback
 
     def opens(self, authorization: str) -> bool:
         """Whether the header holds the key: as a bearer, or (browsers) as the password of any name."""
@@ -143,7 +147,7 @@ class Guard:
                 while more:
                     message = await receive()
                     if message["type"] != "http.request":
-                        return Response(status_code=400)  # the client has left: nobody reads this
+                        raise _LeftError
                     body += message.get("body", b"")
                     more = message.get("more_body", False)
                     if len(body) > self.limits.body_bytes:
@@ -171,15 +175,66 @@ def _digest(secret: bytes) -> bytes:
     return hashlib.sha256(secret).digest()
 
 
-def _replay(body: bytes, receive: Receive) -> Receive:
-    """The body that was read, once; then what else comes (that the client has left)."""
+class _LeftError(Exception):
+    """The client has gone."""
+
+
+class _Answer:
+    """The way out: adds the headers, and knows how far the answer is."""
+
+    def __init__(self, send: Send) -> None:
+        self._send = send
+        self.status = 499  # what is noted where nothing was said, because the client has left
+        self.whole = False
+
+    async def send(self, message: Message) -> None:
+        """Send on."""
+        if message["type"] == "http.response.start":
+            self.status = message["status"]
+            headers = MutableHeaders(scope=message)
+            for name, value in HEADERS.items():
+                headers.setdefault(name, value)
+        elif message["type"] == "http.response.body":
+            self.whole = not message.get("more_body", False)
+        await self._send(message)
+
+    async def say_if_silent(self, response: Response, scope: Scope, receive: Receive) -> None:
+        """Send this, where nothing was sent; else the server closes the connection, and the client knows."""
+        if self.status == 499:
+            await response(scope, receive, self.send)
+
+
+async def _while_there(app: ASGIApp, scope: Scope, body: bytes, receive: Receive, answer: _Answer) -> None:
+    """Let `app` answer, as long as the client is there: when it leaves, the work is cancelled."""
+    left = asyncio.Event()
     given = False
 
-    async def again() -> Message:
+    async def replay() -> Message:
+        """The body that was read, once; then, when it happens, that the client has left."""
         nonlocal given
         if given:
-            return await receive()
+            await left.wait()
+            return {"type": "http.disconnect"}
         given = True
         return {"type": "http.request", "body": body, "more_body": False}
 
-    return again
+    async def watch() -> None:
+        while (await receive())["type"] != "http.disconnect":
+            pass
+        left.set()
+
+    async def act() -> None:
+        await app(scope, replay, answer.send)
+
+    work, watching = asyncio.create_task(act()), asyncio.create_task(watch())
+    try:
+        await asyncio.wait((work, watching), return_when=asyncio.FIRST_COMPLETED)
+        if not work.done() and not answer.whole:
+            work.cancel()
+            await asyncio.wait((work,))
+            raise _LeftError
+        await work
+    finally:
+        for task in (work, watching):
+            task.cancel()
+        await asyncio.gather(work, watching, return_exceptions=True)
