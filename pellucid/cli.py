@@ -98,6 +98,8 @@ def run(arguments: list[str]) -> int:
     settings = read_settings(name, verb, rest)
     module, function = verb.function.split(":")
     result, text = getattr(import_module(module), function)(settings)
+    if int(os.environ.get("RANK", "0")) > 0:  # of the processes that torchrun started, the first one speaks
+        return 0
     if settings.json:
         print(json.dumps(result, ensure_ascii=False, allow_nan=False))
     elif text:

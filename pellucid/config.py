@@ -204,6 +204,10 @@ class FitConfig:
     """Steps between checkpoints; 0 is one about every 30 seconds."""
     keep: int = 2
     """How many checkpoints are kept."""
+    shard: bool = False
+    """Divide the weights over the processes of the run, instead of giving each a copy."""
+    log: tuple[str, ...] = ()
+    """Where metrics go beside metrics.jsonl: tensorboard, wandb."""
 
     def __post_init__(self) -> None:
         if self.steps < 1 and not self.minutes > 0:
@@ -211,6 +215,9 @@ class FitConfig:
         for name in ("batch_size", "lr", "evaluate_share", "clip", "keep"):
             if not getattr(self, name) > 0:
                 raise ConfigError(problem(f"training, {name}", f"{getattr(self, name)}", "more than 0", "Change it."))
+        if self.shard and (self.average or self.best or self.early_stop):
+            found = "shard with average, best or early_stop"
+            raise ConfigError(problem("training", found, "one or the other", "Leave one of them out."))
         for name in ("average", "warmup_share"):
             if not 0 <= getattr(self, name) < 1:
                 found = f"{getattr(self, name)}"

@@ -143,15 +143,33 @@ class Training(Options):
     model: str = "laptop"
     """A preset (laptop, laptop-large, laptop-llama, gpt2, gpt2-medium, gpt2-large, gpt2-xl) or a TOML file of sizes."""
     steps: int = 0
-    """Optimizer steps; 0 is as many as fit into the minutes."""
+    """Optimizer steps; 0 is as many as the tokens or the minutes ask for."""
+    tokens: int = 0
+    """Tokens to train on, where no steps are given; 0 is as many as fit into the minutes."""
     minutes: float = 5.0
-    """Time to aim at when no steps are given."""
-    batch_size: int = 32
-    """Windows of one optimizer step."""
+    """Time to aim at, where neither steps nor tokens are given."""
+    batch_size: int | None = None
+    """Windows of one optimizer step, of all processes together; left out, it follows from the tokens or minutes."""
     micro_batch_size: int = 0
     """Windows of one forward and backward pass; 0 is the whole batch at once."""
     context: int = 0
     """Tokens of one window; 0 is the model's context length."""
+    lr: float = 0.0
+    """Peak learning rate of AdamW (Muon's moves with it); 0 follows from the model's width."""
+    schedule: Literal["linear", "cosine", "constant"] = "linear"
+    """What the rate does after its rise: a plateau and a straight fall to zero, a cosine down to a tenth, nothing."""
+    recompute: bool = False
+    """Gradient checkpointing: keep only what goes into each block; less memory, a third slower."""
+    average: float = 0.0
+    """Evaluate, and end with, a running average of the weights (EMA) that keeps this share at each step, as 0.999."""
+    early_stop: int = 0
+    """End after so many evaluations in a row without a lower loss, with the best weights; 0 never does."""
+    best: bool = False
+    """End with the weights of the evaluation with the lowest loss, not with the last."""
+    spikes: bool = True
+    """Go back and leave a step out where the loss jumps; a loss that is no number is always left out."""
+    shard: bool = False
+    """Under torchrun: divide the weights over the processes (FSDP2), for a model that does not fit into one."""
     seed: int = 0
     """Seed of the data order, the initialisation and dropout."""
     optimizer: Literal["muon", "adamw"] = "muon"
@@ -186,6 +204,12 @@ class Pretrain(Training):
     """Tokens between the beginnings of two windows; 0 begins them at documents where these fit, random anywhere."""
     checkpoint_every: int = 0
     """Steps between checkpoints; 0 is one about every 30 seconds."""
+    keep: int = 2
+    """How many checkpoints are kept."""
+    log: Annotated[tuple[Literal["tensorboard", "wandb"], ...], arg(metavar="NAME…")] = ()
+    """Where metrics go beside metrics.jsonl (pip install 'pellucid[log]'); wandb stays offline by itself."""
+    prompts: Annotated[tuple[str, ...], arg(metavar="TEXT…")] = ()
+    """Beginnings that are continued at each evaluation, into samples.jsonl."""
     resume: bool = False
     """Go on from the newest checkpoint in --out (from the beginning where there is none)."""
 
@@ -221,12 +245,20 @@ class Export(Options):
 
 @dataclass(frozen=True)
 class Evaluate(Options):
-    """Loss, perplexity and bits per byte of a model on text, with their spread."""
+    """Loss, perplexity and bits per byte of a model on text, or how many questions it answers, with the spread."""
 
     run: Positional[Path]
     """Run folder."""
-    data: Path
-    """Folder of shards (the test split is used) or a text file."""
+    data: Path | None = None
+    """Shards (the test split is used), a text file, or jsonl of questions: contexts with endings, or what follows."""
+    last_word: bool = False
+    """Ask for the last word of each text of a jsonl file, as LAMBADA does."""
+    tasks: Annotated[tuple[str, ...], arg(metavar="NAME…")] = ()
+    """Tasks of lm-evaluation-harness instead of --data (pip install 'pellucid[eval]')."""
+    task_folder: Path | None = None
+    """A folder with more of its tasks, yaml files of your own."""
+    limit: int = 0
+    """Questions of each task; 0 is all."""
 
 
 @dataclass(frozen=True)

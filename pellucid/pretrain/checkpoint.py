@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from pellucid.config import FitConfig
 from pellucid.pretrain.distributed import world
-from pellucid.runtime import DataError, PellucidError, atomic_folder, inform, read_json, sha256, write_json
+from pellucid.runtime import DataError, PellucidError, atomic_folder, inform, problem, read_json, sha256, write_json
 
 _FILES = ("model.safetensors", "optimizer.safetensors")
 Weights = dict[str, Tensor]
@@ -70,6 +70,16 @@ class State:
     more: dict[str, Weights] = field(default_factory=dict)
     """Further weights of the same model: their average, the best so far."""
 
+    @property
+    def sharded(self) -> bool:
+        """Whether each process has a slice of every weight."""
+        return bool(self.settings.get("shard")) and world().size > 1
+
+    def tensors(self) -> Weights:
+        """Every tensor by a name of its own: of the model, the optimizers, and the further weights."""
+        own = {f"model.{name}": tensor.detach() for name, tensor in self.model.state_dict().items()}
+        return own | _optimizer_tensors(self.optimizers)
+
 
 @dataclass(frozen=True)
 class Snapshot:
@@ -106,6 +116,12 @@ def write_checkpoint(folder: Path, content: Snapshot, keep: int = 2) -> None:
         save_file(content.optimizer, temporary / _FILES[1])
         hashes = {name: sha256(temporary / name) for name in _FILES}
         write_json(temporary / "state.json", {**content.record, "sha256": hashes})
+    drop_old(path, keep)
+
+
+def drop_old(path: Path, keep: int) -> None:
+    """Drop all checkpoints but the newest `keep` up to `path`, and what damage or a crash left."""
+    folder = path.parent
     there = sorted(folder.glob("step-*"))
     here = there.index(path) + 1  # later ones are of a try that was given up
     for old in [*there[: max(0, here - keep)], *there[here:], *folder.glob(".step-*")]:
@@ -131,6 +147,9 @@ class Saver:
     def save(self, state: State) -> None:
         """Begin to write the state as it is now, once the checkpoint before is written."""
         self.wait()
+        if state.sharded:
+            self._write_slices(state)
+            return
         content = snapshot(state)
         if world().first:
             self.thread = threading.Thread(target=self._write, args=(content,), name="checkpoint")
@@ -142,6 +161,17 @@ class Saver:
             self.thread.join()
             self.thread = None
 
+    def _write_slices(self, state: State) -> None:
+        """All processes at once, while training waits: the weights of such a model are not to be copied."""
+        from pellucid.pretrain.sharded import write_slices
+
+        path = self.folder / f"step-{state.progress.step:08d}"
+        random = {"random": world().gathered(torch.get_rng_state())}
+        record = {"progress": vars(state.progress), "settings": state.settings, "slices": True}
+        write_slices(path, state.tensors() | random, record)
+        if world().first:
+            drop_old(path, self.keep)
+
     def _write(self, content: Snapshot) -> None:
         try:
             write_checkpoint(self.folder, content, self.keep)
@@ -149,18 +179,19 @@ class Saver:
             inform(f"no checkpoint was saved, the one before it stays: {error}")
 
 
-def newest_checkpoint(folder: Path, quiet: bool = False) -> Path | None:
-    """The newest whole checkpoint; a damaged one is named (unless `quiet`) and the one before it taken."""
-    found = _newest(folder, quiet) if world().first else None
+def agreed_checkpoint(folder: Path, quiet: bool = False) -> Path | None:
+    """The newest whole checkpoint, found by the first process and told to the others."""
+    found = newest_checkpoint(folder, quiet) if world().first else None
     (step,) = world().told(int(found.name.removeprefix("step-")) if found else -1)
     return None if step < 0 else folder / f"step-{int(step):08d}"
 
 
-def _newest(folder: Path, quiet: bool) -> Path | None:
+def newest_checkpoint(folder: Path, quiet: bool = False) -> Path | None:
+    """The newest whole checkpoint; a damaged one is named (unless `quiet`) and the one before it taken."""
     for path in sorted(folder.glob("step-*"), reverse=True):
         try:
             hashes = read_json(path / "state.json")["sha256"]
-            if all(sha256(path / name) == hashes[name] for name in _FILES):
+            if hashes and all(sha256(path / name) == hashes[name] for name in hashes):
                 return path
         except (DataError, OSError, KeyError, TypeError):
             pass
@@ -186,6 +217,13 @@ def load_checkpoint(path: Path, state: State) -> None:
             f"{path}: this run was started with {key} = {began[key]!r}, now it is {state.settings[key]!r}. "
             "Give the same settings, or another --out."
         )
+    if bool(record.get("slices")) != state.sharded:
+        found = f"a checkpoint {'of slices' if record.get('slices') else 'of one piece'}"
+        advice = "Go on with torchrun, and with --shard as before." if record.get("slices") else "Leave --shard out."
+        raise DataError(problem(path, found, "one as this run writes them", advice))
+    if state.sharded:
+        _load_slices(path, state, record)
+        return
     state.model.load_state_dict(load_file(path / _FILES[0]))
     tensors = load_file(path / _FILES[1])
     _set_random_state(tensors, state.settings["seed"] + record["progress"]["step"])
@@ -199,6 +237,15 @@ def load_checkpoint(path: Path, state: State) -> None:
         }
         state.more |= {kind: weights} if weights else {}
     state.progress = Progress(**record["progress"])
+
+
+def _load_slices(path: Path, state: State, record: dict[str, Any]) -> None:
+    from pellucid.pretrain.sharded import make_optimizer_state, read_slices
+
+    make_optimizer_state(state.optimizers)
+    read_slices(path, state.tensors())
+    state.progress = Progress(**record["progress"])
+    torch.manual_seed(process_seed(state.settings["seed"] + state.progress.step, world().rank))
 
 
 def _set_random_state(tensors: Weights, seed: int) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,12 +12,16 @@ import torch
 
 from pellucid.config import FitConfig, ModelConfig, as_dict, model_config
 from pellucid.model.gpt import GPT
-from pellucid.options import Evaluate, Pretrain, Training
+from pellucid.options import Evaluate, Pretrain
 from pellucid.pretrain.checkpoint import newest_checkpoint
+from pellucid.pretrain.distributed import joined, restarted, world
 from pellucid.pretrain.evaluate import bytes_per_token, limited, measure, parts_of
 from pellucid.pretrain.fit import fit
+from pellucid.pretrain.harness import evaluate_tasks
 from pellucid.pretrain.language import LanguageModelling, Stride, check_vocab, save_language_model
 from pellucid.pretrain.metrics import read_lines
+from pellucid.pretrain.questions import as_lines, read_questions, score_questions
+from pellucid.pretrain.recipe import fit_config
 from pellucid.runtime import ConfigError, DataError, pick_device, problem, read_json, write_run
 from pellucid.text.documents import read_documents
 from pellucid.text.shards import Shards
@@ -34,6 +39,7 @@ def train_language_model(
     resume: bool,
     in_order: bool = False,
     stride: Stride = 0,
+    prompts: Sequence[str] = (),
 ) -> dict[str, Any]:
     """Pretrain a fresh model of `shape` on windows of `context` tokens and save it to `out`.
 
@@ -43,11 +49,12 @@ def train_language_model(
         expected = f"at most {shape.context_length}, the model's context length"
         raise ConfigError(problem("--context", str(context), expected, "Change one of them."))
     windows: dict[str, int | str] = {"context": context, "stride": stride}
-    if resume:
+    if resume and world().first:
         check_same_data(out, shards.hashes(), windows)
     torch.manual_seed(config.seed)
-    model = GPT(shape).to(pick_device(config.device))
-    task = LanguageModelling(shards, config, context, in_order, stride=stride)
+    # what is to be divided over processes goes to their devices slice by slice
+    model = GPT(shape) if config.shard else GPT(shape).to(pick_device(config.device))
+    task = LanguageModelling(shards, config, context, in_order, stride=stride, prompts=tuple(prompts))
     settled: dict[str, Any] = {}
 
     def begin(config: FitConfig, tried: dict[str, float]) -> None:
@@ -55,29 +62,31 @@ def train_language_model(
         settled.update(dtype=config.dtype, tried=tried)
 
     progress = fit(model, task, config, out, resume, begin)
-    save_language_model(model, task, out)
+    if config.shard and world().size > 1:
+        model = put_together(model)
+    if world().first:
+        save_language_model(model, task, out)
     losses = [line["loss"] for line in read_lines(out / "metrics.jsonl") if line["split"] == "val"]
+    kept_best = config.best or config.early_stop
     return {
         "steps": progress.step,
         "tokens": progress.tokens,
         "tokens_per_s": round(progress.tokens / progress.step_seconds, 1),
-        "val_loss": losses[-1],
+        "val_loss": progress.best if kept_best else losses[-1],
         **settled,
     }
 
 
-def fit_config(options: Training) -> FitConfig:
-    """What the loop needs of the command line; with --steps the minutes don't count."""
-    return FitConfig(
-        steps=options.steps,
-        minutes=0.0 if options.steps else options.minutes,
-        batch_size=options.batch_size,
-        micro_batch_size=options.micro_batch_size,
-        seed=options.seed,
-        optimizer=options.optimizer,
-        dtype=options.dtype,
-        device=options.device,
-    )
+def put_together(model: GPT) -> GPT:
+    """A model of slices as one of one piece, in the memory of the first process."""
+    from pellucid.pretrain.sharded import whole_weights
+
+    weights = whole_weights(model)
+    with torch.device("meta"):
+        result = GPT(model.config)
+    if world().first:
+        result.load_state_dict(weights, assign=True)
+    return result
 
 
 def check_same_data(out: Path, data: dict[str, str], windows: dict[str, int | str]) -> None:
@@ -96,9 +105,13 @@ def pretrain(options: Pretrain) -> tuple[dict[str, Any], str]:
     """`pellucid pretrain`."""
     shards = Shards.open(options.data)
     shape = model_config(options.model, shards.vocab_size)
-    config = replace(fit_config(options), checkpoint_every=options.checkpoint_every)
     context = options.context or shape.context_length
-    result = train_language_model(shards, shape, config, context, options.out, options.resume, stride=options.stride)
+    config = fit_config(options, shape, context)
+    config = replace(config, checkpoint_every=options.checkpoint_every, keep=options.keep, log=options.log)
+    more: dict[str, Any] = {"stride": options.stride, "prompts": options.prompts}
+    with joined():
+        resume = options.resume or restarted()
+        result = train_language_model(shards, shape, config, context, options.out, resume, **more)
     return {"out": str(options.out), **result}, (
         f"{options.out}: {result['steps']:,} steps, {result['tokens']:,} tokens, "
         f"{result['tokens_per_s']:,.0f} tokens/s, validation loss {result['val_loss']:.3f}\n"
@@ -107,9 +120,20 @@ def pretrain(options: Pretrain) -> tuple[dict[str, Any], str]:
 
 
 def evaluate(options: Evaluate) -> tuple[dict[str, Any], str]:
-    """`pellucid evaluate`: on the test split of shards, or on a text file."""
+    """`pellucid evaluate`: on the test split of shards, on a text file, on questions, or on the harness's tasks."""
+    if options.tasks:
+        found = evaluate_tasks(options.run, options.tasks, options.task_folder, options.limit)
+        named = [(f"{task}, {name}", value) for task, scores in found.items() for name, value in scores.items()]
+        return found, "\n".join(f"{name:>40}: {value:.4f}" for name, value in named)
+    if options.data is None:
+        raise ConfigError(problem("--data", "nothing to measure on", "a file or a folder of shards", "Give one."))
     model = GPT.load(options.run)
     tokenizer = Tokenizer.load(options.run)
+    if options.last_word or options.data.suffix == ".jsonl":
+        questions = read_questions(options.data, options.last_word)
+        if questions:
+            scores = score_questions(model, tokenizer, questions)
+            return scores, "\n".join(as_lines(scores))
     if (options.data / "shards.json").is_file():
         shards = Shards.open(options.data)
         shards.require_tokenizer(tokenizer)

@@ -72,6 +72,11 @@ def launched() -> int:
     return int(os.environ.get("WORLD_SIZE", "1")) if "RANK" in os.environ else 1
 
 
+def restarted() -> bool:
+    """Whether `torchrun` has started this run again, because a process was lost."""
+    return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) > 0
+
+
 @contextlib.contextmanager
 def joined() -> Iterator[World]:
     """Within the block the processes that `torchrun` started know each other."""
@@ -110,6 +115,13 @@ class Shared:
         """Do something with the model."""
         return work(self.model)
 
+    def looked_at(self, work: Callable[[nn.Module], T]) -> T | None:
+        """Do something with the model that trains nothing, in the first process at least; there, what it gave."""
+        if not world().first:
+            return None
+        with torch.inference_mode():
+            return work(self.model)
+
     def not_yet(self) -> contextlib.AbstractContextManager[Any]:
         """Within the block gradients are added up in this process only."""
         return contextlib.nullcontext()
@@ -126,11 +138,9 @@ class Replicated(Shared):
         super().__init__(model)
         device = next(model.parameters()).device
         ids = [device] if device.type == "cuda" else None
-        self.whole = DistributedDataParallel(Whole(model), device_ids=ids, broadcast_buffers=False)
+        self.whole = DistributedDataParallel(Whole(model), device_ids=ids)
 
     def run(self, work: Callable[[nn.Module], T]) -> T:
-        if not torch.is_grad_enabled():  # one process alone may look at the model, as an evaluation does
-            return work(self.model)
         done: T = self.whole(work)
         return done
 
@@ -138,6 +148,12 @@ class Replicated(Shared):
         return self.whole.no_sync()
 
 
-def shared_model(model: nn.Module) -> Shared:
-    """The model as the processes of this run share it."""
-    return Shared(model) if world().size == 1 else Replicated(model)
+def shared_model(model: nn.Module, shard: bool) -> Shared:
+    """The model as the processes of this run share it: each with a copy, or with a slice of every weight."""
+    if world().size == 1:
+        return Shared(model)
+    if not shard:
+        return Replicated(model)
+    from pellucid.pretrain.sharded import Sharded  # half a second of imports that most runs do without
+
+    return Sharded(model)

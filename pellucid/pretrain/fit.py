@@ -8,7 +8,6 @@ do when a loss cannot be right or memory runs out, and working with other proces
 from __future__ import annotations
 
 import contextlib
-import math
 import signal
 import threading
 import time
@@ -27,12 +26,13 @@ from pellucid.pretrain.checkpoint import (
     Progress,
     Saver,
     State,
+    agreed_checkpoint,
     load_checkpoint,
-    newest_checkpoint,
     process_seed,
 )
 from pellucid.pretrain.distributed import shared_model, world
 from pellucid.pretrain.guard import MOST_TROUBLES, RECENT, spike
+from pellucid.pretrain.loggers import Mirror, open_mirrors
 from pellucid.pretrain.metrics import MetricsLog
 from pellucid.pretrain.optim import make_optimizers
 from pellucid.pretrain.speed import settle_precision
@@ -91,9 +91,10 @@ class Sitting:
     def __init__(self, model: nn.Module, task: Task, config: FitConfig, out: Path, resume: bool) -> None:
         torch.manual_seed(process_seed(config.seed, world().rank))
         self.model, self.task, self.config, self.out = model, task, config, out
-        settings = as_dict(replace(config, checkpoint_every=0, keep=2))
+        settings = as_dict(replace(config, checkpoint_every=0, keep=2, log=()))
+        self.shared = shared_model(model, config.shard)  # before the optimizers: it may put slices in place of weights
         self.state = State(model, make_optimizers(model, config), settings)
-        newest = newest_checkpoint(out / "training") if resume else None
+        newest = agreed_checkpoint(out / "training") if resume else None
         if newest:
             load_checkpoint(newest, self.state)
         elif config.average:
@@ -101,10 +102,11 @@ class Sitting:
         for module in model.modules():
             if isinstance(module, GPT):
                 module.recompute = config.recompute
-        self.shared = shared_model(model)
         self.saver = Saver(out / "training", config.keep)
         self.troubles: list[str] = []
         self.empty = 0  # steps of this sitting without a trained token
+        self.log: MetricsLog | None = None
+        self.mirrors: list[Mirror] = []
         self.open_log()
         self.began, self.before = time.monotonic(), self.state.progress.seconds
         self.saved = time.monotonic()
@@ -114,19 +116,35 @@ class Sitting:
         """How far the run has come."""
         return self.state.progress
 
+    def __enter__(self) -> Sitting:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close_log()
+
     def open_log(self) -> None:
         """Metrics go on behind the last step that counts."""
-        self.log = MetricsLog(self.out, self.progress.step) if world().first else None
+        self.close_log()
+        if world().first:
+            self.log = MetricsLog(self.out, self.progress.step)
+            self.mirrors = open_mirrors(self.config.log, self.out, self.progress.step, self.state.settings)
+
+    def close_log(self) -> None:
+        """What mirrors the metrics is told that no more come."""
+        for mirror in self.mirrors:
+            mirror.close()
 
     def write(self, record: dict[str, Any]) -> None:
         """A line of metrics."""
         if self.log:
             self.log.write(record)
+        for mirror in self.mirrors:
+            mirror.write(record)
 
     def run(self) -> Progress:
         """Train to the end, or until a signal says to stop."""
         config = self.config
-        with progress_bar(show=world().first) as bar, stop_signals() as stopped, self.saver:
+        with progress_bar(show=world().first) as bar, stop_signals() as stopped, self.saver, self:
             shown = bar.add_task(self.task.name, total=1.0, note="")
             bar.update(shown, completed=self.progress.share(config))
             while (before := self.progress.share(config)) < 1:
@@ -215,7 +233,7 @@ class Sitting:
             raise PellucidError(f"{self.task.name}: {said}. That is trouble number {len(skipped)}. {advice}")
         self.saver.wait()
         world().wait()
-        newest = newest_checkpoint(self.out / "training")
+        newest = agreed_checkpoint(self.out / "training")
         if newest:
             load_checkpoint(newest, self.state)
             self.open_log()
@@ -224,14 +242,23 @@ class Sitting:
             back = f"back to step {self.progress.step}" if newest else "nothing was moved"
             inform(f"{self.task.name}: {self.troubles[-1]}; {back}, and that step is left out from now on")
 
+    def score(self, model: nn.Module) -> float:
+        """Score the model and write the scores and samples; the loss."""
+        scores, texts = self.task.evaluate(model), self.task.sample(model)
+        self.write({"step": self.progress.step, "split": "val", **scores, "tokens": self.progress.tokens})
+        for text in [texts] if isinstance(texts, str) else texts:
+            if text and self.log:
+                self.log.write_sample({"step": self.progress.step, "loss": scores["loss"], "text": text})
+        return scores["loss"]
+
     def evaluate(self) -> None:
         """Score the model on held-out data, write the scores and samples, and see whether it still gets better."""
         if not self.config.steps:
             settle_threads()
-        loss = math.nan
-        if world().first:
-            loss = evaluate_and_log(self.model, self.task, self.log, self.state)
-        (loss,) = world().told(loss)
+        self.model.eval()
+        with with_weights(self.model, self.state.more.get("average")):
+            found = self.shared.looked_at(self.score)
+        (loss,) = world().told(found or 0.0)
         progress, config = self.progress, self.config
         if progress.best is None or loss < progress.best:
             progress.best, progress.waited = loss, 0
@@ -252,20 +279,6 @@ class Sitting:
 def evaluations_due(share: float, config: FitConfig) -> int:
     """How many evaluations belong before `share` of the run: the same however often it was stopped."""
     return int(share / config.evaluate_share + 1e-9)
-
-
-def evaluate_and_log(model: nn.Module, task: Task, log: MetricsLog | None, state: State) -> float:
-    """Score the model (the average of its weights, where there is one) and write the scores and samples; the loss."""
-    model.eval()
-    with torch.inference_mode(), with_weights(model, state.more.get("average")):
-        scores = task.evaluate(model)
-        texts = task.sample(model)
-    if log:
-        log.write({"step": state.progress.step, "split": "val", **scores, "tokens": state.progress.tokens})
-        for text in [texts] if isinstance(texts, str) else texts:
-            if text:
-                log.write_sample({"step": state.progress.step, "loss": scores["loss"], "text": text})
-    return scores["loss"]
 
 
 @contextlib.contextmanager

@@ -49,6 +49,8 @@ class LanguageModelling:
     name: str = "pretrain"
     stride: Stride = 0
     """Tokens between the beginnings of two windows; 0 begins them at documents where these fit, random anywhere."""
+    prompts: tuple[str, ...] = ()
+    """Beginnings that are continued at each evaluation."""
     _cached: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -98,11 +100,16 @@ class LanguageModelling:
         summary = measured.summary(resamples=1)
         return {key: summary[key] for key in ("loss", "perplexity", "bits_per_byte")}
 
-    def sample(self, model: GPT) -> str:
-        """A text from nothing, at temperature 0.8, always with the same seed."""
-        end, most = self.tokenizer.end_of_text, min(80, model.config.context_length)
-        ids = stream_ids(model, [end], most, Sampling(0.8), seed=0, stop=end)
-        return self.tokenizer.decode(ids).strip()
+    def sample(self, model: GPT) -> list[str]:
+        """A text from nothing, and each prompt with what follows, at temperature 0.8, always with the same seed."""
+        end, length = self.tokenizer.end_of_text, model.config.context_length
+        texts = []
+        for prompt in ("", *self.prompts):
+            begin = [end, *self.tokenizer.encode(prompt)][-max(1, length - 1) :]
+            most = max(1, min(80, length - len(begin) + 1))
+            ids = stream_ids(model, begin, most, Sampling(0.8), seed=0, stop=end)
+            texts.append((prompt + self.tokenizer.decode(ids)).strip())
+        return texts
 
 
 def save_language_model(model: GPT, task: LanguageModelling, out: Path) -> None:

@@ -46,11 +46,12 @@ class Muon(torch.optim.Optimizer):
                 if matrix.grad is not None:
                     shapes[matrix.shape].append(matrix)
             for (rows, columns), matrices in shapes.items():
-                directions = orthogonalized(torch.stack([self._momentum(m, group) for m in matrices]), self.dtype)
+                momenta = [whole(self._momentum(matrix, group)) for matrix in matrices]
+                directions = orthogonalized(torch.stack(momenta), self.dtype)
                 rate = group["lr"] * math.sqrt(max(1, rows / columns))
                 for matrix, direction in zip(matrices, directions, strict=True):
                     matrix.mul_(1 - group["lr"] * group["weight_decay"])
-                    matrix.sub_(direction, alpha=rate)
+                    matrix.sub_(divided_as(matrix, direction), alpha=rate)
 
     def _momentum(self, matrix: nn.Parameter, group: dict[str, Any]) -> Tensor:
         """The new momentum of a matrix, seen one step ahead."""
@@ -61,6 +62,22 @@ class Muon(torch.optim.Optimizer):
         buffer: Tensor = state["momentum_buffer"]
         buffer.lerp_(gradient, 1 - group["momentum"])
         return gradient.lerp(buffer, group["momentum"])
+
+
+def whole(tensor: Tensor) -> Tensor:
+    """A tensor that is divided over processes, put together; others as they are."""
+    full: Tensor = tensor.full_tensor() if hasattr(tensor, "full_tensor") else tensor
+    return full
+
+
+def divided_as(matrix: Any, tensor: Tensor) -> Tensor:
+    """This process's part of a tensor that all have, where the matrix is divided over them."""
+    if not hasattr(matrix, "full_tensor"):
+        return tensor
+    from torch.distributed.tensor import distribute_tensor
+
+    part: Tensor = distribute_tensor(tensor, matrix.device_mesh, matrix.placements, src_data_rank=None)
+    return part
 
 
 def orthogonalized(matrices: Tensor, dtype: torch.dtype = torch.float32, steps: int = NEWTON_SCHULZ_STEPS) -> Tensor:

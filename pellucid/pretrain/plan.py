@@ -23,10 +23,10 @@ from pellucid.machine import memory_bytes
 from pellucid.model.cache import KVCache
 from pellucid.model.gpt import GPT
 from pellucid.options import Plan
-from pellucid.pretrain.commands import fit_config
 from pellucid.pretrain.language import VALIDATION_TOKENS, TokenBatch
 from pellucid.pretrain.loss import Loss, token_loss
 from pellucid.pretrain.optim import make_optimizers
+from pellucid.pretrain.recipe import fit_config, flops_per_token
 from pellucid.pretrain.speed import measure_speed
 from pellucid.pretrain.step import train_step
 from pellucid.runtime import ConfigError, keep_freed_memory, peak_memory_bytes, pick_device, problem
@@ -54,22 +54,6 @@ class Memory:
         return self.weights + self.gradients + self.optimizer + self.activations
 
 
-def flops_per_token(shape: ModelConfig, context: int) -> int:
-    """Multiplications and additions to train on one token: forward, and twice as much backward.
-
-    Six for each parameter that multiplies (all matrices, and the token embedding once, as the logits), and for each
-    layer 12 × its width × the tokens looked at, half of the context on average. As in Kaplan et al. 2020, section 2.1.
-    """
-    with torch.device("meta"):
-        model = GPT(shape)
-    weights = sum(p.numel() for name, p in model.named_parameters() if p.dim() == 2 and "embedding" not in name)
-    logits = (
-        0 if any("output_layer" in name for name, _ in model.named_parameters()) else shape.vocab_size * shape.d_model
-    )
-    looked_at = shape.n_layers * shape.n_heads * shape.d_head * context // 2
-    return 6 * (weights + logits) + 12 * looked_at
-
-
 def memory(shape: ModelConfig, config: FitConfig, context: int) -> Memory:
     """The bytes of each part, for micro-batches of `context` tokens."""
     rows = config.micro_batch_size or config.batch_size
@@ -82,12 +66,15 @@ def memory(shape: ModelConfig, config: FitConfig, context: int) -> Memory:
 
     with FakeTensorMode():
         model = GPT(shape).train()
+        model.recompute = config.recompute
         ids = torch.zeros(rows, context, dtype=torch.long)
         halved = torch.autocast("cpu", torch.bfloat16, enabled=config.dtype == "bfloat16")
         with torch.autograd.graph.saved_tensors_hooks(keep, lambda t: t), halved:
             token_loss(model, ids, ids)
         own = {id(parameter.untyped_storage()) for parameter in model.parameters()}
         activations = sum(size for number, (_, size) in kept.items() if number not in own)
+        if config.recompute:  # what goes into each block, and what one block keeps while it is computed again
+            activations += 4 * rows * context * shape.d_model * shape.n_layers
         weights = sum(parameter.numel() * parameter.element_size() for parameter in model.parameters())
         optimizer = sum(
             parameter.numel() * parameter.element_size() * (2 if isinstance(each, torch.optim.AdamW) else 1)
@@ -173,7 +160,7 @@ def plan(options: Plan) -> tuple[Json, str]:
     vocab_size = shards.vocab_size if shards else options.vocab_size
     shape = model_config(options.model, vocab_size)
     context = options.context or shape.context_length
-    config = fit_config(options)
+    config = fit_config(options, shape, context)
     with torch.device("meta"):
         parts = GPT(shape).parts()
     needed, free = memory(shape, config, context), int(memory_bytes().get("free", 0))

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from pellucid.config import FitConfig
-from pellucid.pretrain.checkpoint import checkpoint_settings, newest_checkpoint
+from pellucid.pretrain.checkpoint import agreed_checkpoint, checkpoint_settings
 from pellucid.pretrain.distributed import Shared, world
 from pellucid.pretrain.optim import make_optimizers
 from pellucid.pretrain.step import train_step
@@ -39,7 +39,9 @@ def settle_precision(
     """
     if config.dtype != "auto":
         return config, {}
-    newest = newest_checkpoint(out / "training", quiet=True) if resume else None
+    if config.shard and world().size > 1:  # no process has the memory for a trial of the whole model
+        return replace(config, dtype="bfloat16" if torch.cuda.is_available() else "float32"), {}
+    newest = agreed_checkpoint(out / "training", quiet=True) if resume else None
     if newest:
         return replace(config, dtype=checkpoint_settings(newest)["dtype"]), {}
     speed = measure_speed(model, task, config)

@@ -103,7 +103,8 @@ def extra(module: str, purpose: str, group: str = "data") -> Any:
     except ImportError as error:
         package = module.partition(".")[0]
         found, advice = f"no package {package}", f"Install it: pip install 'pellucid[{group}]'"
-        raise PellucidError(problem(purpose, found, f"{package}, which reads them", advice)) from error
+        expected = f"{package}, which reads them" if group == "data" else package
+        raise PellucidError(problem(purpose, found, expected, advice)) from error
 
 
 # ---------------------------------------------------------------- bytes

@@ -1,0 +1,125 @@
+"""Many processes, one run: the losses of one; any number goes on where another stopped; a lost one is replaced."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pellucid.pretrain.metrics import read_lines
+from pellucid.text.shards import Shards
+from tests.forked import finish, start_ranks
+
+pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="torchrun is tried on Linux and macOS")
+STEPS = 12
+
+
+@pytest.fixture(scope="module")
+def plain_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A shape without dropout, whose dice would differ between numbers of processes."""
+    file = tmp_path_factory.mktemp("shape") / "plain.toml"
+    file.write_text("context_length = 16\nd_model = 16\nn_layers = 2\nn_heads = 2\n")
+    return file
+
+
+def arguments(shards: Shards, shape_file: Path, out: Path, *more: object, steps: int = STEPS) -> list[object]:
+    names = ["--steps", steps, "--batch-size", 8, "--dtype", "float32", "--seed", 3, "--checkpoint-every", 4]
+    return ["pretrain", "--data", shards.folder, "--model", shape_file, "--out", out, *names, "--resume", *more]
+
+
+def losses(out: Path, key: str = "loss") -> list[tuple[int, str, float]]:
+    return [(line["step"], line["split"], line[key]) for line in read_lines(out / "metrics.jsonl") if key in line]
+
+
+def assert_same_losses(out: Path, whole: Path) -> None:
+    ours, theirs = losses(out), losses(whole)
+    assert [line[:2] for line in ours] == [line[:2] for line in theirs]
+    for mine, other in zip(ours, theirs, strict=True):
+        assert mine[2] == pytest.approx(other[2], rel=1e-5), mine
+    assert losses(out, "tokens") == losses(whole, "tokens")
+
+
+def train(count: int, out: Path, *command: object) -> Path:
+    said = out.with_name(f"{out.name}.said")
+    codes = finish(start_ranks(count, *command, out=said))
+    assert codes == [0] * count, "\n".join(path.read_text() for path in sorted(out.parent.glob("*.said.*")))
+    return out
+
+
+@pytest.fixture(scope="module")
+def alone(shards: Shards, plain_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The run of one process."""
+    out = tmp_path_factory.mktemp("alone") / "run"
+    return train(1, out, *arguments(shards, plain_file, out))
+
+
+@pytest.mark.parametrize(
+    ("count", "more"),
+    [(2, []), (4, []), (2, ["--micro-batch-size", 1]), (2, ["--shard"]), (3, ["--micro-batch-size", 2])],
+)
+def test_any_number_of_processes_has_the_losses_of_one(
+    shards: Shards, plain_file: Path, alone: Path, tmp_path: Path, count: int, more: list[Any]
+) -> None:
+    out = tmp_path / "run"
+    train(count, out, *arguments(shards, plain_file, out, *more))
+    assert_same_losses(out, alone)
+    assert (out / "model.safetensors").stat().st_size == (alone / "model.safetensors").stat().st_size
+
+
+@pytest.mark.parametrize(("before", "after", "more"), [(2, 1, []), (1, 2, []), (2, 4, ["--shard"])])
+def test_another_number_of_processes_goes_on_with_the_same_data(
+    shards: Shards, plain_file: Path, alone: Path, tmp_path: Path, before: int, after: int, more: list[Any]
+) -> None:
+    out = tmp_path / "run"
+    command = arguments(shards, plain_file, out, *more)
+    processes = start_ranks(before, *command, out=tmp_path / "said")
+    wait_for_checkpoint(out, processes)
+    for process in processes:
+        process.kill()
+        process.join()
+    train(after, out, *command)
+    assert_same_losses(out, alone)
+
+
+def wait_for_checkpoint(out: Path, processes: list[Any]) -> None:
+    deadline = time.monotonic() + 90
+    while time.monotonic() < deadline and all(process.is_alive() for process in processes):
+        if any((out / "training").glob("step-*")):
+            return
+        time.sleep(0.002)
+
+
+@pytest.mark.slow
+def test_a_lost_process_is_started_again_and_the_run_ends_right(
+    shards: Shards, plain_file: Path, surroundings: dict[str, str], tmp_path: Path
+) -> None:
+    out = tmp_path / "run"
+    whole = train(1, tmp_path / "whole", *arguments(shards, plain_file, tmp_path / "whole", steps=100))
+    command = arguments(shards, plain_file, out, steps=100)[:-1]  # without --resume: a restart goes on by itself
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--max-restarts", "2"]
+    torchrun += ["--standalone"]
+    run = subprocess.Popen(
+        [*torchrun, "-m", "pellucid", *map(str, command)],
+        env=surroundings | {"OMP_NUM_THREADS": "1"}, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+    )  # fmt: skip
+    deadline = time.monotonic() + 240
+    while not any((out / "training").glob("step-*")) and time.monotonic() < deadline and run.poll() is None:
+        time.sleep(0.002)
+    for child in children(run.pid)[-1:]:
+        os.kill(child, signal.SIGKILL)
+    said, _ = run.communicate(timeout=300)
+    assert run.returncode == 0, said
+    assert_same_losses(out, whole)
+    assert json.loads((out / "config.json").read_text())["model_type"] == "gpt2"
+
+
+def children(pid: int) -> list[int]:
+    listed = subprocess.run(["ps", "-o", "pid=", "--ppid", str(pid)], capture_output=True, text=True).stdout
+    return sorted(int(word) for word in listed.split())
