@@ -60,9 +60,19 @@ def alone(shards: Shards, plain_file: Path, tmp_path_factory: pytest.TempPathFac
     return train(1, out, *arguments(shards, plain_file, out))
 
 
+nightly = pytest.mark.nightly
+
+
 @pytest.mark.parametrize(
     ("count", "more"),
-    [(2, []), (4, []), (2, ["--micro-batch-size", 1]), (2, ["--shard"]), (3, ["--micro-batch-size", 2])],
+    [
+        (2, []),
+        (4, []),
+        (2, ["--shard"]),
+        pytest.param(2, ["--micro-batch-size", 1], marks=nightly),
+        pytest.param(3, ["--micro-batch-size", 2], marks=nightly),
+        pytest.param(4, ["--shard", "--recompute"], marks=nightly),
+    ],
 )
 def test_any_number_of_processes_has_the_losses_of_one(
     shards: Shards, plain_file: Path, alone: Path, tmp_path: Path, count: int, more: list[Any]
@@ -73,7 +83,10 @@ def test_any_number_of_processes_has_the_losses_of_one(
     assert (out / "model.safetensors").stat().st_size == (alone / "model.safetensors").stat().st_size
 
 
-@pytest.mark.parametrize(("before", "after", "more"), [(2, 1, []), (1, 2, []), (2, 4, ["--shard"])])
+@pytest.mark.parametrize(
+    ("before", "after", "more"),
+    [(2, 1, []), pytest.param(1, 2, [], marks=nightly), pytest.param(2, 4, ["--shard"], marks=nightly)],
+)
 def test_another_number_of_processes_goes_on_with_the_same_data(
     shards: Shards, plain_file: Path, alone: Path, tmp_path: Path, before: int, after: int, more: list[Any]
 ) -> None:
