@@ -28,26 +28,42 @@ def home(quickstart: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+# All commands in one process, which loads torch once: that each works as a process of its own is told by test_cli.py.
+IN_TURN = """
+import shlex, sys
+from pellucid.cli import main
+for line in sys.argv[1:]:
+    sys.argv = shlex.split(line, comments=True)
+    try:
+        main()
+    except SystemExit as ended:
+        if ended.code:
+            sys.exit(f"{line}: exit code {ended.code}")
+"""
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_every_command_of_a_page_works(page: Path, home: Path, surroundings: dict[str, str]) -> None:
-    for block in blocks(page, "sh"):
-        for line in block.splitlines():
-            words = shlex.split(line, comments=True)
-            if words and words[0] == "make":  # make itself runs these tests; its targets must be there
-                assert regex.search(rf"^{words[1]}:", (ROOT / "Makefile").read_text(), regex.M), line
-                continue
-            assert words[0] == "pellucid", f"{page.name}: {line}"
-            command = [sys.executable, "-m", *words]
-            done = subprocess.run(command, cwd=home, env=surroundings, input="", text=True, capture_output=True)
-            assert done.returncode == 0, f"{line}\n{done.stderr}"
+    commands = []
+    for line in (line for block in blocks(page, "sh") for line in block.splitlines()):
+        words = shlex.split(line, comments=True)
+        if words and words[0] == "make":  # make itself runs these tests; its targets must be there
+            assert regex.search(rf"^{words[1]}:", (ROOT / "Makefile").read_text(), regex.M), line
+            continue
+        assert words[0] == "pellucid", f"{page.name}: {line}"
+        commands.append(line)
+    command = [sys.executable, "-c", IN_TURN, *commands]
+    done = subprocess.run(command, cwd=home, env=surroundings, input="", text=True, capture_output=True)
+    assert done.returncode == 0, done.stderr
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_every_python_block_of_a_page_runs(page: Path, home: Path, surroundings: dict[str, str]) -> None:
-    for block in blocks(page, "python"):
-        command = [sys.executable, "-c", block]
-        done = subprocess.run(command, cwd=home, env=surroundings, text=True, capture_output=True)
-        assert done.returncode == 0, f"{block}\n{done.stderr}"
+def test_the_python_blocks_of_a_page_run_one_after_the_other(
+    page: Path, home: Path, surroundings: dict[str, str]
+) -> None:
+    block = "\n".join(blocks(page, "python"))
+    done = subprocess.run([sys.executable, "-c", block], cwd=home, env=surroundings, text=True, capture_output=True)
+    assert done.returncode == 0, f"{block}\n{done.stderr}"
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
