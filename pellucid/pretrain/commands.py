@@ -58,7 +58,9 @@ def train_language_model(
     settled: dict[str, Any] = {}
 
     def begin(config: FitConfig, tried: dict[str, float]) -> None:
-        write_run(out, "pretrain", as_dict(config) | {"model": as_dict(shape)} | windows, shards.hashes())
+        corpus = "own" if shards.nats("test") is None else "tinyworld"  # only of that is the entropy known
+        settings = as_dict(config) | {"model": as_dict(shape), "corpus": corpus} | windows
+        write_run(out, "pretrain", settings, shards.hashes())
         settled.update(dtype=config.dtype, tried=tried)
 
     progress = fit(model, task, config, out, resume, begin)

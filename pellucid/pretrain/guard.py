@@ -16,7 +16,7 @@ def spike(loss: float, recent: Sequence[float]) -> str:
 
     A spike lies above their median by six times their spread, and by one nat at least.
     """
-    if len(recent) < FEWEST:
+    if len(recent) < FEWEST or loss <= max(recent):  # nearly always, so the rest may cost something
         return ""
     median, spread = float(np.median(recent)), float(np.std(recent))
     if loss <= median + max(1.0, 6 * spread):

@@ -57,24 +57,15 @@ class Memory:
 def memory(shape: ModelConfig, config: FitConfig, context: int) -> Memory:
     """The bytes of each part, for micro-batches of `context` tokens."""
     rows = config.micro_batch_size or config.batch_size
-    kept: dict[int, tuple[Any, int]] = {}
-
-    def keep(tensor: Tensor) -> Tensor:
-        storage = tensor.untyped_storage()
-        kept[id(storage)] = (storage, storage.nbytes())  # the storage too, so that no other takes its id
-        return tensor
-
     with FakeTensorMode():
         model = GPT(shape).train()
-        model.recompute = config.recompute
         ids = torch.zeros(rows, context, dtype=torch.long)
-        halved = torch.autocast("cpu", torch.bfloat16, enabled=config.dtype == "bfloat16")
-        with torch.autograd.graph.saved_tensors_hooks(keep, lambda t: t), halved:
-            token_loss(model, ids, ids)
-        own = {id(parameter.untyped_storage()) for parameter in model.parameters()}
-        activations = sum(size for number, (_, size) in kept.items() if number not in own)
-        if config.recompute:  # what goes into each block, and what one block keeps while it is computed again
-            activations += 4 * rows * context * shape.d_model * shape.n_layers
+        activations = kept_by_autograd(model, ids, config)
+        if config.recompute:  # what goes into each block stays, and all of the one that is computed again
+            model.recompute = True
+            outside = kept_by_autograd(model, ids, config)
+            inputs = 4 * ids.numel() * shape.d_model * shape.n_layers
+            activations = outside + inputs + (activations - outside) // shape.n_layers
         weights = sum(parameter.numel() * parameter.element_size() for parameter in model.parameters())
         optimizer = sum(
             parameter.numel() * parameter.element_size() * (2 if isinstance(each, torch.optim.AdamW) else 1)
@@ -85,6 +76,23 @@ def memory(shape: ModelConfig, config: FitConfig, context: int) -> Memory:
         cache = KVCache(shape, 1, shape.context_length)
         cache_bytes = sum(part.numel() * part.element_size() for part in (cache.keys, cache.values))
     return Memory(weights, weights, optimizer, activations, cache_bytes)
+
+
+def kept_by_autograd(model: GPT, ids: Tensor, config: FitConfig) -> int:
+    """Bytes that one forward pass saves for the backward one, weights left out."""
+    kept: dict[int, tuple[Any, int]] = {}
+
+    def keep(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        kept[id(storage)] = (storage, storage.nbytes())  # the storage too, so that no other takes its id
+        return tensor
+
+    halved = torch.autocast("cpu", torch.bfloat16, enabled=config.dtype == "bfloat16")
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda t: t), halved:
+        loss = token_loss(model, ids, ids)  # while this lives, so do they
+    own = {id(parameter.untyped_storage()) for parameter in model.parameters()}
+    assert loss.count
+    return sum(size for number, (_, size) in kept.items() if number not in own)
 
 
 # ---------------------------------------------------------------- the probe

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import time
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from pellucid.config import FitConfig
 from pellucid.pretrain.checkpoint import agreed_checkpoint, checkpoint_settings
 from pellucid.pretrain.distributed import Shared, world
 from pellucid.pretrain.optim import make_optimizers
-from pellucid.pretrain.step import train_step
+from pellucid.pretrain.step import TroubleError, train_step
 from pellucid.pretrain.task import Task
 from pellucid.runtime import keep_freed_memory
 
@@ -59,11 +60,13 @@ def measure_speed(model: nn.Module, task: Task, config: FitConfig, steps: int = 
         twin = copy.deepcopy(model)
         optimizers = make_optimizers(twin, trial)
         shared = Shared(twin)
-        train_step(twin, task, optimizers, trial, 0, 0.0, shared)
+        with suppress(TroubleError):  # the run itself will say so
+            train_step(twin, task, optimizers, trial, 0, 0.0, shared)
         times = []  # the best of a few: a busy machine only ever makes a step slower
         for step in range(1, steps + 1):
             began = time.perf_counter()
-            train_step(twin, task, optimizers, trial, step, 0.0, shared)
+            with suppress(TroubleError):
+                train_step(twin, task, optimizers, trial, step, 0.0, shared)
             times.append(time.perf_counter() - began)
         tried[dtype] = min(times)
     torch.set_rng_state(state)

@@ -73,19 +73,40 @@ class Level:
     loss: float
 
 
+@dataclass(frozen=True)
+class Band:
+    """Where held-out losses are expected: from `low` to `high` at so many tokens."""
+
+    name: str
+    tokens: list[float]
+    low: list[float]
+    high: list[float]
+
+
 # ---------------------------------------------------------------- loss
 
 
-def loss_picture(curves: Sequence[Curve], levels: Sequence[Level] = (), unit: str = "nats per token") -> Markup:
-    """Training (thin) and held-out losses (strong) over tokens, beside the levels; empty when there is nothing."""
+def loss_picture(
+    curves: Sequence[Curve], levels: Sequence[Level] = (), unit: str = "nats per token", band: Band | None = None
+) -> Markup:
+    """Training (thin) and held-out losses (strong) over tokens, beside the levels; empty when there is nothing.
+
+    Under them the band, where the held-out losses of such a run are expected.
+    """
     curves = [curve for curve in curves if curve.train or curve.val]
     if not curves:
         return Markup("")
-    return _picture("Loss over training tokens", lambda figure: _draw_losses(figure.subplots(), curves, levels, unit))
+    return _picture(
+        "Loss over training tokens", lambda figure: _draw_losses(figure.subplots(), curves, levels, unit, band)
+    )
 
 
-def _draw_losses(axes: Axes, curves: Sequence[Curve], levels: Sequence[Level], unit: str) -> None:
+def _draw_losses(
+    axes: Axes, curves: Sequence[Curve], levels: Sequence[Level], unit: str, band: Band | None = None
+) -> None:
     several = len(curves) > 1
+    if band:
+        axes.fill_between(band.tokens, band.low, band.high, color=SERIES[2], alpha=0.25, lw=0, label=band.name)
     for i, curve in enumerate(curves):
         colour = SERIES[i % len(SERIES)]
         if curve.train:

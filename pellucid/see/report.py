@@ -17,6 +17,7 @@ from pellucid.pretrain.metrics import read_lines
 from pellucid.runtime import DataError, PellucidError, problem, read_json, write_text
 from pellucid.see.html import render
 from pellucid.see.pictures import Curve, Level, head_picture, heads_picture, informative_head, loss_picture
+from pellucid.see.references import reference_of
 from pellucid.see.trace import trace
 from pellucid.text.tokenizer import Tokenizer
 
@@ -90,9 +91,11 @@ def write_runs_report(runs: Sequence[Path], html: Path) -> None:
     DataError for a folder that is not there or in which nothing was trained.
     """
     rows = [_run(Path(folder)) for folder in runs]
-    picture = loss_picture([row["curve"] for row in rows], unit="nats")
+    found = [reference_of(Path(folder)) for folder in runs]
+    reference = found[0] if len(found) == 1 else None
+    picture = loss_picture([row["curve"] for row in rows], unit="nats", band=reference.band if reference else None)
     title = rows[0]["name"] if len(rows) == 1 else f"{len(rows)} runs side by side"
-    write_text(html, render("runs.html", title=title, runs=rows, losses=picture))
+    write_text(html, render("runs.html", title=title, runs=rows, losses=picture, reference=reference))
 
 
 def _run(folder: Path) -> dict[str, Any]:

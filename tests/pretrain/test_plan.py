@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -85,3 +86,11 @@ def test_the_probe_trains_and_the_time_follows(monkeypatch: pytest.MonkeyPatch, 
     assert run["minutes"] * 60 > 1000 * run["step_s"] > 0
     assert run["peak_memory"] > result["memory"]["training"]
     assert f"{run['tokens_per_s']:,.0f} tokens/s" in text
+
+
+def test_recomputing_keeps_what_goes_into_each_block_and_the_whole_of_one() -> None:
+    shape = replace(SHAPE, n_layers=8)
+    plain, again = (plan.memory(shape, replace(config(), recompute=on), 32) for on in (False, True))
+    assert again.weights == plain.weights
+    inputs = 4 * 2 * 32 * shape.d_model * shape.n_layers
+    assert plain.activations / 8 + inputs < again.activations < 0.4 * plain.activations
