@@ -49,7 +49,7 @@ VERBS = {
         "pellucid.finetune.classify_commands:finetune_classify",
         "make a classifier from labelled texts",
     ),
-    "classify": Verb("Classify", "pellucid.finetune.classify_commands:classify", "say the class of texts"),
+    "classify": Verb("Classify", "pellucid.finetune.classify_texts:classify", "say the class of texts"),
     "finetune instruct": Verb(
         "FinetuneInstruct",
         "pellucid.finetune.instruct_commands:finetune_instruct",

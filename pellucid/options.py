@@ -341,8 +341,10 @@ class FinetuneClassify(Finetuning):
     """For rare classes: balanced weighs their loss, sampler draws them more often."""
     cut: Literal["end", "start", "middle"] = "end"
     """What is left out of a text that is longer than the context."""
-    epochs: float = 4.0
-    """Passes over the training split."""
+    teacher: Literal["linear", "none"] = "linear"
+    """linear: learn also what a linear model on words and characters says, of texts made up of these, too."""
+    epochs: float | None = None
+    """Passes over the training split; without it 4, or with a teacher 2, each with three made-up texts for one."""
 
 
 @dataclass(frozen=True, kw_only=True)

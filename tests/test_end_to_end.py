@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from tokenizers import Tokenizer as TheirTokenizer
@@ -17,10 +18,13 @@ from transformers import AutoModelForCausalLM, AutoModelForSequenceClassificatio
 
 from pellucid.finetune.classify import Classifier
 from pellucid.finetune.conversation import Conversation, Message
+from pellucid.finetune.labelled import read_labelled
+from pellucid.finetune.splits import split_labelled
 from pellucid.model.gpt import GPT
 from pellucid.pretrain.metrics import read_lines
+from pellucid.text.shards import Shards
 from pellucid.text.tinyworld import FAMILIES
-from pellucid.text.tokenizer import Tokenizer
+from pellucid.text.tokenizer import END_OF_TEXT, Tokenizer
 
 SENTENCE = "Lara gave the red lamp to Ted, didn't she? 12 + 30 = 42."
 
@@ -240,6 +244,12 @@ GOOD_INSTRUCTIONS = json.dumps([{"instruction": f"Say {i}.", "output": f"It is {
 GOOD_TEXT = "".join(f"Anna has {i} lamps, and Ben has {i + 1} of them.\n\n" for i in range(600))
 
 
+def texts_of(folder: Path, split: str) -> list[str]:
+    """The documents of a split of shards."""
+    shards = Shards.open(folder)
+    return shards.tokenizer().decode(np.asarray(shards.tokens(split))).split(END_OF_TEXT)
+
+
 @pytest.mark.slow
 def test_own_text_labels_and_instructions_go_the_whole_way(cli: Any, tmp_path: Path) -> None:
     (tmp_path / "book.txt").write_text(GOOD_TEXT)
@@ -259,6 +269,10 @@ def test_own_text_labels_and_instructions_go_the_whole_way(cli: Any, tmp_path: P
     assert report["pretrain"]["floor_loss"] is None
     assert report["instruct"]["families"].keys() == {"all"}
     assert (tmp_path / "run" / "report.html").is_file()
+    labelled = split_labelled(read_labelled(tmp_path / "labels.csv"))
+    read = {name: set(texts_of(tmp_path / "run" / "shards", name)) for name in ("train", "val", "test")}
+    assert {example.text for example in labelled["train"]} <= read["train"]  # the model knows their words and spellings
+    assert not {example.text for example in labelled["val"] + labelled["test"]} & set.union(*read.values())
     (tmp_path / "labels.csv").write_text(GOOD_LABELS + "see you soon,ham\n")
     changed = cli("quickstart", "--minutes", 0.05, "--out", tmp_path / "run", *own)
     assert changed.returncode == 2

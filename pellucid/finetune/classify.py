@@ -116,7 +116,7 @@ class Classifier(nn.Module):
 
 @dataclass(frozen=True)
 class TextBatch:
-    """Padded ids (B, T), true lengths (B,), and ones where a text has a label (B, C)."""
+    """Padded ids (B, T), true lengths (B,), and how much each label is wanted (B, C): 1, 0, or a probability."""
 
     ids: Tensor
     lengths: Tensor
@@ -141,6 +141,21 @@ def cut_row(ids: list[int], limit: int, cut: Cut) -> list[int]:
     return ids[:head] + ids[len(ids) - (limit - head) :]
 
 
+@dataclass(frozen=True)
+class Lesson:
+    """What a teacher says, as probabilities: of the N training texts, and of M more that nobody has labelled."""
+
+    learnt: Array  # (N, C)
+    texts: Sequence[str]
+    said: Array  # (M, C)
+    rounds: int = 1
+    """How often each training text is met while each of the others is met once."""
+
+
+LABELS_COUNT = 0.5  # of a label, beside its teacher's opinion
+SOFTER = 3.0  # a teacher's logits are divided by it: how sure it is tells more than that it is sure
+
+
 class Classification:
     """Classifying as a task for `fit`."""
 
@@ -155,6 +170,7 @@ class Classification:
         context: int,
         rule: Rule | None = None,
         class_weight: ClassWeight = "none",
+        lesson: Lesson | None = None,
     ) -> None:
         self.rule = rule or Rule()
         self.end = tokenizer.end_of_text
@@ -170,14 +186,25 @@ class Classification:
             self.weights = torch.tensor(counts.sum() / (len(labels) * counts), dtype=torch.float32)
         elif class_weight == "sampler":
             self.chosen = evened_out(self.targets["train"])
-        lengths = [len(self.ids["train"][i]) for i in self.chosen]
+        self.rows, self.wanted = self.ids["train"], self.targets["train"]
+        if lesson:
+            self._take(lesson, tokenizer, context)
+        lengths = [len(self.rows[i]) for i in self.chosen]
         self.sampler = LengthGroupedSampler(lengths, config.batch_size, config.seed)
+
+    def _take(self, lesson: Lesson, tokenizer: Tokenizer, context: int) -> None:
+        """Train on the lesson's texts, too, and let its teacher have a say about the others."""
+        more = np.arange(len(lesson.texts)) + len(self.rows)
+        self.chosen = np.concatenate([np.tile(self.chosen, lesson.rounds), more])
+        self.rows = self.rows + encode_texts(lesson.texts, tokenizer, context, self.rule.cut)
+        own = LABELS_COUNT * self.wanted + (1 - LABELS_COUNT) * lesson.learnt
+        self.wanted = softer(np.concatenate([own, lesson.said]), self.rule.several).astype(np.float32)
 
     def batches(self, step: int) -> list[TextBatch]:
         """The texts of a step."""
         chosen = self.chosen[self.sampler.indices(step)]
-        ids, lengths = pad([self.ids["train"][i] for i in chosen], self.end)
-        return [TextBatch(ids, lengths, torch.from_numpy(self.targets["train"][chosen]))]
+        ids, lengths = pad([self.rows[i] for i in chosen], self.end)
+        return [TextBatch(ids, lengths, torch.from_numpy(self.wanted[chosen]))]
 
     def loss(self, model: Classifier, batch: TextBatch) -> Loss:
         """Cross-entropy of the classes (of each label, where a text may have several); the count is of texts."""
@@ -208,6 +235,14 @@ def target_rows(examples: Sequence[Labelled], labels: Sequence[str], several: bo
     for row, example in zip(rows, examples, strict=True):
         row[[number[label] for label in (example.labels if several else (example.label,))]] = 1
     return rows
+
+
+def softer(probabilities: Array, several: bool) -> Array:
+    """(N, C) probabilities whose logits are a third of what they were; the temperature makes up for it in the end."""
+    logits = np.log(np.clip(probabilities, 1e-3, 1))
+    if several:
+        logits = logits - np.log(np.clip(1 - probabilities, 1e-3, 1))
+    return to_probabilities(logits / SOFTER, several)
 
 
 def evened_out(targets: Array) -> Array:

@@ -1,61 +1,50 @@
-"""What the command line does with classifiers: make one from labelled texts, and use it."""
+"""`pellucid finetune classify`: a classifier made of labelled texts, and scored once."""
 
 from __future__ import annotations
 
-import csv
-import io
-import json
-import sys
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 from pellucid.config import FitConfig, as_dict
 from pellucid.finetune.calibration import best_temperature, thresholds
 from pellucid.finetune.classify import (
-    Array,
     Classification,
     Classifier,
     ClassWeight,
     Rule,
     decide,
-    encode_texts,
     predict,
     predict_logits,
     to_probabilities,
 )
+from pellucid.finetune.classify_texts import names_of, one_line
 from pellucid.finetune.labelled import Columns, Labelled
+from pellucid.finetune.linear import can_teach, lesson, made_up_count, rounds, svm_answers, word_count_answers
 from pellucid.finetune.lora import Lora, merge_adapters, save_adapter, train_part
 from pellucid.finetune.recipes import ADAPTER_RATES, CLASSIFY_RATES, check_out, fit_config, hash_of, lora_of
-from pellucid.finetune.scores import (
-    classification_scores,
-    positive_label,
-    probability_scores,
-    svm_answers,
-    word_count_answers,
-)
+from pellucid.finetune.scores import classification_scores, positive_label, probability_scores
 from pellucid.finetune.splits import read_splits
 from pellucid.model.gpt import GPT
-from pellucid.options import Classify, FinetuneClassify
+from pellucid.options import FinetuneClassify
 from pellucid.pretrain.fit import fit
-from pellucid.runtime import DataError, inform, pick_device, printable, problem, write_json, write_run
-from pellucid.text.documents import read_text
+from pellucid.runtime import inform, pick_device, printable, write_json, write_run
 from pellucid.text.tokenizer import Tokenizer
 
 SHOWN = 20  # of the worst mistakes
+EPOCHS, TAUGHT_EPOCHS = 4.0, 2.0
 
 
 @dataclass(frozen=True)
 class Way:
-    """How a classifier is trained: which part of it, with which weights of the classes."""
+    """How a classifier is trained: which part of it, with which weights of the classes, with a teacher or without."""
 
     train: str = "all"
     class_weight: ClassWeight = "none"
     lora: Lora | None = None
+    taught: bool = False
 
 
 def finetune_classifier(
@@ -76,8 +65,10 @@ def finetune_classifier(
     gpt, tokenizer = GPT.load(base).to(pick_device(config.device)), Tokenizer.load(base)
     labels = all_labels(splits, rule.several)
     model = Classifier(gpt, labels, rule)
-    task = Classification(splits, labels, tokenizer, config, gpt.config.context_length, rule, way.class_weight)
-    tell_cut(task, splits, tokenizer, gpt.config.context_length)
+    taught = lesson(splits["train"], labels, rule.several, config.seed) if way.taught else None
+    context = gpt.config.context_length
+    task = Classification(splits, labels, tokenizer, config, context, rule, way.class_weight, taught)
+    tell_cut(task, splits, tokenizer, context)
     train_part(model, gpt, way.train, way.lora)
     fit(model, task, config, out, resume)
     positive = positive_label([example.label for example in splits["train"]]) if len(labels) == 2 else None
@@ -155,20 +146,15 @@ def judge(
     }
 
 
-def names_of(answer: Array, labels: Sequence[str]) -> str:
-    """The labels that are said, as one text."""
-    return ", ".join(label for label, here in zip(labels, answer, strict=True) if here)
-
-
 def finetune_classify(options: FinetuneClassify) -> tuple[dict[str, Any], str]:
     """`pellucid finetune classify`."""
     check_out(options)
     columns = Columns(options.text_column, options.label_column, options.multi_label)
     splits = read_splits(options.data, options.val, options.test, columns, options.seed)
     lora = lora_of(options)
-    config = fit_config(options, options.epochs, len(splits["train"]), ADAPTER_RATES if lora else CLASSIFY_RATES)
     rule = Rule(options.multi_label, options.cut)
-    way = Way(options.train, options.class_weight, lora)
+    way = Way(options.train, options.class_weight, lora, options.teacher == "linear" and teachable(splits, rule))
+    config = classify_config(options, len(splits["train"]), way)
     result = finetune_classifier(options.run, splits, config, options.out, options.resume, rule, way)
     hashes = hash_of(options.data, options.val, options.test)
     write_run(options.out, "finetune classify", as_dict(options) | as_dict(config), hashes)
@@ -176,6 +162,21 @@ def finetune_classify(options: FinetuneClassify) -> tuple[dict[str, Any], str]:
     scores, beside = result["scores"], {"baseline_f1": result["baseline"]["f1"], "svm_f1": result["svm"]["f1"]}
     short = {key: value for key, value in scores.items() if key not in ("curves", "bins")}
     return {"out": str(options.out), **short, **beside}, "\n".join(report_lines(result, options.out))
+
+
+def teachable(splits: dict[str, list[Labelled]], rule: Rule) -> bool:
+    """Whether a teacher can learn enough from the training split; that there is none is said."""
+    enough = can_teach(splits["train"], all_labels(splits, rule.several), rule.several)
+    if not enough:
+        inform("a label is on too few texts for a teacher to judge by; the labels alone are learnt.")
+    return enough
+
+
+def classify_config(options: FinetuneClassify, texts: int, way: Way) -> FitConfig:
+    """The recipe's settings for so many training texts; a teacher brings made-up ones along on each pass over them."""
+    epochs = options.epochs if options.epochs is not None else TAUGHT_EPOCHS if way.taught else EPOCHS
+    more = made_up_count(texts) // rounds(texts) if way.taught else 0
+    return fit_config(options, epochs, texts + more, ADAPTER_RATES if way.lora else CLASSIFY_RATES)
 
 
 def report_lines(result: dict[str, Any], out: Path) -> list[str]:
@@ -206,57 +207,3 @@ def report_lines(result: dict[str, Any], out: Path) -> list[str]:
         said = f"said {row['answer']!r} with {row['probability']:.2f}, is {row['truth']!r}"
         lines.append(f"wrong: {said}: {one_line(row['text'])}")
     return [*lines, f"All of it: {out / 'scores.json'}", f"Next: pellucid classify {out} 'some text'"]
-
-
-# ---------------------------------------------------------------- using one
-
-
-def classify(options: Classify) -> tuple[dict[str, Any], str]:
-    """`pellucid classify`: texts from the command line, a file, or standard input."""
-    texts = texts_to_classify(options)
-    model, tokenizer = Classifier.load(options.run), Tokenizer.load(options.run)
-    context = model.gpt.config.context_length
-    rows = encode_texts(texts, tokenizer, context, model.rule.cut)
-    probabilities = predict(model, rows, tokenizer.end_of_text)
-    said = decide(probabilities, model.labels, model.rule)
-    results: list[dict[str, Any]] = [
-        {"text": text, "label": names_of(answer, model.labels), "probability": sureness(row, answer)}
-        for text, row, answer in zip(texts, probabilities, said, strict=True)
-    ]
-    if options.json or options.format == "table":
-        width = max((len(row["label"]) for row in results), default=0)
-        lines = [f"{printable(r['label']):<{width}}  {r['probability']:.3f}  {one_line(r['text'])}" for r in results]
-        return {"results": results}, "\n".join(lines)
-    if options.format == "jsonl":
-        return {}, "\n".join(json.dumps(row, ensure_ascii=False) for row in results)
-    table = io.StringIO()
-    writer = csv.DictWriter(table, ["text", "label", "probability"], lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(results)
-    return {}, table.getvalue().rstrip("\n")
-
-
-def sureness(row: Array, answer: Array) -> float:
-    """The probability of what is said: of the least sure label said, or that none of them holds."""
-    return float(row[answer].min() if answer.any() else np.prod(1 - row))
-
-
-def texts_to_classify(options: Classify) -> Sequence[str]:
-    """The texts given, or a text on each line of the file; DataError where there is none."""
-    if options.texts:
-        return options.texts
-    if options.file is None and sys.stdin.isatty():
-        advice = "Give texts in quotation marks, or --file FILE (- is standard input)."
-        raise DataError(problem("classify", "no text", "one or more", advice))
-    piped = options.file is None or str(options.file) == "-"
-    lines = (sys.stdin.read() if piped else read_text(Path(str(options.file)))).split("\n")
-    texts = [line for line in lines if line.strip()]
-    if not texts:
-        raise DataError(problem(options.file or "standard input", "no text", "a text on each line", "Check it."))
-    return texts
-
-
-def one_line(text: str) -> str:
-    """The beginning of a text, fit for a terminal."""
-    shown = printable(text[:200]).replace("\n", " ")
-    return shown if len(shown) <= 100 else shown[:99] + "…"

@@ -1,4 +1,4 @@
-"""How good a classifier is, each number with its interval, and how good simpler means are on the same split."""
+"""How good a classifier is, each number with its interval."""
 
 from __future__ import annotations
 
@@ -7,16 +7,10 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from sklearn.feature_extraction.text import CountVectorizer, TfidfVectorizer
-from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import average_precision_score, precision_recall_curve
-from sklearn.multiclass import OneVsRestClassifier
-from sklearn.pipeline import make_pipeline, make_union
-from sklearn.svm import LinearSVC
 
 from pellucid.finetune.calibration import calibration
-from pellucid.finetune.classify import Array, one_hot, target_rows
-from pellucid.finetune.labelled import Labelled
+from pellucid.finetune.classify import Array
 
 # N texts, C classes, R resamples
 
@@ -119,33 +113,3 @@ def probability_scores(
             "points": [[float(recall[i]), float(precision[i]), float(at[i])] for i in few],
         }
     return {"calibration_error": error, "calibration_interval": interval(errors), "bins": bins, "curves": curves}
-
-
-def word_count_answers(
-    train: Sequence[Labelled], test: Sequence[Labelled], labels: Sequence[str], several: bool = False
-) -> Array:
-    """What logistic regression on word counts says of the test split, (N, C) booleans."""
-    vectors, model = CountVectorizer(token_pattern=r"\S+"), LogisticRegression(max_iter=2000)
-    return _simple_answers(make_pipeline(vectors, OneVsRestClassifier(model)), train, test, labels, several)
-
-
-def svm_answers(
-    train: Sequence[Labelled], test: Sequence[Labelled], labels: Sequence[str], several: bool = False
-) -> Array:
-    """What a linear support vector machine on TF-IDF of words and of runs of 2 to 5 characters says."""
-    words = TfidfVectorizer(token_pattern=r"\S+", ngram_range=(1, 2), sublinear_tf=True)
-    characters = TfidfVectorizer(analyzer="char_wb", ngram_range=(2, 5), sublinear_tf=True, max_features=300_000)
-    model = OneVsRestClassifier(LinearSVC(C=1.0, random_state=0))
-    return _simple_answers(make_pipeline(make_union(words, characters), model), train, test, labels, several)
-
-
-def _simple_answers(
-    pipeline: Any, train: Sequence[Labelled], test: Sequence[Labelled], labels: Sequence[str], several: bool
-) -> Array:
-    """Learn from one split and answer for the other; of a very long text the first 20,000 characters count."""
-    learnt, asked = ([example.text[:20_000] for example in split] for split in (train, test))
-    wanted = target_rows(train, labels, several)
-    pipeline.fit(learnt, wanted.astype(int) if several else wanted.argmax(axis=1))
-    answers = np.asarray(pipeline.predict(asked))
-    said: Array = answers > 0 if several else one_hot(answers, len(labels))
-    return said

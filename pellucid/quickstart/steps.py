@@ -14,7 +14,8 @@ import torch
 
 from pellucid.config import PRESETS, FitConfig, ModelConfig, as_dict
 from pellucid.finetune.answers import same_text
-from pellucid.finetune.classify_commands import finetune_classifier
+from pellucid.finetune.classify import Rule
+from pellucid.finetune.classify_commands import Way, finetune_classifier, teachable
 from pellucid.finetune.instruct_commands import finetune_assistant
 from pellucid.finetune.instructions import Example, read_instructions, split_examples
 from pellucid.finetune.labelled import read_labelled
@@ -77,6 +78,7 @@ def make_text(run: Run) -> Results:
     if not options.instructions:
         write_instructions(corpus / "instructions.jsonl", max(1000, int(6000 * run.minutes)), options.seed)
     splits = split_documents(read_documents(sources))
+    splits["train"] += own_messages(run)
     train = [document.text for document in splits["train"]]
     tokenizer = BPETokenizer.train(train, vocab_size=4096)
     shards = write_shards(splits, tokenizer, run.out / "shards")
@@ -94,6 +96,14 @@ def make_text(run: Run) -> Results:
         "sentence": sentence,
         "views": {kind: [piece.text for piece in view.pieces(sentence)] for kind, view in views.items()},
     }
+
+
+def own_messages(run: Run) -> list[Document]:
+    """The texts that the user's own classifier will be trained on: the model should know their words and spellings."""
+    if not run.options.labels:
+        return []
+    train = split_labelled(read_labelled(run.options.labels), seed=run.options.seed)["train"]
+    return [Document(example.text, str(run.options.labels)) for example in train if example.text.strip()]
 
 
 def read_inputs(run: Run) -> tuple[Any, Any]:
@@ -180,8 +190,12 @@ def classify(run: Run) -> Results:
     """Finetune a copy of the model to tell spam from the rest."""
     labelled, _ = read_inputs(run)
     rates = rates_of(run.out, CLASSIFY_RATES)
-    config = FitConfig(minutes=0.04 * run.minutes, seed=run.options.seed, evaluate_share=0.25, **rates)  # type: ignore[arg-type]
-    return finetune_classifier(run.out, labelled, config, run.out / "classifier", resume=True)
+    # the embedded messages are many, and learnt in seconds; a teacher helps with few, and odd ones
+    taught = run.options.labels is not None and teachable(labelled, Rule())
+    minutes = (0.1 if taught else 0.04) * run.minutes
+    config = FitConfig(minutes=minutes, seed=run.options.seed, evaluate_share=0.25, **rates)  # type: ignore[arg-type]
+    out = run.out / "classifier"
+    return finetune_classifier(run.out, labelled, config, out, resume=True, way=Way(taught=taught))
 
 
 def instruct(run: Run) -> Results:

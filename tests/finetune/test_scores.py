@@ -1,4 +1,4 @@
-"""Scores by hand on small cases, and the word-count baseline."""
+"""Scores by hand on small cases."""
 
 from __future__ import annotations
 
@@ -13,8 +13,7 @@ from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
 
 from pellucid.finetune import scores as scores_module
 from pellucid.finetune.classify import one_hot
-from pellucid.finetune.labelled import Labelled
-from pellucid.finetune.scores import positive_label, svm_answers, word_count_answers
+from pellucid.finetune.scores import positive_label
 
 
 def classification_scores(
@@ -54,20 +53,6 @@ def test_the_positive_class_is_found_by_name_or_is_the_rarer_one() -> None:
     assert positive_label(["ham", "Spam", "Spam"]) == "Spam"
     assert positive_label(["0", "1", "1"]) == "1"
     assert positive_label(["x", "y", "y"]) == "x"
-
-
-def test_word_counts_tell_apart_what_words_tell_apart() -> None:
-    train = [Labelled(f"win money {i}", "spam") for i in range(9)] + [Labelled(f"see you {i}", "ham") for i in range(9)]
-    test = [Labelled("win win", "?"), Labelled("you", "?")]
-    for answers in (word_count_answers, svm_answers):
-        assert answers(train, test, ["ham", "spam"]).tolist() == [[False, True], [True, False]]
-
-
-def test_simple_means_answer_with_several_labels_too() -> None:
-    train = [Labelled(f"win money {i}", "a|b") for i in range(9)] + [Labelled(f"see you {i}", "") for i in range(9)]
-    test = [Labelled("win win", ""), Labelled("you", "")]
-    for answers in (word_count_answers, svm_answers):
-        assert answers(train, test, ["a", "b"], several=True).tolist() == [[True, True], [False, False]]
 
 
 @settings(max_examples=25, deadline=None)

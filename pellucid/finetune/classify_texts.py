@@ -1,0 +1,75 @@
+"""`pellucid classify`: texts in, labels out. Loads nothing that only making a classifier needs."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pellucid.finetune.classify import Array, Classifier, decide, encode_texts, predict
+from pellucid.options import Classify
+from pellucid.runtime import DataError, printable, problem
+from pellucid.text.documents import read_text
+from pellucid.text.tokenizer import Tokenizer
+
+
+def classify(options: Classify) -> tuple[dict[str, Any], str]:
+    """`pellucid classify`: texts from the command line, a file, or standard input."""
+    texts = texts_to_classify(options)
+    model, tokenizer = Classifier.load(options.run), Tokenizer.load(options.run)
+    context = model.gpt.config.context_length
+    rows = encode_texts(texts, tokenizer, context, model.rule.cut)
+    probabilities = predict(model, rows, tokenizer.end_of_text)
+    said = decide(probabilities, model.labels, model.rule)
+    results: list[dict[str, Any]] = [
+        {"text": text, "label": names_of(answer, model.labels), "probability": sureness(row, answer)}
+        for text, row, answer in zip(texts, probabilities, said, strict=True)
+    ]
+    if options.json or options.format == "table":
+        width = max((len(row["label"]) for row in results), default=0)
+        lines = [f"{printable(r['label']):<{width}}  {r['probability']:.3f}  {one_line(r['text'])}" for r in results]
+        return {"results": results}, "\n".join(lines)
+    if options.format == "jsonl":
+        return {}, "\n".join(json.dumps(row, ensure_ascii=False) for row in results)
+    table = io.StringIO()
+    writer = csv.DictWriter(table, ["text", "label", "probability"], lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(results)
+    return {}, table.getvalue().rstrip("\n")
+
+
+def sureness(row: Array, answer: Array) -> float:
+    """The probability of what is said: of the least sure label said, or that none of them holds."""
+    return float(row[answer].min() if answer.any() else np.prod(1 - row))
+
+
+def texts_to_classify(options: Classify) -> Sequence[str]:
+    """The texts given, or a text on each line of the file; DataError where there is none."""
+    if options.texts:
+        return options.texts
+    if options.file is None and sys.stdin.isatty():
+        advice = "Give texts in quotation marks, or --file FILE (- is standard input)."
+        raise DataError(problem("classify", "no text", "one or more", advice))
+    piped = options.file is None or str(options.file) == "-"
+    lines = (sys.stdin.read() if piped else read_text(Path(str(options.file)))).split("\n")
+    texts = [line for line in lines if line.strip()]
+    if not texts:
+        raise DataError(problem(options.file or "standard input", "no text", "a text on each line", "Check it."))
+    return texts
+
+
+def one_line(text: str) -> str:
+    """The beginning of a text, fit for a terminal."""
+    shown = printable(text[:200]).replace("\n", " ")
+    return shown if len(shown) <= 100 else shown[:99] + "…"
+
+
+def names_of(answer: Array, labels: Sequence[str]) -> str:
+    """The labels that are said, as one text."""
+    return ", ".join(label for label, here in zip(labels, answer, strict=True) if here)
