@@ -47,10 +47,10 @@ def folder(tmp_path: Path, texts: list[str]) -> Path:
 def test_shards_are_the_same_for_any_number_of_workers_and_any_order(
     tmp_path: Path, folder: Path, bpe: BPETokenizer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    one = encoded([folder], bpe, tmp_path / "1", workers=1, unit_bytes=2000)
+    one = encoded([folder], bpe, tmp_path / "1", workers=1, unit_bytes=5000)
     assert len(one.description["splits"]["train"]["shards"]) > 5
     for workers in (2, 4):
-        encoded([folder], bpe, tmp_path / str(workers), workers=workers, unit_bytes=2000)
+        encoded([folder], bpe, tmp_path / str(workers), workers=workers, unit_bytes=5000)
         assert files(tmp_path / str(workers)) == files(tmp_path / "1")
     in_order = encode.encode_unit
 
@@ -59,7 +59,7 @@ def test_shards_are_the_same_for_any_number_of_workers_and_any_order(
         return in_order(unfinished, work, number)
 
     monkeypatch.setattr(encode, "encode_unit", late)
-    encoded([folder], bpe, tmp_path / "late", workers=4, unit_bytes=2000)
+    encoded([folder], bpe, tmp_path / "late", workers=4, unit_bytes=5000)
     assert files(tmp_path / "late") == files(tmp_path / "1")
     assert not [path for path in tmp_path.iterdir() if path.name.startswith(".")]
 

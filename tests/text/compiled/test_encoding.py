@@ -117,10 +117,8 @@ def test_threads_give_the_ids_of_one(trained: BPETokenizer) -> None:
         assert np.array_equal(ids, compiled(trained).encode(text))
 
 
-@pytest.mark.parametrize(
-    "text", ["a" * 3_000_000, " " * 3_000_000, "ab" * 1_500_000, "好" * 1_000_000, "=" * 3_000_000]
-)
-def test_megabytes_without_a_place_to_cut_take_no_quadratic_time(trained: BPETokenizer, text: str) -> None:
+@pytest.mark.parametrize("text", ["a" * 1_000_000, " " * 1_000_000, "ab" * 500_000, "好" * 334_000, "=" * 1_000_000])
+def test_a_megabyte_without_a_place_to_cut_takes_no_quadratic_time(trained: BPETokenizer, text: str) -> None:
     ids = compiled(trained).encode(text.encode())
     assert trained.decode(ids.tolist()) == text
 

@@ -91,6 +91,8 @@ def test_every_sentence_of_a_story_can_be_read_in_one_way_only() -> None:
         for event, shapes in SHAPES.items()
         for shape in shapes
     }
+    # What every sentence of a shape holds: most shapes need not be tried by their regular expression.
+    held = {key: max(re.split(r"\{\w+\}", key[1][:-1].lower()), key=len) for key in readings}
     for seed in range(60):
         for told in stories.tell_story(Dice(seed))[0]:
             plain = re.sub(r"\ban (?=[aeiou])", "a ", told, flags=re.I).lower()
@@ -101,7 +103,9 @@ def test_every_sentence_of_a_story_can_be_read_in_one_way_only() -> None:
                     found += [
                         (opener, key)
                         for key, reading in readings.items()
-                        if (not opener or key[1].startswith(stories.OPENED)) and reading.fullmatch(rest)
+                        if held[key] in rest
+                        and (not opener or key[1].startswith(stories.OPENED))
+                        and reading.fullmatch(rest)
                     ]
             assert len(found) == 1, (told, found)
 
