@@ -42,9 +42,9 @@ class Quickstart(Options):
 class TokenizerTrain(Options):
     """Train a tokenizer on text files and save it in Hugging Face's format."""
 
-    files: Positional[tuple[Path, ...]]
-    """Text files or folders."""
-    out: Path
+    files: Positional[tuple[Path, ...]] = ()
+    """Files, folders, patterns as `pellucid encode` takes them; - is standard input."""
+    out: Path = field(kw_only=True)
     """Folder to write."""
     kind: Literal["bpe", "char", "word"] = "bpe"
     """Byte-level byte pairs, characters or words."""
@@ -56,6 +56,8 @@ class TokenizerTrain(Options):
     """More special tokens than the ones for the end of a text and for conversations."""
     text_field: str | None = None
     """The column or key that holds the text; found by its name where it is not given."""
+    dataset: str = ""
+    """A data set of Hugging Face `datasets`, a name or a folder, streamed (pip install 'pellucid[data]')."""
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ import json
 import shutil
 import time
 from collections.abc import Iterator
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +34,9 @@ def train_tokenizer(options: TokenizerTrain) -> Outcome:
 
     def texts() -> Iterator[str]:
         nonlocal sample
-        for document in stream_documents(options.files, text_field=options.text_field):
+        files = stream_documents(options.files, text_field=None if options.dataset else options.text_field)
+        streamed = from_hugging_face(options.dataset, text_field=options.text_field) if options.dataset else ()
+        for document in chain(files if options.files or not options.dataset else (), streamed):
             sample = sample or document.text[:20_000]
             yield document.text
 

@@ -12,8 +12,10 @@ import pytest
 from pellucid.text import counting
 from pellucid.text.bpe import BPETokenizer
 from pellucid.text.counting import count_pieces
+from pellucid.text.tokenizer import Tokenizer
 from pellucid.text.tokenizer_format import KINDS
 from pellucid.text.word import WordTokenizer
+from tests.conftest import Cli
 
 
 def test_all_pieces_are_counted_where_there_is_room(capsys: pytest.CaptureFixture[str]) -> None:
@@ -61,3 +63,18 @@ def test_bytes_of_a_long_text_are_counted_by_the_compiled_way_as_by_the_readable
     text = "a fox, naïve 🦊\n" * 100_000
     counts = BPETokenizer.train([text], 260).counts
     assert [counts[value] for value in range(256)] == [text.encode().count(bytes([value])) for value in range(256)]
+
+
+def test_a_tokenizer_is_trained_on_standard_input_and_on_a_data_set_as_on_a_file(call: Cli, tmp_path: Path) -> None:
+    pytest.importorskip("datasets", reason="needs the extra 'data'")
+    lines = '{"story": "the fox and the grapes"}\n' * 20
+    (tmp_path / "set").mkdir()
+    (tmp_path / "set" / "train.jsonl").write_text(lines)
+    train = ["tokenizer", "train", "--vocab-size", 270, "--text-field", "story", "--out"]
+    assert call(*train, tmp_path / "file", tmp_path / "set" / "train.jsonl").returncode == 0
+    assert call(*train, tmp_path / "input", "-", stdin=lines).returncode == 0
+    assert call(*train, tmp_path / "streamed", "--dataset", tmp_path / "set").returncode == 0
+    found = {Tokenizer.load(tmp_path / name).fingerprint() for name in ("file", "input", "streamed")}
+    assert len(found) == 1
+    nothing = call(*train, tmp_path / "none")
+    assert nothing.returncode == 2 and "found no file; expected at least one" in nothing.stderr
