@@ -42,6 +42,7 @@ VERBS = {
     "pretrain": Verb("Pretrain", "pellucid.pretrain.commands:pretrain", "train a GPT from scratch on shards"),
     "import": Verb("Import", "pellucid.model.importing:import_model", "a released model → a run folder"),
     "export": Verb("Export", "pellucid.assistant.export.commands:export", "a run folder → a GGUF or ONNX file"),
+    "quantize": Verb("Quantize", "pellucid.pretrain.quantize:quantize", "keep a model in 8 or 4 bits a number"),
     "evaluate": Verb("Evaluate", "pellucid.pretrain.commands:evaluate", "loss, perplexity, bits per byte of a model"),
     "generate": Verb("Generate", "pellucid.generation.commands:generate_text", "continue a text"),
     "finetune classify": Verb(

@@ -246,6 +246,20 @@ class Export(Options):
 
 
 @dataclass(frozen=True)
+class Quantize(Options):
+    """Keep a model's matrices in 8 or 4 bits a number: smaller, faster, a little worse; says how much."""
+
+    run: Positional[Path]
+    """Run folder of a model that writes text."""
+    to: Literal["int8", "int4"]
+    """int8: a scale for each row; int4: one for each 64 numbers, the token embedding in int8."""
+    out: Path
+    """Run folder to write. All verbs take it; transformers does not, so keep the original."""
+    data: Path | None = None
+    """A text file, or a folder of shards (the test split is used), to measure the loss on, before and after."""
+
+
+@dataclass(frozen=True)
 class Evaluate(Options):
     """Loss, perplexity and bits per byte of a model on text, or how many questions it answers, with the spread."""
 
@@ -289,6 +303,10 @@ class Generate(Options):
     """Continuations of the same prompt, each drawn on its own."""
     seed: int = 0
     """Same seed, same text, on the same machine."""
+    dtype: Literal["auto", "float32", "bfloat16", "int8", "int4"] = "auto"
+    """Precision of the matrices; auto is the folder's own, so that nothing is lost."""
+    threads: int = 0
+    """Threads; 0 is one for each core, and one alone for a small model."""
     table: bool = False
     """Show how the next token is chosen, instead of a text: the ten likeliest, from logit to probability."""
 
@@ -405,6 +423,10 @@ class Chat(Options):
     """Longest reply, in tokens."""
     seed: int = 0
     """Same seed, same replies, on the same machine."""
+    dtype: Literal["auto", "float32", "bfloat16", "int8", "int4"] = "auto"
+    """Precision of the matrices; auto is the folder's own, so that nothing is lost."""
+    threads: int = 0
+    """Threads; 0 is one for each core, and one alone for a small model."""
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,10 @@ from typing import Any, Literal
 import torch
 
 from pellucid.finetune.conversation import ROLE_TOKENS, Conversation, Message
+from pellucid.generation.compiled.model import CompiledModel
 from pellucid.generation.engine import stream_ids
+from pellucid.generation.fast import CompiledReader, every_logits
+from pellucid.generation.reader import AnyReader, Reader
 from pellucid.generation.sampling import Sampling
 from pellucid.model.gpt import GPT
 from pellucid.options import Chat
@@ -41,7 +44,7 @@ class ChatSession:
 
     def __init__(
         self,
-        model: GPT,
+        model: GPT | CompiledModel,
         tokenizer: Tokenizer,
         sampling: Sampling,
         max_tokens: int = 200,
@@ -53,6 +56,7 @@ class ChatSession:
             advice = "Make one with `pellucid finetune instruct`, or try `pellucid generate` for this folder."
             raise DataError(problem("chat", "a model that was not taught to talk", "an assistant", advice))
         self.model, self.tokenizer = model, tokenizer
+        self.reader: AnyReader = CompiledReader(model) if isinstance(model, CompiledModel) else Reader(model)
         self.sampling, self.max_tokens, self.seed = sampling, max_tokens, seed
         self.system = [Message("system", system)] if system else []
         self.history: list[Message] = []
@@ -67,7 +71,8 @@ class ChatSession:
         stream, pieces, said = self.tokenizer.stream(), [], []
         room = max(1, min(self.max_tokens, self.model.config.context_length - len(prompt)))
         self.seed += 1
-        for token in stream_ids(self.model, prompt, room, self.sampling, self.seed, self.tokenizer.end_of_text):
+        end = self.tokenizer.end_of_text
+        for token in stream_ids(self.reader, prompt, room, self.sampling, self.seed, end):
             said.append(token)
             pieces.append(stream.push(token))
             yield pieces[-1]
@@ -82,9 +87,7 @@ class ChatSession:
         prompt, said = self.last
         if not said:
             return []
-        ids = torch.tensor([prompt + said], device=self.model.device)[:, :-1]
-        hidden = self.model.hidden(ids)[0, len(prompt) - 1 :]
-        probabilities = self.model.logits(hidden).float().softmax(dim=-1)  # (T, V)
+        probabilities = every_logits(self.model, (prompt + said)[:-1], len(prompt) - 1).softmax(dim=-1)  # (T, V)
         best, place = probabilities.max(dim=-1)
         return [
             (self.tokenizer.decode([token]), float(row[token]), self.tokenizer.decode([int(other)]), float(most))
@@ -109,7 +112,7 @@ def chat(options: Chat) -> tuple[dict[str, Any], str]:
     if options.max_tokens < 1:
         raise ConfigError(problem("--max-tokens", str(options.max_tokens), "1 or more", "200 is the default."))
     sampling = Sampling(options.temperature)
-    model, tokenizer = GPT.load(options.run), Tokenizer.load(options.run)
+    model, tokenizer = CompiledModel.load(options.run, options.dtype, options.threads), Tokenizer.load(options.run)
     session = ChatSession(model, tokenizer, sampling, options.max_tokens, options.seed, options.system)
     if options.json:
         question = sys.stdin.read().strip()

@@ -8,11 +8,12 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import fields
 from typing import Any
 
+from pellucid.generation.compiled.model import CompiledModel
 from pellucid.generation.engine import make_dice, prompt_ids, seen_tokens, write
-from pellucid.generation.reader import Reader
+from pellucid.generation.fast import CompiledReader
+from pellucid.generation.reader import AnyReader
 from pellucid.generation.sampling import Sampling, choose, next_token
 from pellucid.generation.writer import Writer
-from pellucid.model.gpt import GPT
 from pellucid.options import Generate
 from pellucid.runtime import ConfigError, DataError, printable, problem
 from pellucid.text.tokenizer import Tokenizer
@@ -25,13 +26,14 @@ def generate_text(options: Generate) -> Outcome:
     check(options)
     sampling = Sampling(options.temperature, options.top_k, options.top_p, options.min_p, options.repetition_penalty)
     prompt = read_prompt(options.prompt)
-    model, tokenizer = GPT.load(options.run), Tokenizer.load(options.run)
+    tokenizer = Tokenizer.load(options.run)
+    reader = CompiledReader(CompiledModel.load(options.run, options.dtype, options.threads))
     if options.table:
-        return show_next_token(model, tokenizer, prompt, sampling, options.seed)
+        return show_next_token(reader, tokenizer, prompt, sampling, options.seed)
     writers = [Writer(tokenizer, options.stop, {tokenizer.end_of_text}) for _ in range(options.samples)]
     ids = prompt_ids(tokenizer, prompt)
     clock = Clock()
-    pieces = clock.watch(write(Reader(model), tokenizer, ids, writers, options.max_tokens, sampling, options.seed))
+    pieces = clock.watch(write(reader, tokenizer, ids, writers, options.max_tokens, sampling, options.seed))
     if options.json:
         for _ in pieces:
             pass
@@ -53,6 +55,7 @@ def check(options: Generate) -> None:
     for name, number, advice in (
         ("--max-tokens", options.max_tokens, "100 is a paragraph."),
         ("--samples", options.samples, "1 is one text."),
+        ("--threads", options.threads or 1, "Leave it out for what is usual."),
     ):
         if number < 1:
             raise ConfigError(problem(name, str(number), "1 or more", advice))
@@ -107,14 +110,14 @@ def show(pieces: Iterable[tuple[int, str]], writers: Sequence[Writer], prompt: s
     say("\n")
 
 
-def show_next_token(model: GPT, tokenizer: Tokenizer, prompt: str, sampling: Sampling, seed: int) -> Outcome:
+def show_next_token(reader: AnyReader, tokenizer: Tokenizer, prompt: str, sampling: Sampling, seed: int) -> Outcome:
     """`--table`: the ten likeliest next tokens with every column, and the one that this seed draws."""
     from rich.console import Console
 
     from pellucid.generation.table import draw_table, look_at
 
     ids = prompt_ids(tokenizer, prompt)
-    logits = Reader(model).read([ids])[:, : tokenizer.vocab_size]
+    logits = reader.read([ids])[:, : tokenizer.vocab_size]
     penalty = sampling.repetition_penalty != 1
     columns = next_token(logits, sampling, seen_tokens([ids], logits) if penalty else None)
     numbers = [die.random() for die in make_dice(seed, range(1))]

@@ -21,10 +21,12 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from pellucid.generation.compiled.model import CompiledModel
 from pellucid.generation.engine import make_dice, seen_tokens
+from pellucid.generation.fast import CompiledSlots
 from pellucid.generation.reader import common_beginning, newest
 from pellucid.generation.sampling import GREEDY, Sampling, choose, next_token
-from pellucid.generation.slots import SlotCache
+from pellucid.generation.slots import AnySlots, TorchSlots
 from pellucid.generation.writer import Writer
 from pellucid.model.gpt import GPT
 from pellucid.runtime import ConfigError, DataError, problem
@@ -74,16 +76,19 @@ class Continuous:
     `chunk` is the most prompt tokens that a step reads. Change the model's weights, and this needs a new one.
     """
 
-    def __init__(self, model: GPT, tokenizer: Tokenizer, max_rows: int = 8, chunk: int = 256) -> None:
+    def __init__(self, model: GPT | CompiledModel, tokenizer: Tokenizer, max_rows: int = 8, chunk: int = 256) -> None:
         for name, number in (("max_rows", max_rows), ("chunk", chunk)):
             if number < 1:
                 raise ConfigError(problem(name, str(number), "1 or more", "8 rows and chunks of 256 are usual."))
-        self.model = model.eval()
+        self.model = model
         self.tokenizer = tokenizer
         self.max_rows = max_rows
         self.chunk = chunk
         self.read_tokens = 0  # prompt tokens that went through the model
-        self._cache = SlotCache(model.config, max_rows, model.token_embedding.weight.dtype, model.device)
+        self._device = model.device if isinstance(model, GPT) else torch.device("cpu")
+        self._cache: AnySlots = (
+            CompiledSlots(model, max_rows) if isinstance(model, CompiledModel) else TorchSlots(model, max_rows)
+        )
         self._held: list[list[int]] = [[] for _ in range(max_rows)]  # the ids in each slot
         self._owner: list[_Text | None] = [None] * max_rows
         self._used: list[int] = [0] * max_rows  # when a slot's text ended: the oldest is overwritten first
@@ -133,7 +138,7 @@ class Continuous:
             alternatives, waiting=newest(ids, self.model.config.context_length),
         )  # fmt: skip
         if sampling.repetition_penalty != 1:
-            text.seen = seen_tokens([ids], torch.empty(1, self.tokenizer.vocab_size, device=self.model.device))
+            text.seen = seen_tokens([ids], torch.empty(1, self.tokenizer.vocab_size, device=self._device))
         self._queue.append(text)
         self._next += 1
         return text.handle
@@ -178,11 +183,11 @@ class Continuous:
                 return
             done = self._cache.lengths[slot]
             new = text.waiting[done : done + budget]
-            hidden = self._forward(slice(slot, slot + 1), [new])
+            logits = self._forward(slice(slot, slot + 1), [new])
             budget -= len(new)
             self.read_tokens += len(new)
             if self._cache.lengths[slot] == len(text.waiting):
-                text.logits = self._logits(hidden)
+                text.logits = logits
                 self._queue.popleft()
                 self._swap(slot, self._ready)
                 self._ready += 1
@@ -252,20 +257,16 @@ class Continuous:
         """Put the newest token of each ready text through the model."""
         ready = slice(0, self._ready)
         texts = [text for text in self._owner[ready] if text is not None]
-        logits = self._logits(self._forward(ready, [text.ids[-1:] for text in texts]))
+        logits = self._forward(ready, [text.ids[-1:] for text in texts])
         for row, text in enumerate(texts):
             text.logits = logits[row : row + 1]
 
     def _forward(self, slots: slice, new: list[list[int]]) -> Tensor:
-        """The last vectors (B, D) after these new tokens, one row a slot."""
-        self._cache.take(slots, len(new[0]))
-        hidden = self.model.hidden(torch.tensor(new, device=self.model.device), self._cache)
+        """The logits (B, V) after these new tokens, one row a slot."""
+        logits = self._cache.read(slots, new)
         for held, more in zip(self._held[slots], new, strict=True):
             held += more
-        return hidden[:, -1]
-
-    def _logits(self, hidden: Tensor) -> Tensor:
-        return self.model.logits(hidden).float()[:, : self.tokenizer.vocab_size]
+        return logits[:, : self.tokenizer.vocab_size]
 
     def _release(self, slot: int) -> None:
         """The slot's text has ended; what it left stays to be taken over."""

@@ -13,7 +13,7 @@ from collections.abc import Collection, Iterator, Sequence
 import torch
 from torch import Tensor
 
-from pellucid.generation.reader import Reader, newest
+from pellucid.generation.reader import AnyReader, Reader, newest
 from pellucid.generation.sampling import GREEDY, Sampling, choose, next_token
 from pellucid.generation.writer import Writer
 from pellucid.model.gpt import GPT
@@ -83,7 +83,7 @@ def prompt_ids(tokenizer: Tokenizer, prompt: str) -> list[int]:
 
 
 def write(
-    reader: Reader,
+    reader: AnyReader,
     tokenizer: Tokenizer,
     prompt: Sequence[int],
     writers: Sequence[Writer],
@@ -107,20 +107,20 @@ def write(
 
 
 def stream_ids(
-    model: GPT,
+    model: GPT | AnyReader,
     prompt: Sequence[int],
     max_tokens: int,
     sampling: Sampling,
     seed: int = 0,
     stop: int | Collection[int] | None = None,
-    reader: Reader | None = None,
 ) -> Iterator[int]:
     """The next ids of one prompt, as they are made; ends before an id in `stop` or after `max_tokens`.
 
-    Give a `reader` of this model that has read the prompt's beginning, and only the rest is read.
+    Give a reader that has read the prompt's beginning instead of its model, and only the rest is read.
     """
     ends = {stop} if isinstance(stop, int) else set(stop or ())
-    for step in decode(reader or Reader(model), [prompt], max_tokens, sampling, make_dice(seed, range(1))):
+    reader = Reader(model) if isinstance(model, GPT) else model
+    for step in decode(reader, [prompt], max_tokens, sampling, make_dice(seed, range(1))):
         token = int(step[0])
         if token in ends:
             return
@@ -157,7 +157,7 @@ def generate_batch(
 
 
 def decode(
-    reader: Reader,
+    reader: AnyReader,
     prompts: Sequence[Sequence[int]],
     max_tokens: int,
     sampling: Sampling = GREEDY,

@@ -9,6 +9,7 @@ read again (learned positions cannot slide).
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -21,6 +22,18 @@ from pellucid.runtime import inform
 # B rows, V vocabulary; a column is a place in the cache
 
 LEAST = 64  # columns that a cache begins with, where the window has as many
+TOO_LONG = "a prompt is longer than the context of {} tokens: only its end is read"
+FULL = "the context of {} tokens is full: going on with its newer half"
+
+
+class AnyReader(Protocol):
+    """What generation asks of a reader: this one, or the compiled one (fast.py)."""
+
+    def read(self, rows: Sequence[Sequence[int]]) -> Tensor:
+        """The logits (B, V) after each of whole texts."""
+
+    def step(self, tokens: Sequence[int]) -> Tensor:
+        """The logits (B, V) after one more token in each row."""
 
 
 class Reader:
@@ -51,7 +64,7 @@ class Reader:
             raise ValueError("each row needs at least one token (a text begins with end-of-text)")
         self.model.eval()
         if any(len(row) > self.window for row in rows):
-            self._say(f"a prompt is longer than the context of {self.window} tokens: only its end is read")
+            self._say(TOO_LONG.format(self.window))
         if len(rows) > 1 and all(row == rows[0] for row in rows):
             logits = self._read(rows[:1])
             self._repeat(len(rows))
@@ -64,7 +77,7 @@ class Reader:
         assert self.cache is not None, "read something first"
         rows = [[*row, token] for row, token in zip(self.rows, tokens, strict=True)]
         if self.cache.used == self.window:
-            self._say(f"the context of {self.window} tokens is full: going on with its newer half")
+            self._say(FULL.format(self.window))
             return self._read(rows)
         _make_room(self.cache, self.cache.used + 1, self.window)
         self.rows = rows

@@ -6,16 +6,34 @@ places of different texts go through the model together. The rows of one pass st
 
 from __future__ import annotations
 
+from typing import Protocol
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from pellucid.config import ModelConfig
 from pellucid.model.cache import KVCache
+from pellucid.model.gpt import GPT
 
 # B rows of this pass, T new tokens, S columns, G heads of keys and values, K width of a head
 
 LEAST = 64  # columns that a slot begins with, where the window has as many
+
+
+class AnySlots(Protocol):
+    """What `Continuous` asks of its slots: these, or the compiled ones (fast.py)."""
+
+    lengths: list[int]
+
+    def read(self, slots: slice, new: list[list[int]]) -> Tensor:
+        """Put new tokens behind each of these slots; the logits (B, V) after the last of each."""
+
+    def copy(self, source: int, target: int, tokens: int) -> None:
+        """`target` holds the first `tokens` of `source`, and nothing else."""
+
+    def swap(self, one: int, other: int) -> None:
+        """Let two slots change places."""
 
 
 class SlotCache(KVCache):
@@ -87,3 +105,17 @@ class SlotCache(KVCache):
             for layer in (*self.keys, *self.values):  # one by one: the copy between is small
                 layer[[one, other], :, :longest] = layer[[other, one], :, :longest]
         self.lengths[one], self.lengths[other] = self.lengths[other], self.lengths[one]
+
+
+class TorchSlots(SlotCache):
+    """The slots of a readable model."""
+
+    def __init__(self, model: GPT, slots: int) -> None:
+        super().__init__(model.config, slots, model.token_embedding.weight.dtype, model.device)
+        self.model = model.eval()
+
+    def read(self, slots: slice, new: list[list[int]]) -> Tensor:
+        """Put new tokens behind each of these slots; the logits (B, V) after the last of each."""
+        self.take(slots, len(new[0]))
+        hidden = self.model.hidden(torch.tensor(new, device=self.model.device), self)
+        return self.model.logits(hidden[:, -1]).float()

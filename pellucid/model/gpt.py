@@ -145,14 +145,18 @@ class GPT(nn.Module):
         Of a classifier's folder this is the model without its head. A model of the hub is fetched once and kept
         (PELLUCID_CACHE says where); `pellucid import` makes a run folder of it. PellucidError names what is wrong.
         """
-        repo = hub.meant_by(where)
-        folder = hub.cached(repo, "model", model_files) if repo else Path(where)
-        config, weights, _ = read_model_folder(folder)
+        config, weights, _ = read_model_folder(folder_of(where))
         weights.pop("head", None)
         with torch.device("meta"):
             model = cls(config)
         model.load_state_dict(weights, assign=True)
         return model.eval()
+
+
+def folder_of(where: str | Path) -> Path:
+    """The folder itself, or the one in which a model of the hub is kept, fetched where it is not there yet."""
+    repo = hub.meant_by(where)
+    return hub.cached(repo, "model", model_files) if repo else Path(where)
 
 
 def resized(table: Tensor, rows: int) -> nn.Parameter:

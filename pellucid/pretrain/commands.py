@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from pellucid.config import FitConfig, ModelConfig, as_dict, model_config
 from pellucid.model.gpt import GPT
@@ -121,6 +122,19 @@ def pretrain(options: Pretrain) -> tuple[dict[str, Any], str]:
     )
 
 
+def tokens_to_judge(data: Path, tokenizer: Tokenizer, vocab_size: int) -> tuple[NDArray[Any], NDArray[np.int64]]:
+    """The tokens of the test split of shards, or of a text file, and where documents begin in them."""
+    if (data / "shards.json").is_file():
+        shards = Shards.open(data)
+        shards.require_tokenizer(tokenizer)
+        check_vocab(vocab_size, shards)
+        return shards.tokens("test"), shards.offsets("test")
+    rows = [tokenizer.encode(document.text) for document in read_documents([data])]
+    end = tokenizer.end_of_text
+    tokens = np.array([end, *(token for row in rows for token in [*row, end])])
+    return tokens, np.cumsum([0, *(len(row) + 1 for row in rows)])
+
+
 def evaluate(options: Evaluate) -> tuple[dict[str, Any], str]:
     """`pellucid evaluate`: on the test split of shards, on a text file, on questions, or on the harness's tasks."""
     if options.tasks:
@@ -136,16 +150,7 @@ def evaluate(options: Evaluate) -> tuple[dict[str, Any], str]:
         if questions:
             scores = score_questions(model, tokenizer, questions)
             return scores, "\n".join(as_lines(scores))
-    if (options.data / "shards.json").is_file():
-        shards = Shards.open(options.data)
-        shards.require_tokenizer(tokenizer)
-        check_vocab(model, shards)
-        tokens, offsets = shards.tokens("test"), shards.offsets("test")
-    else:
-        rows = [tokenizer.encode(document.text) for document in read_documents([options.data])]
-        end = tokenizer.end_of_text
-        tokens = np.array([end, *(token for row in rows for token in [*row, end])])
-        offsets = np.cumsum([0, *(len(row) + 1 for row in rows)])
+    tokens, offsets = tokens_to_judge(options.data, tokenizer, model.config.vocab_size)
     parts = limited(list(parts_of(offsets, model.config.context_length)), EVALUATION_TOKENS)
     result = measure(model, tokens, parts, bytes_per_token(tokenizer, model.config.vocab_size)).summary()
     names = {"loss": "loss (nats a token)", "perplexity": "perplexity", "bits_per_byte": "bits per byte"}

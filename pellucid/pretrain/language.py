@@ -120,10 +120,10 @@ def save_language_model(model: GPT, task: LanguageModelling, out: Path) -> None:
     task.tokenizer.save(out)
 
 
-def check_vocab(model: GPT, shards: Shards) -> None:
-    """Refuse shards whose ids the model has no embedding for."""
-    if shards.vocab_size != model.config.vocab_size:
+def check_vocab(vocab_size: int, shards: Shards) -> None:
+    """Refuse shards whose ids a model of that vocabulary has no embedding for."""
+    if shards.vocab_size != vocab_size:
         raise PellucidError(
-            f"the shards hold {shards.vocab_size} kinds of tokens and the model {model.config.vocab_size}. "
+            f"the shards hold {shards.vocab_size} kinds of tokens and the model {vocab_size}. "
             "Encode the text with the model's own tokenizer."
         )

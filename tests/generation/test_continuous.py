@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from pellucid.generation.compiled.model import CompiledModel
 from pellucid.generation.continuous import Continuous, Event
 from pellucid.generation.engine import generate, prompt_ids, stream_ids
+from pellucid.generation.fast import CompiledReader
+from pellucid.generation.reader import Reader
 from pellucid.generation.sampling import Sampling
 from pellucid.model.gpt import GPT
 from pellucid.runtime import ConfigError, DataError
@@ -18,6 +22,7 @@ from pellucid.text.bpe import BPETokenizer
 from tests.model.families import TINY, lively
 
 NAMES = ["gpt2", "llama", "mistral", "qwen3"]
+COMPILED = [("gpt2", "float32"), ("mistral", "float32"), ("llama", "int8")]
 SETTINGS = [Sampling(), Sampling(1.0), Sampling(0.8, top_k=20, repetition_penalty=1.3)]
 NEVER: tuple[int, ...] = ()
 
@@ -52,18 +57,19 @@ requests = st.lists(
 )
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize(("name", "dtype"), [*((name, "") for name in NAMES), *COMPILED])
 @settings(max_examples=12, deadline=None)
 @given(requests=requests, rows=st.integers(1, 4), chunk=st.integers(1, 50))
 def test_whoever_comes_when_and_beside_whom_a_text_is_what_it_is_alone(
     families: dict[str, GPT],
     tokenizer: BPETokenizer,
     name: str,
+    dtype: Any,
     requests: list[tuple[list[int], int, Sampling, int, int]],
     rows: int,
     chunk: int,
 ) -> None:
-    model = families[name]
+    model = CompiledModel.of(families[name], dtype) if dtype else families[name]
     machine = Continuous(model, tokenizer, rows, chunk)
     events, handles = [], []
     for prompt, tokens, sampling, seed, pause in requests:
@@ -72,8 +78,8 @@ def test_whoever_comes_when_and_beside_whom_a_text_is_what_it_is_alone(
             events += machine.step()
     events += run(machine)
     for handle, (prompt, tokens, sampling, seed, _) in zip(handles, requests, strict=True):
-        alone = list(stream_ids(model, prompt, tokens, sampling, seed))
-        assert tokens_of(events, handle) == alone
+        reader = CompiledReader(model) if isinstance(model, CompiledModel) else Reader(model)
+        assert tokens_of(events, handle) == list(stream_ids(reader, prompt, tokens, sampling, seed))
         assert [event.ended for event in events if event.handle == handle] == [""] * (tokens - 1) + ["max tokens"]
 
 

@@ -15,7 +15,7 @@ from tests.generation.lively import lively_model
 
 
 def talk(reader: Reader, said: list[int], tokens: int = 6) -> list[int]:
-    return list(stream_ids(reader.model, said, tokens, GREEDY, reader=reader))
+    return list(stream_ids(reader, said, tokens, GREEDY))
 
 
 def test_a_conversation_goes_on_without_reading_its_beginning_again(model: GPT) -> None:

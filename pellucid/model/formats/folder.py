@@ -10,7 +10,7 @@ import math
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from safetensors.torch import save_file
@@ -20,6 +20,7 @@ from pellucid.config import ModelConfig
 from pellucid.hub import TOKENIZER_FILES
 from pellucid.model.formats import MODEL_TYPES, of_family
 from pellucid.model.formats.gpt2 import Entry
+from pellucid.model.formats.quantised import QUANTISED, Quantised, read_quantised
 from pellucid.model.formats.tensor_files import (
     FLOATS,
     Stored,
@@ -39,6 +40,7 @@ UNPICKLE = (
     "Take a folder with safetensors, or turn this one into one with transformers, if you trust its maker: "
     "AutoModelForCausalLM.from_pretrained(folder).save_pretrained(new_folder)."
 )
+Weight = TypeVar("Weight", bound=Tensor | Quantised)
 MOST_LAYERS = 10_000
 ADVICE = "The folder is damaged or of another architecture."
 
@@ -71,16 +73,45 @@ def read_model_folder(folder: Path) -> tuple[ModelConfig, dict[str, Tensor], dic
 
     At its peak this takes little more memory than the weights in float32. DataError names what is wrong.
     """
+    config, found, settings = read_as_kept(folder, as_it_is)
+    weights: dict[str, Tensor] = {}
+    for name in list(found):
+        weight = found.pop(name)
+        weights[name] = weight.plain() if isinstance(weight, Quantised) else weight
+    return config, weights, settings
+
+
+def read_as_kept(
+    folder: Path, each: Callable[[str, Tensor], Tensor | Quantised]
+) -> tuple[ModelConfig, dict[str, Tensor | Quantised], dict[str, Any]]:
+    """As `read_model_folder`, but quantised matrices stay so, and `each` float32 one becomes what is made of it."""
     folder = Path(folder)
     settings = read_settings(folder)
     form, config = read_config(settings, folder / "config.json")
+    if (folder / QUANTISED).is_file() and not (folder / WEIGHTS).is_file():
+        return config, read_quantised(folder, shapes_of(form, config)), settings
     stored, where = find_tensors(folder)
     head = stored.pop(HEAD, None)
-    weights = read_weights(form, config, stored, where)
+    weights = read_weights(form, config, stored, where, each)
     if head is not None:
         check_shape(HEAD, head, (head.shape[0] if head.shape else 0, config.d_model), where)
         weights["head"] = _read(Entry(HEAD, ("head",)), head, where)[0]
     return config, weights, settings
+
+
+def as_it_is(name: str, weight: Tensor) -> Tensor:
+    """Each weight in float32, whatever it is called."""
+    return weight
+
+
+def shapes_of(form: ModuleType, config: ModelConfig) -> dict[str, tuple[int, ...]]:
+    """The shape of each weight under our names."""
+    shapes: dict[str, tuple[int, ...]] = {}
+    for entry in form.table(config):
+        first, *rest = form.shape_of(entry, config)
+        shape = (rest[0], first) if entry.transposed else (first, *rest)
+        shapes |= dict.fromkeys(entry.ours, (shape[0] // len(entry.ours), *shape[1:]))
+    return shapes
 
 
 # ---------------------------------------------------------------- config.json
@@ -191,15 +222,22 @@ def read_shards(folder: Path) -> dict[str, Stored]:
 # ---------------------------------------------------------------- weights
 
 
-def read_weights(form: ModuleType, config: ModelConfig, stored: dict[str, Stored], where: str) -> dict[str, Tensor]:
-    """The tensors of a file as our state dict in float32; a missing, extra, misshapen or NaN one is named.
+def read_weights(
+    form: ModuleType,
+    config: ModelConfig,
+    stored: dict[str, Stored],
+    where: str,
+    each: Callable[[str, Tensor], Weight],
+) -> dict[str, Weight]:
+    """The tensors of a file as our state dict, what `each` makes of one; a missing, extra, misshapen, NaN one is named.
 
     The largest comes first, so that what reading takes beside it never adds to the peak.
     """
     found = match(form, config, stored, where)
-    weights: dict[str, Tensor] = {}
+    weights: dict[str, Weight] = {}
     for entry, place in sorted(found, key=lambda item: -item[1].nbytes):
-        weights.update(zip(entry.ours, _read(entry, place, where), strict=True))
+        for name, weight in zip(entry.ours, _read(entry, place, where), strict=True):
+            weights[name] = each(name, weight)
     return {name: weights[name] for entry, _ in found for name in entry.ours}
 
 

@@ -20,6 +20,7 @@ from torch import Tensor
 from pellucid.runtime import DataError, problem, shown
 
 FLOATS = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}  # what weights may be kept in
+WHOLE = {"I8": torch.int8, "U8": torch.uint8}  # and quantised ones
 OTHERS = {"BOOL": 1, "U8": 1, "I8": 1, "F8_E5M2": 1, "F8_E4M3": 1, "I16": 2, "U16": 2, "I32": 4, "U32": 4}
 SIZES = {name: kind.itemsize for name, kind in FLOATS.items()} | OTHERS | {"F64": 8, "I64": 8, "U64": 8, "C64": 8}
 HEADER_LIMIT = 16 * 2**20  # bytes; a model of 10,000 tensors needs 1 MB
@@ -47,7 +48,7 @@ def rows_of(stored: Stored) -> Iterator[tuple[slice, Tensor]]:
     total = stored.shape[0]
     row = stored.nbytes // total
     step = max(1, min(total, CHUNK // row))
-    buffer = torch.empty((step, *stored.shape[1:]), dtype=FLOATS[stored.dtype], device="cpu")
+    buffer = torch.empty((step, *stored.shape[1:]), dtype=(FLOATS | WHOLE)[stored.dtype], device="cpu")
     raw = memoryview(buffer.view(torch.uint8).numpy().data).cast("B")
     with stored.path.open("rb", buffering=0) as file:
         file.seek(stored.offset)

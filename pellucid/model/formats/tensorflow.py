@@ -23,7 +23,7 @@ from torch import Tensor
 
 from pellucid.config import ModelConfig
 from pellucid.model.formats import gpt2
-from pellucid.model.formats.folder import read_weights
+from pellucid.model.formats.folder import as_it_is, read_weights
 from pellucid.model.formats.tensor_files import HEADER_LIMIT, Stored, damaged, read_strict_json
 from pellucid.runtime import ConfigError, DataError, problem, shown
 
@@ -46,7 +46,7 @@ def read_tensorflow_folder(folder: Path) -> tuple[ModelConfig, dict[str, Tensor]
     config = _read_hparams(folder / "hparams.json")
     index = find_index(folder)
     stored = {theirs_of(name): place for name, place in read_index(index).items()}
-    return config, read_weights(gpt2, config, stored, str(index))
+    return config, read_weights(gpt2, config, stored, str(index), as_it_is)
 
 
 def theirs_of(name: str) -> str:

@@ -1,0 +1,166 @@
+"""A model for decoding on a CPU: packed weights, the threads that read them, and a cache with a slot for each text."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from pellucid.config import ModelConfig
+from pellucid.generation.compiled.packing import BITS, Dtype, Weights, in_precision, pack
+from pellucid.generation.compiled.passes import SIDE, Cache, Room, forward
+from pellucid.generation.compiled.team import Team
+from pellucid.model.formats.folder import WEIGHTS, find_tensors, read_as_kept
+from pellucid.model.formats.quantised import GROUP, QUANTISED
+from pellucid.model.formats.tensor_files import read_header
+from pellucid.model.gpt import GPT, folder_of
+from pellucid.model.positions import rotary_frequencies
+from pellucid.runtime import usable_cores
+
+# S places of a slot, V vocabulary
+
+TOGETHER = 64  # tokens that go through the model in one pass
+LEAST = 64  # places that a slot begins with
+ALONE = 8 << 20  # bytes of weights up to which one thread is faster than several that wait for each other
+
+
+class CompiledModel:
+    """Computes what `GPT` does, from weights kept in `dtype`. Takes up `weights`, which are empty afterwards."""
+
+    def __init__(self, config: ModelConfig, weights: Weights, dtype: Dtype = "float32", threads: int = 0) -> None:
+        self.config, self.dtype = config, dtype
+        self.packed = pack(config, weights, dtype)
+        self.nbytes = self.packed.nbytes
+        threads = threads or (usable_cores() if self.nbytes > ALONE else 1)
+        self.team = Team(threads)
+        self._room: Room | None = None
+
+    @classmethod
+    def of(cls, model: GPT, dtype: Dtype = "float32", threads: int = 0) -> CompiledModel:
+        """The same model with weights of its own."""
+        return cls(model.config, dict(model.state_dict()), dtype, threads)
+
+    @classmethod
+    def load(cls, where: str | Path, dtype: Dtype | Literal["auto"] = "auto", threads: int = 0) -> CompiledModel:
+        """A run folder, quantised or not, or a model of the hub. `auto` keeps the precision that the folder has.
+
+        A matrix is brought into its precision as it is read, so that little more memory is taken than it needs then.
+        DataError says what is wrong with a folder.
+        """
+        folder = folder_of(where)
+        taken: Dtype = kept_in(folder) if dtype == "auto" else dtype
+        config, weights, _ = read_as_kept(folder, lambda name, weight: in_precision(name, weight, taken))
+        weights.pop("head", None)
+        return cls(config, weights, taken, threads)
+
+    def parameter_count(self) -> int:
+        """Trained numbers, as `GPT` counts them."""
+        with torch.device("meta"):
+            return GPT(self.config).parameter_count()
+
+    def slots(self, count: int) -> Slots:
+        """Room for `count` texts."""
+        return Slots(self.config, count, np.uint16 if self.dtype in BITS else np.float32)
+
+    def logits(
+        self,
+        slots: Slots,
+        ids: Sequence[int],
+        which: Sequence[int],
+        places: Sequence[int],
+        wanted: Sequence[int] | None = None,
+    ) -> NDArray[np.float32]:
+        """Read `ids`, each at a place of one of the slots; the logits after the rows `wanted` (the last): (rows, V).
+
+        The tokens of one text stand in order, and what is before them in its slot was read.
+        """
+        wanted = [len(ids) - 1] if wanted is None else wanted
+        vocabulary = self.config.vocab_size
+        out = np.empty((len(wanted), -(-vocabulary // 4) * 4), np.float32)
+        slots.grow(max(places) + 1)
+        room = self._room_for(slots)
+        numbers = [np.array(one, np.int64) for one in (ids, which, places)]
+        done = 0
+        for start in range(0, len(ids), TOGETHER):
+            part = slice(start, start + TOGETHER)
+            asked = np.array([row - start for row in wanted if start <= row < start + TOGETHER], np.int64)
+            rows = out[done : done + len(asked)]
+            done += len(asked)
+            self.team.run(forward, *(one[part] for one in numbers), asked, rows, *self.packed, slots.cache, room)
+        return out[:, :vocabulary]
+
+    def _room_for(self, slots: Slots) -> Room:
+        keys, values = slots.cache.keys, slots.cache.values
+        room, length = self._room, keys.shape[3]
+        threads = self.team.threads
+        if room is None or len(room.scores) < threads * 4 * length:
+            sizes, matrices = self.packed.sizes, self.packed.matrices
+            widths = [matrix[2] for matrix in matrices]
+            heads = -(-(sizes.heads + 2 * sizes.kv_heads) * sizes.d_head // 4) * 4
+            wide = max(matrices.contract[2], -(-sizes.d_ff // 4) * 4)
+            shapes = {
+                "x": matrices.attention[2],
+                "normed": matrices.attention[2],
+                "heads": heads,
+                "queries": sizes.heads * keys.shape[4],
+                "context": matrices.output[2],
+                "wide": wide,
+                "gate": wide if sizes.gated else 0,
+            }
+            floats = [np.zeros(TOGETHER * width, np.float32) for width in shapes.values()]
+            bytes_ = max(widths) if self.dtype in BITS else 0
+            self._room = room = Room(
+                *floats,
+                np.zeros(TOGETHER * bytes_, np.int8),
+                np.zeros(TOGETHER * bytes_ // GROUP, np.float32),
+                np.zeros(TOGETHER * bytes_ // GROUP, np.int32),
+                np.zeros(threads * 4 * length, np.float32),
+                np.zeros(threads * 4 * values.shape[3], np.float32),
+            )
+        return room
+
+
+class Slots:
+    """Keys and values of texts, flush left. All slots grow together, doubling, up to the model's window."""
+
+    def __init__(self, config: ModelConfig, count: int, dtype: type[np.float32] | type[np.uint16]) -> None:
+        self.config, self.count, self.dtype = config, count, dtype
+        self.cache = self._of(min(LEAST, config.context_length))
+
+    def _of(self, length: int) -> Cache:
+        config, length = self.config, -(-length // SIDE) * SIDE
+        width, rows = -(-config.d_head // SIDE) * SIDE, -(-config.d_head // 4) * 4
+        shape = (config.n_layers, self.count, config.n_kv_heads)
+        angles = np.zeros((length, 0), np.float32)
+        if config.positions == "rotary":
+            frequencies = rotary_frequencies(config.d_head, config.rope_theta, config.rope_scaling)
+            angles = (torch.arange(length)[:, None].float() * frequencies).numpy()
+        keys, values = np.zeros((*shape, length, width), self.dtype), np.zeros((*shape, rows, length), self.dtype)
+        return Cache(keys, values, np.cos(angles), np.sin(angles))
+
+    def grow(self, length: int) -> None:
+        """Room for `length` tokens in each slot, at least."""
+        old = self.cache.keys.shape[3]
+        if length > old:
+            cache = self._of(max(length, min(2 * old, self.config.context_length)))
+            cache.keys[:, :, :, :old] = self.cache.keys
+            cache.values[:, :, :, :, :old] = self.cache.values
+            self.cache = cache
+
+    def copy(self, source: int, target: int, tokens: int) -> None:
+        """Let `target` begin with the first `tokens` of `source`."""
+        if source != target:
+            self.cache.keys[:, target, :, :tokens] = self.cache.keys[:, source, :, :tokens]
+            self.cache.values[:, target, :, :, :tokens] = self.cache.values[:, source, :, :, :tokens]
+
+
+def kept_in(folder: Path) -> Dtype:
+    """The precision of a folder's matrices: what can be taken without any loss."""
+    if (folder / QUANTISED).is_file() and not (folder / WEIGHTS).is_file():
+        return "int4" if any(stored.dtype == "U8" for stored in read_header(folder / QUANTISED).values()) else "int8"
+    stored, _ = find_tensors(folder)
+    return "bfloat16" if all(one.dtype == "BF16" for one in stored.values() if len(one.shape) == 2) else "float32"

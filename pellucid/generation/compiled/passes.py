@@ -1,0 +1,289 @@
+"""One pass through the whole model in one compiled function: N tokens of any texts in, logits of the wanted ones out.
+
+The fast twin of `GPT.hidden` and `GPT.logits` (fused attention and all). Every token says which slot its text has in
+the cache and at which place it stands there, so a prompt's chunk, one more token of each of many texts, or both
+together are the same to it. All threads run the same function, each on its share of rows, heads or outputs, and meet
+where one needs what the others made.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+from numba import njit
+from numpy.typing import NDArray
+
+from pellucid.generation.compiled.products import COMPILED, NONE, WITHIN, float_rows, product
+from pellucid.generation.compiled.steps import (
+    add_bias,
+    add_to,
+    gate,
+    gelu,
+    keep,
+    look_up,
+    meet,
+    norm,
+    share,
+    share_of_rows,
+    softmax,
+    take,
+    take_all,
+    turn,
+)
+
+# N tokens, D width of the model, H heads of queries, G of keys and values, K width of a head, S places in the cache
+
+Floats = NDArray[np.float32]
+Matrix = tuple[NDArray[Any], Floats, int]  # numbers, scales, and inputs with their padding
+SIDE = 32  # places that attention looks at together: S, and K in the cache, are padded to multiples
+
+
+class Sizes(NamedTuple):
+    """Whole numbers and switches of a model."""
+
+    layers: int
+    d_model: int
+    heads: int
+    kv_heads: int
+    d_head: int
+    d_ff: int
+    window: int
+    eps: float
+    centred: bool  # LayerNorm, not RMSNorm
+    gated: bool  # SwiGLU, not GELU
+    turned: bool  # rotary positions
+    headed: bool  # queries and keys are normed
+
+
+class Matrices(NamedTuple):
+    """The matrices, those of all layers below each other."""
+
+    embedding: Matrix
+    attention: Matrix  # queries, keys, values
+    output: Matrix
+    expand: Matrix  # the gate first, where there is one
+    contract: Matrix
+    logits: Matrix
+
+
+class Vectors(NamedTuple):
+    """What is added, stretched or turned; always float32. Zeros where a family has none."""
+
+    positions: Floats  # (context or 0, D)
+    norms: Floats  # (2 × layers + 1, D)
+    norm_biases: Floats
+    attention: Floats  # (layers, …)
+    output: Floats
+    expand: Floats
+    contract: Floats
+    query_norms: Floats  # (layers, K)
+    key_norms: Floats
+    nothing: Floats  # (K,) zeros
+
+
+class Cache(NamedTuple):
+    """Keys (layers, slots, G, S, K) and values (layers, slots, G, K, S), so that both are read as matrices are."""
+
+    keys: NDArray[Any]
+    values: NDArray[Any]
+    cosines: Floats  # (S, K / 2)
+    sines: Floats
+
+
+class Room(NamedTuple):
+    """Where a pass keeps what it has so far; all flat."""
+
+    x: Floats
+    normed: Floats
+    heads: Floats
+    queries: Floats
+    context: Floats
+    wide: Floats
+    gate: Floats
+    numbers: NDArray[np.int8]
+    scales: Floats
+    sums: NDArray[np.int32]
+    scores: Floats
+    mixed: Floats
+
+
+# ---------------------------------------------------------------- attention
+
+
+@njit(**WITHIN)
+def _file_head(j: Any, layer: Any, slots: Any, places: Any, sizes: Any, vectors: Any, cache: Any, room: Any) -> None:
+    """Head j of queries, keys and values side by side: normed and rotated, then to the queries or into the cache."""
+    width, padded = sizes.d_head, cache.keys.shape[4]
+    step = (sizes.heads + 2 * sizes.kv_heads) * width
+    pitch = (step + 3) // 4 * 4
+    scale = np.float32(1 / np.sqrt(width))
+    key, value = j - sizes.heads, j - sizes.heads - sizes.kv_heads
+    for row in range(slots.shape[0]):
+        at, slot, place = row * pitch + j * width, slots[row], places[row]
+        if value < 0:
+            if sizes.headed:
+                weight = vectors.query_norms[layer] if key < 0 else vectors.key_norms[layer]
+                norm(room.heads, at, weight, vectors.nothing, room.heads, at, sizes.eps, not sizes.gated)
+            if sizes.turned:
+                turn(room.heads, at, cache.cosines[place], cache.sines[place])
+        if key < 0:
+            to = (row * sizes.heads + j) * padded
+            for i in range(width):
+                room.queries[to + i] = room.heads[at + i] * scale
+        elif value < 0:
+            target = cache.keys[layer, slot, key, place]
+            for i in range(width):
+                keep(target, i, room.heads[at + i])
+        else:
+            for i in range(width):
+                keep(cache.values[layer, slot, value, i], place, room.heads[at + i])
+
+
+@njit(**COMPILED)
+def _are_of_one_text(slots: Any, row: Any) -> Any:
+    if row + 4 > slots.shape[0]:
+        return False
+    slot = slots[row]
+    return slots[row + 1] == slot and slots[row + 2] == slot and slots[row + 3] == slot
+
+
+@njit(**WITHIN)
+def _attend(
+    head: Any, layer: Any, slots: Any, places: Any, sizes: Any, cache: Any, room: Any, step: Any, thread: Any
+) -> None:
+    """One head's context vectors, for up to four tokens of the same text at a time."""
+    group = head // (sizes.heads // sizes.kv_heads)
+    length, padded, rows = cache.keys.shape[3], cache.keys.shape[4], cache.values.shape[3]
+    scores, mixed = thread * 4 * length, thread * 4 * rows
+    n, row = slots.shape[0], 0
+    while row < n:
+        slot = slots[row]
+        together = 4 if _are_of_one_text(slots, row) else 1
+        begin = max(0, places[row] + 1 - sizes.window) if sizes.window else 0
+        low, high = begin // SIDE * SIDE, (places[row + together - 1] + SIDE) // SIDE * SIDE
+        start = (row * sizes.heads + head) * padded
+        keys, values = cache.keys[layer, slot, group].reshape(-1), cache.values[layer, slot, group].reshape(-1)
+        float_rows(
+            room.scores, scores, length, room.queries, start, sizes.heads * padded, together, keys, NONE, padded,
+            padded, low, high,
+        )  # fmt: skip
+        for t in range(together):
+            end = places[row + t] + 1
+            begin = max(0, end - sizes.window) if sizes.window else 0
+            at = scores + t * length
+            softmax(room.scores, at + begin, at + end, at + low, at + high)
+        float_rows(
+            room.mixed, mixed, rows, room.scores, scores + low, length, together, values, low, high - low, length,
+            NONE, rows,
+        )  # fmt: skip
+        for t in range(together):
+            for i in range(sizes.d_head):
+                room.context[(row + t) * step + head * sizes.d_head + i] = room.mixed[mixed + t * rows + i]
+        row += together
+
+
+# ---------------------------------------------------------------- the pass
+
+
+@njit(**WITHIN)
+def _begin(
+    ids: Any, places: Any, sizes: Any, matrices: Any, vectors: Any, room: Any, thread: Any, threads: Any
+) -> None:
+    width, d = matrices.attention[2], sizes.d_model
+    for row in range(*share(ids.shape[0], thread, threads)):
+        look_up(matrices.embedding, ids[row], room.x, row * width, d)
+        if vectors.positions.shape[0]:
+            for i in range(d):
+                room.x[row * width + i] += vectors.positions[places[row], i]
+
+
+@njit(**WITHIN)
+def _attention(
+    layer: Any, slots: Any, places: Any, sizes: Any, matrices: Any, vectors: Any, cache: Any, room: Any, arrived: Any,
+    thread: Any, threads: Any,
+) -> None:  # fmt: skip
+    """Norm, attention, shortcut."""
+    n, taken = slots.shape[0], (room.numbers, room.scales, room.sums)
+    width, joined = matrices.attention[2], matrices.output[2]
+    heads = (sizes.heads + 2 * sizes.kv_heads) * sizes.d_head
+    pitch = (heads + 3) // 4 * 4
+    for row in range(*share(n, thread, threads)):
+        weight, bias = vectors.norms[2 * layer], vectors.norm_biases[2 * layer]
+        norm(room.x, row * width, weight, bias, room.normed, row * width, sizes.eps, sizes.centred)
+        take(room.normed, row * width, width, matrices.attention, taken, row)
+    meet(arrived, threads)
+    start, end = share_of_rows(heads, thread, threads)
+    product(room.heads, pitch, room.normed, width, taken, n, matrices.attention, layer * pitch, start, end)
+    add_bias(room.heads, pitch, vectors.attention[layer], n, start, end)
+    meet(arrived, threads)
+    for j in range(*share(sizes.heads + 2 * sizes.kv_heads, thread, threads)):
+        _file_head(j, layer, slots, places, sizes, vectors, cache, room)
+    meet(arrived, threads)
+    for head in range(*share(sizes.heads, thread, threads)):
+        _attend(head, layer, slots, places, sizes, cache, room, joined, thread)
+    meet(arrived, threads)
+    take_all(room.context, n, joined, matrices.output, taken, arrived, thread, threads)
+    start, end = share_of_rows(sizes.d_model, thread, threads)
+    d4 = (sizes.d_model + 3) // 4 * 4
+    product(room.normed, width, room.context, joined, taken, n, matrices.output, layer * d4, start, end)
+    add_to(room.x, width, room.normed, width, vectors.output[layer], n, start, end)
+    meet(arrived, threads)
+
+
+@njit(**WITHIN)
+def _feed_forward(
+    layer: Any, n: Any, sizes: Any, matrices: Any, vectors: Any, room: Any, arrived: Any, thread: Any, threads: Any
+) -> None:
+    """Norm, feed-forward, shortcut."""
+    taken = (room.numbers, room.scales, room.sums)
+    width, wide = matrices.expand[2], matrices.contract[2]
+    for row in range(*share(n, thread, threads)):
+        weight, bias = vectors.norms[2 * layer + 1], vectors.norm_biases[2 * layer + 1]
+        norm(room.x, row * width, weight, bias, room.normed, row * width, sizes.eps, sizes.centred)
+        take(room.normed, row * width, width, matrices.expand, taken, row)
+    meet(arrived, threads)
+    start, end = share_of_rows(sizes.d_ff, thread, threads)
+    rows = (sizes.d_ff + 3) // 4 * 4
+    if sizes.gated:
+        product(room.gate, wide, room.normed, width, taken, n, matrices.expand, 2 * layer * rows, start, end)
+        product(room.wide, wide, room.normed, width, taken, n, matrices.expand, (2 * layer + 1) * rows, start, end)
+        for row in range(n):
+            gate(room.wide, room.gate, row * wide + start, row * wide + end)
+    else:
+        product(room.wide, wide, room.normed, width, taken, n, matrices.expand, layer * rows, start, end)
+        add_bias(room.wide, wide, vectors.expand[layer], n, start, end)
+        for row in range(n):
+            gelu(room.wide, row * wide + start, row * wide + end)
+    meet(arrived, threads)
+    take_all(room.wide, n, wide, matrices.contract, taken, arrived, thread, threads)
+    start, end = share_of_rows(sizes.d_model, thread, threads)
+    d4 = (sizes.d_model + 3) // 4 * 4
+    product(room.normed, width, room.wide, wide, taken, n, matrices.contract, layer * d4, start, end)
+    add_to(room.x, width, room.normed, width, vectors.contract[layer], n, start, end)
+    meet(arrived, threads)
+
+
+@njit(**COMPILED)
+def forward(
+    ids: Any, slots: Any, places: Any, wanted: Any, out: Any, sizes: Any, matrices: Any, vectors: Any, cache: Any,
+    room: Any, arrived: Any, thread: Any, threads: Any,
+) -> None:  # fmt: skip
+    """Read N tokens: `ids` at `places` of their `slots`, in order. `out` gets the logits of the rows `wanted`.
+
+    Nothing is checked here. Each of the threads calls it with the same arguments and its own number.
+    """
+    width, taken = matrices.attention[2], (room.numbers, room.scales, room.sums)
+    _begin(ids, places, sizes, matrices, vectors, room, thread, threads)
+    meet(arrived, threads)
+    for layer in range(sizes.layers):
+        _attention(layer, slots, places, sizes, matrices, vectors, cache, room, arrived, thread, threads)
+        _feed_forward(layer, ids.shape[0], sizes, matrices, vectors, room, arrived, thread, threads)
+    for row in range(*share(wanted.shape[0], thread, threads)):
+        weight, bias = vectors.norms[2 * sizes.layers], vectors.norm_biases[2 * sizes.layers]
+        norm(room.x, wanted[row] * width, weight, bias, room.normed, row * width, sizes.eps, sizes.centred)
+        take(room.normed, row * width, width, matrices.logits, taken, row)
+    meet(arrived, threads)
+    start, end = share_of_rows(out.shape[1], thread, threads)
+    product(out.reshape(-1), out.shape[1], room.normed, width, taken, wanted.shape[0], matrices.logits, 0, start, end)
+    meet(arrived, threads)

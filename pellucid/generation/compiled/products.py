@@ -1,0 +1,273 @@
+"""Vectors times a matrix, its numbers kept in 32, 16, 8 or 4 bits: where decoding spends its time.
+
+A matrix (O outputs × I inputs) lies in memory row by row, as the model has it, and is read once for all N vectors, four
+rows at a time; the next four are asked for meanwhile, which is what brings a core to the rate of the memory. Each sum
+is added up in the same order however many vectors there are, so one alone gets the same bits as one among many.
+
+With bytes, the vectors become bytes, too: groups of 64 numbers from -127 to 127 with a scale each, so that products are
+exact in whole numbers within a group. Kept matrices are offset to be unsigned, as the processor's instruction wants
+one side; the sum of a group times the offset is taken off where the sum begins.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numba import njit, types
+from numba.extending import overload
+
+from pellucid.generation.compiled.vectors import (
+    as_floats,
+    dot,
+    fetch,
+    first,
+    high_nibbles,
+    load,
+    load_bytes,
+    low_nibbles,
+    multiply_add,
+    spread,
+    times,
+    total,
+    zeros,
+)
+from pellucid.model.formats.quantised import GROUP
+
+# N vectors, O outputs, I inputs (padded with zeros), G groups of inputs
+
+ROWS = 4  # of the matrix, taken at a time: O is padded to a multiple
+INT8_OFFSET, INT4_OFFSET = 128, 8
+STEP = {"float32": 32, "bfloat16": 32, "int8": GROUP, "int4": 2 * GROUP}  # what I is padded to a multiple of
+
+NONE = np.int64(0)  # not the literal, for which Numba would compile a function once more
+
+COMPILED: dict[str, Any] = {"cache": True, "nogil": True, "error_model": "numpy"}
+WITHIN: dict[str, Any] = {**COMPILED, "inline": "always"}  # a part of its caller, and not compiled on its own
+
+
+@njit(**COMPILED)
+def _add(x: Any, a: Any, b: Any, c: Any, d: Any, sums: Any) -> Any:
+    """One vector's 16 numbers times those of four rows, added to its four sums."""
+    return (
+        multiply_add(x, a, sums[0]),
+        multiply_add(x, b, sums[1]),
+        multiply_add(x, c, sums[2]),
+        multiply_add(x, d, sums[3]),
+    )
+
+
+@njit(**COMPILED)
+def _nothing() -> Any:
+    return zeros(), zeros(), zeros(), zeros()
+
+
+@njit(**COMPILED)
+def _put(out: Any, at: Any, sums: Any) -> None:
+    for row, value in enumerate(sums):
+        out[at + row] = total(value)
+
+
+@njit(**COMPILED)
+def float_rows(
+    out: Any, o: Any, o_step: Any, x: Any, i: Any, i_step: Any, n: Any, w: Any, at: Any, width: Any, pitch: Any,
+    start: Any, end: Any,
+) -> None:  # fmt: skip
+    """Rows `start` to `end` of a matrix in float32 or bfloat16 times n vectors.
+
+    Vector v begins at x[i + v × i_step], row r of the matrix at w[at + r × pitch]; out[o + v × o_step + r] is for both.
+    """
+    for row in range(start, end, ROWS):
+        a = at + row * pitch
+        b, c, d = a + pitch, a + 2 * pitch, a + 3 * pitch
+        ahead = ROWS * pitch
+        v = 0
+        while v + 4 <= n:
+            x0, x1, x2, x3 = i + v * i_step, i + (v + 1) * i_step, i + (v + 2) * i_step, i + (v + 3) * i_step
+            s0, s1, s2, s3 = _nothing(), _nothing(), _nothing(), _nothing()
+            for k in range(0, width, 16):
+                for place in (a, b, c, d):
+                    fetch(w, place + k + ahead)
+                wa, wb, wc, wd = load(w, a + k), load(w, b + k), load(w, c + k), load(w, d + k)
+                s0 = _add(load(x, x0 + k), wa, wb, wc, wd, s0)
+                s1 = _add(load(x, x1 + k), wa, wb, wc, wd, s1)
+                s2 = _add(load(x, x2 + k), wa, wb, wc, wd, s2)
+                s3 = _add(load(x, x3 + k), wa, wb, wc, wd, s3)
+            _put(out, o + v * o_step + row, s0)
+            _put(out, o + (v + 1) * o_step + row, s1)
+            _put(out, o + (v + 2) * o_step + row, s2)
+            _put(out, o + (v + 3) * o_step + row, s3)
+            v += 4
+        while v < n:
+            x0 = i + v * i_step
+            s0 = _nothing()
+            for k in range(0, width, 32):
+                for place in (a, b, c, d):
+                    fetch(w, place + k + ahead)
+                s0 = _add(load(x, x0 + k), load(w, a + k), load(w, b + k), load(w, c + k), load(w, d + k), s0)
+                k += 16
+                s0 = _add(load(x, x0 + k), load(w, a + k), load(w, b + k), load(w, c + k), load(w, d + k), s0)
+            _put(out, o + v * o_step + row, s0)
+            v += 1
+
+
+# ---------------------------------------------------------------- bytes
+
+
+@njit(**COMPILED)
+def to_bytes(x: Any, i: Any, groups: Any, numbers: Any, scales: Any, sums: Any, g: Any) -> None:
+    """`groups` groups of floats from x[i] on, as bytes with a scale and their sum each; the first is group g there."""
+    for group in range(groups):
+        bits = np.uint32(0)  # floats above 0 are in order as whole numbers, and of those LLVM finds the largest at once
+        for k in range(i + group * GROUP, i + (group + 1) * GROUP):
+            bits = max(bits, np.uint32(np.float32(x[k]).view(np.uint32) & np.uint32(0x7FFFFFFF)))
+        largest = np.uint32(bits).view(np.float32)
+        scale = largest / np.float32(127)
+        back = np.float32(0) if largest == 0 else np.float32(127) / largest
+        summed = np.int32(0)
+        source, target = i + group * GROUP, (g + group) * GROUP
+        for k in range(GROUP):
+            number = np.int32(np.rint(x[source + k] * back))
+            numbers[target + k] = np.int8(number)
+            summed += number
+        scales[g + group], sums[g + group] = scale, summed
+
+
+@njit(**COMPILED)
+def _add_bytes(x: Any, scale: Any, begin: Any, a: Any, b: Any, c: Any, d: Any, sums: Any) -> Any:
+    """One vector's group times those of four rows, in whole numbers, then scaled and added to its four sums."""
+    return (
+        multiply_add(scale, as_floats(dot(begin, a, x)), sums[0]),
+        multiply_add(scale, as_floats(dot(begin, b, x)), sums[1]),
+        multiply_add(scale, as_floats(dot(begin, c, x)), sums[2]),
+        multiply_add(scale, as_floats(dot(begin, d, x)), sums[3]),
+    )
+
+
+@njit(**COMPILED)
+def _put_scaled(out: Any, at: Any, sums: Any, scales: Any, row: Any) -> None:
+    for r, value in enumerate(sums):
+        out[at + r] = total(value) * scales[row + r]
+
+
+@njit(**COMPILED)
+def int8_rows(
+    out: Any, o_step: Any, numbers: Any, x_scales: Any, x_sums: Any, groups: Any, n: Any, w: Any, w_scales: Any,
+    first_row: Any, start: Any, end: Any,
+) -> None:  # fmt: skip
+    """As `float_rows`, for a matrix of bytes with a scale for each row; the matrix begins at row `first_row` of w."""
+    width = groups * GROUP
+    for row in range(start, end, ROWS):
+        a = (first_row + row) * width
+        b, c, d = a + width, a + 2 * width, a + 3 * width
+        v = 0
+        while v + 4 <= n:
+            g0, g1, g2, g3 = v * groups, (v + 1) * groups, (v + 2) * groups, (v + 3) * groups
+            s0, s1, s2, s3 = _nothing(), _nothing(), _nothing(), _nothing()
+            for g in range(groups):
+                k = g * GROUP
+                for place in (a, b, c, d):
+                    fetch(w, place + k + ROWS * width)
+                wa, wb, wc, wd = load_bytes(w, a + k), load_bytes(w, b + k), load_bytes(w, c + k), load_bytes(w, d + k)
+                s0 = _add_bytes(*_group(numbers, x_scales, x_sums, g0 + g, INT8_OFFSET), wa, wb, wc, wd, s0)
+                s1 = _add_bytes(*_group(numbers, x_scales, x_sums, g1 + g, INT8_OFFSET), wa, wb, wc, wd, s1)
+                s2 = _add_bytes(*_group(numbers, x_scales, x_sums, g2 + g, INT8_OFFSET), wa, wb, wc, wd, s2)
+                s3 = _add_bytes(*_group(numbers, x_scales, x_sums, g3 + g, INT8_OFFSET), wa, wb, wc, wd, s3)
+            _put_scaled(out, v * o_step + row, s0, w_scales, first_row + row)
+            _put_scaled(out, (v + 1) * o_step + row, s1, w_scales, first_row + row)
+            _put_scaled(out, (v + 2) * o_step + row, s2, w_scales, first_row + row)
+            _put_scaled(out, (v + 3) * o_step + row, s3, w_scales, first_row + row)
+            v += 4
+        while v < n:
+            s0 = _nothing()
+            for g in range(groups):
+                k = g * GROUP
+                for place in (a, b, c, d):
+                    fetch(w, place + k + ROWS * width)
+                wa, wb, wc, wd = load_bytes(w, a + k), load_bytes(w, b + k), load_bytes(w, c + k), load_bytes(w, d + k)
+                s0 = _add_bytes(*_group(numbers, x_scales, x_sums, v * groups + g, INT8_OFFSET), wa, wb, wc, wd, s0)
+            _put_scaled(out, v * o_step + row, s0, w_scales, first_row + row)
+            v += 1
+
+
+@njit(**COMPILED)
+def _group(numbers: Any, scales: Any, sums: Any, g: Any, offset: Any) -> Any:
+    """A group of a vector: its bytes, its scale 16 times, and where sums begin so that the offset falls out."""
+    return load_bytes(numbers, g * GROUP), spread(scales[g]), first(np.int32(-offset * sums[g]))
+
+
+@njit(**COMPILED)
+def _add_nibbles(x: Any, scale: Any, begin: Any, w: Any, w_scale: Any, so_far: Any) -> Any:
+    return multiply_add(times(scale, spread(w_scale)), as_floats(dot(begin, w, x)), so_far)
+
+
+@njit(**COMPILED)
+def int4_rows(
+    out: Any, o_step: Any, numbers: Any, x_scales: Any, x_sums: Any, groups: Any, n: Any, w: Any, w_scales: Any,
+    first_row: Any, start: Any, end: Any,
+) -> None:  # fmt: skip
+    """As `int8_rows`, two numbers to a byte: the lower halves of 64 bytes are a group, the upper halves the next.
+
+    Each row has a scale for each group.
+    """
+    width = groups * GROUP // 2
+    for row in range(start, end, ROWS):
+        place, scale = (first_row + row) * width, (first_row + row) * groups
+        for v in range(n):
+            sums = _nothing()
+            for g in range(0, groups, 2):
+                x, x_scale, begin = _group(numbers, x_scales, x_sums, v * groups + g, INT4_OFFSET)
+                y, y_scale, y_begin = _group(numbers, x_scales, x_sums, v * groups + g + 1, INT4_OFFSET)
+                k, s = place + g * (GROUP // 2), scale + g
+                for r in range(ROWS):
+                    fetch(w, k + (ROWS + r) * width)
+                a, b = load_bytes(w, k), load_bytes(w, k + width)
+                c, d = load_bytes(w, k + 2 * width), load_bytes(w, k + 3 * width)
+                s0 = _add_nibbles(x, x_scale, begin, low_nibbles(a), w_scales[s], sums[0])
+                s1 = _add_nibbles(x, x_scale, begin, low_nibbles(b), w_scales[s + groups], sums[1])
+                s2 = _add_nibbles(x, x_scale, begin, low_nibbles(c), w_scales[s + 2 * groups], sums[2])
+                s3 = _add_nibbles(x, x_scale, begin, low_nibbles(d), w_scales[s + 3 * groups], sums[3])
+                s += 1
+                sums = (
+                    _add_nibbles(y, y_scale, y_begin, high_nibbles(a), w_scales[s], s0),
+                    _add_nibbles(y, y_scale, y_begin, high_nibbles(b), w_scales[s + groups], s1),
+                    _add_nibbles(y, y_scale, y_begin, high_nibbles(c), w_scales[s + 2 * groups], s2),
+                    _add_nibbles(y, y_scale, y_begin, high_nibbles(d), w_scales[s + 3 * groups], s3),
+                )
+            _put(out, v * o_step + row, sums)
+
+
+# ---------------------------------------------------------------- one product, whatever the matrix is kept in
+
+
+def product(
+    out: Any, o_step: Any, x: Any, i_step: Any, taken: Any, n: Any, matrix: Any, first_row: Any, start: Any, end: Any
+) -> None:  # fmt: skip
+    """Rows `start` to `end` of a matrix that begins at row `first_row` of `matrix`, times n vectors.
+
+    `matrix` is (numbers, scales, width); `taken` the vectors as bytes (numbers, scales, sums), where bytes are wanted.
+    """
+    raise NotImplementedError("compiled only")
+
+
+@overload(product, strict=False)
+def _product(
+    out: Any, o_step: Any, x: Any, i_step: Any, taken: Any, n: Any, matrix: Any, first_row: Any, start: Any, end: Any
+) -> Any:  # fmt: skip
+    numbers, scales = matrix[0], matrix[1]
+
+    def of_floats(out, o_step, x, i_step, taken, n, matrix, first_row, start, end):  # type: ignore[no-untyped-def]
+        w, _, width = matrix
+        float_rows(out, NONE, o_step, x, NONE, i_step, n, w, first_row * width, width, width, start, end)
+
+    def of_bytes(out, o_step, x, i_step, taken, n, matrix, first_row, start, end):  # type: ignore[no-untyped-def]
+        w, scales, width = matrix
+        int8_rows(out, o_step, *taken, width // GROUP, n, w, scales, first_row, start, end)
+
+    def of_nibbles(out, o_step, x, i_step, taken, n, matrix, first_row, start, end):  # type: ignore[no-untyped-def]
+        w, scales, width = matrix
+        int4_rows(out, o_step, *taken, width // GROUP, n, w, scales.reshape(-1), first_row, start, end)
+
+    if numbers.dtype != types.uint8:
+        return of_floats
+    return of_bytes if scales.ndim == 1 else of_nibbles

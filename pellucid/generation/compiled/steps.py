@@ -1,0 +1,204 @@
+"""The small steps of a pass, compiled: how threads share and meet, norms, bends, softmax, and what bytes need."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numba import njit, types
+from numba.extending import overload
+
+from pellucid.generation.compiled.products import COMPILED, GROUP, INT8_OFFSET, to_bytes
+from pellucid.generation.compiled.vectors import add_together, let_others
+
+LOOSE = {**COMPILED, "fastmath": {"reassoc", "contract", "nsz"}}  # sums in vectors, in an order of their own
+
+# ---------------------------------------------------------------- threads
+
+
+@njit(**COMPILED)
+def share(count: Any, thread: Any, threads: Any) -> Any:
+    return count * thread // threads, count * (thread + 1) // threads
+
+
+@njit(**COMPILED)
+def share_of_rows(count: Any, thread: Any, threads: Any) -> Any:
+    """A share of a matrix's rows, in fours."""
+    fours = (count + 3) // 4
+    return fours * thread // threads * 4, fours * (thread + 1) // threads * 4
+
+
+@njit(**COMPILED)
+def meet(arrived: Any, threads: Any) -> None:
+    """Wait until all threads have come here."""
+    if threads == 1:
+        return
+    all_of_them = (add_together(arrived, 0, 1) // threads + 1) * threads
+    waited = 0
+    while add_together(arrived, 0, 0) < all_of_them:
+        waited += 1
+        let_others(waited % 256 == 0)
+
+
+# ---------------------------------------------------------------- small steps
+
+
+@njit(**LOOSE)
+def exp(x: Any) -> Any:
+    """e to the x in float32, to the last bit or two, without a call, so that loops over it become vectors (Cephes)."""
+    f = np.float32
+    x = min(max(x, f(-87)), f(88))
+    n = np.floor(x * f(1.44269504088896341) + f(0.5))
+    r = x - n * f(0.693359375) + n * f(2.12194440e-4)
+    y = f(1.9875691500e-4)
+    y = y * r + f(1.3981999507e-3)
+    y = y * r + f(8.3334519073e-3)
+    y = y * r + f(4.1665795894e-2)
+    y = y * r + f(1.6666665459e-1)
+    y = y * r + f(5.0000001201e-1)
+    power = np.int32((np.int32(n) + np.int32(127)) << np.int32(23)).view(np.float32)
+    return (y * r * r + r + f(1)) * power
+
+
+@njit(**LOOSE)
+def norm(x: Any, at: Any, weight: Any, bias: Any, out: Any, to: Any, eps: Any, centred: Any) -> None:
+    """LayerNorm, or RMSNorm, of as many numbers as `weight` has."""
+    width = weight.shape[0]
+    mean, square = np.float32(0), np.float32(0)
+    if centred:
+        for i in range(width):
+            mean += x[at + i]
+        mean /= np.float32(width)
+    for i in range(width):
+        square += (x[at + i] - mean) * (x[at + i] - mean)
+    scale = np.float32(1) / np.sqrt(square / np.float32(width) + np.float32(eps))
+    for i in range(width):
+        out[to + i] = (x[at + i] - mean) * scale * weight[i] + bias[i]
+
+
+@njit(**LOOSE)
+def gelu(x: Any, start: Any, end: Any) -> None:
+    for i in range(start, end):
+        a = x[i]
+        inner = np.float32(0.7978845608028654) * (a + np.float32(0.044715) * a * a * a)
+        x[i] = a - a / (exp(inner + inner) + np.float32(1))  # a × (1 + tanh(inner)) / 2
+
+
+@njit(**LOOSE)
+def gate(x: Any, gate: Any, start: Any, end: Any) -> None:
+    for i in range(start, end):
+        x[i] *= gate[i] / (np.float32(1) + exp(-gate[i]))
+
+
+@njit(**LOOSE)
+def softmax(scores: Any, begin: Any, end: Any, low: Any, high: Any) -> None:
+    """Of scores[begin:end]; the rest of scores[low:high] becomes 0."""
+    largest = scores[begin]
+    for s in range(begin, end):
+        largest = max(largest, scores[s])
+    total = np.float32(0)
+    for s in range(begin, end):
+        weight = exp(scores[s] - largest)
+        scores[s] = weight
+        total += weight
+    scores[low:begin] = 0
+    for s in range(begin, end):
+        scores[s] /= total
+    scores[end:high] = 0
+
+
+def keep(target: Any, at: Any, value: Any) -> None:
+    """target[at] = value, rounded to bfloat16 where the target is of uint16."""
+    raise NotImplementedError("compiled only")
+
+
+@overload(keep, strict=False)
+def _keep(target: Any, at: Any, value: Any) -> Any:
+    def as_it_is(target, at, value):  # type: ignore[no-untyped-def]
+        target[at] = value
+
+    def rounded(target, at, value):  # type: ignore[no-untyped-def]
+        bits = np.float32(value).view(np.uint32)
+        target[at] = np.uint16((bits + np.uint32(0x7FFF) + ((bits >> np.uint32(16)) & np.uint32(1))) >> np.uint32(16))
+
+    return as_it_is if target.dtype == types.float32 else rounded
+
+
+def take(x: Any, at: Any, width: Any, matrix: Any, taken: Any, row: Any) -> None:
+    """A vector as bytes, as row `row` of `taken`, where `matrix` is of bytes."""
+    raise NotImplementedError("compiled only")
+
+
+@overload(take, strict=False)
+def _take(x: Any, at: Any, width: Any, matrix: Any, taken: Any, row: Any) -> Any:
+    def bytewise(x, at, width, matrix, taken, row):  # type: ignore[no-untyped-def]
+        to_bytes(x, at, width // GROUP, *taken, row * (width // GROUP))
+
+    def nothing(x, at, width, matrix, taken, row):  # type: ignore[no-untyped-def]
+        pass
+
+    return bytewise if matrix[0].dtype == types.uint8 else nothing
+
+
+def look_up(matrix: Any, row: Any, out: Any, at: Any, width: Any) -> None:
+    """One row of a matrix as floats: a token's vector."""
+    raise NotImplementedError("compiled only")
+
+
+@overload(look_up, strict=False)
+def _look_up(matrix: Any, row: Any, out: Any, at: Any, width: Any) -> Any:
+    def floats(matrix, row, out, at, width):  # type: ignore[no-untyped-def]
+        for i in range(width):
+            out[at + i] = matrix[0][row * matrix[2] + i]
+
+    def halves(matrix, row, out, at, width):  # type: ignore[no-untyped-def]
+        for i in range(width):
+            out[at + i] = np.uint32(np.uint32(matrix[0][row * matrix[2] + i]) << np.uint32(16)).view(np.float32)
+
+    def bytewise(matrix, row, out, at, width):  # type: ignore[no-untyped-def]
+        for i in range(width):
+            out[at + i] = (np.float32(matrix[0][row * matrix[2] + i]) - np.float32(INT8_OFFSET)) * matrix[1][row]
+
+    return {types.float32: floats, types.uint16: halves, types.uint8: bytewise}[matrix[0].dtype]
+
+
+@njit(**LOOSE)
+def add_to(x: Any, x_step: Any, more: Any, step: Any, bias: Any, n: Any, start: Any, end: Any) -> None:
+    """Columns `start` to `end` of n rows: x += more + bias."""
+    for row in range(n):
+        for i in range(start, min(end, bias.shape[0])):
+            x[row * x_step + i] += more[row * step + i] + bias[i]
+
+
+@njit(**LOOSE)
+def add_bias(x: Any, step: Any, bias: Any, n: Any, start: Any, end: Any) -> None:
+    for row in range(n):
+        for i in range(start, min(end, bias.shape[0])):
+            x[row * step + i] += bias[i]
+
+
+def take_all(x: Any, n: Any, width: Any, matrix: Any, taken: Any, arrived: Any, thread: Any, threads: Any) -> None:
+    """n vectors as bytes, shared among the threads by groups, where the matrix is of bytes."""
+    raise NotImplementedError("compiled only")
+
+
+@overload(take_all, strict=False)
+def _take_them_all(x: Any, n: Any, width: Any, matrix: Any, taken: Any, arrived: Any, thread: Any, threads: Any) -> Any:
+    def bytewise(x, n, width, matrix, taken, arrived, thread, threads):  # type: ignore[no-untyped-def]
+        start, end = share(n * (width // GROUP), thread, threads)
+        to_bytes(x, start * GROUP, end - start, taken[0], taken[1], taken[2], start)
+        meet(arrived, threads)
+
+    def nothing(x, n, width, matrix, taken, arrived, thread, threads):  # type: ignore[no-untyped-def]
+        pass
+
+    return bytewise if matrix[0].dtype == types.uint8 else nothing
+
+
+@njit(**LOOSE)
+def turn(x: Any, at: Any, cosines: Any, sines: Any) -> None:
+    half = cosines.shape[0]
+    for i in range(half):
+        one, other = x[at + i], x[at + half + i]
+        x[at + i] = one * cosines[i] - other * sines[i]
+        x[at + half + i] = other * cosines[i] + one * sines[i]

@@ -1,0 +1,242 @@
+"""Vectors of 16 numbers inside Numba's compiled code: what the products need and Numba does not offer.
+
+Numba vectorises a plain loop as LLVM sees fit, which for a product of floats and bytes is 70 times below the memory's
+rate (docs/performance.md). Here each operation is one instruction of LLVM's own vectors: 16 float32, 16 int32 or 64
+bytes. They compile on any machine; where it has no registers of that width, LLVM divides them.
+Page: the LLVM Language Reference, "Vector Type"; Intel's guide for vpdpbusd (VNNI).
+"""
+
+from __future__ import annotations
+
+import platform
+import sys
+from typing import Any
+
+from llvmlite import binding, ir
+from numba import types
+from numba.core import cgutils, config
+from numba.extending import intrinsic, models, register_model
+
+LANES = 16
+BYTES = 64
+FLOAT, INT, BYTE, HALF = ir.FloatType(), ir.IntType(32), ir.IntType(8), ir.IntType(16)
+FLOATS, INTS = ir.VectorType(FLOAT, LANES), ir.VectorType(INT, LANES)
+OCTETS = ir.VectorType(BYTE, BYTES)
+
+
+class Vector(types.Type):
+    """A vector as a type of Numba's."""
+
+    def __init__(self, name: str, of: ir.VectorType) -> None:
+        self.of = of
+        super().__init__(name=name)
+
+
+@register_model(Vector)
+class _Model(models.PrimitiveModel):
+    def __init__(self, manager: Any, kind: Vector) -> None:
+        super().__init__(manager, kind, kind.of)
+
+
+floats, ints, octets = Vector("16 floats", FLOATS), Vector("16 ints", INTS), Vector("64 bytes", OCTETS)
+
+
+def has_vnni() -> bool:
+    """Whether code is compiled for a processor that multiplies and adds four bytes at once."""
+    if config.CPU_NAME or config.CPU_FEATURES:  # set by NUMBA_CPU_NAME: for another machine than this one
+        return False
+    return bool(binding.get_host_cpu_features().get("avx512vnni"))
+
+
+def _place(context: Any, builder: Any, array_type: Any, array: Any, index: Any) -> Any:
+    return builder.gep(context.make_array(array_type)(context, builder, array).data, [index])
+
+
+def _call(builder: Any, name: str, result: Any, arguments: Any, **flags: Any) -> Any:
+    kind = ir.FunctionType(result, [argument.type for argument in arguments])
+    return builder.call(cgutils.get_or_insert_function(builder.module, kind, name), arguments, **flags)
+
+
+def _repeated(builder: Any, value: Any, vector: ir.VectorType) -> Any:
+    first = builder.insert_element(ir.Constant(vector, ir.Undefined), value, INT(0))
+    return builder.shuffle_vector(first, first, ir.Constant(ir.VectorType(INT, vector.count), [0] * vector.count))
+
+
+# ---------------------------------------------------------------- memory
+
+
+@intrinsic
+def load(_: Any, array: Any, index: Any) -> Any:
+    """array[index : index + 16] as floats; uint16 is bfloat16, the upper half of a float."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        place = _place(context, builder, signature.args[0], *arguments)
+        if array.dtype == types.float32:
+            return builder.load(builder.bitcast(place, FLOATS.as_pointer()), align=4)
+        halves = ir.VectorType(HALF, LANES)
+        wide = builder.zext(builder.load(builder.bitcast(place, halves.as_pointer()), align=2), INTS)
+        return builder.bitcast(builder.shl(wide, ir.Constant(INTS, [16] * LANES)), FLOATS)
+
+    return floats(array, types.intp), generate
+
+
+@intrinsic
+def load_bytes(_: Any, array: Any, index: Any) -> Any:
+    """array[index : index + 64]."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        place = _place(context, builder, signature.args[0], *arguments)
+        return builder.load(builder.bitcast(place, OCTETS.as_pointer()), align=1)
+
+    return octets(array, types.intp), generate
+
+
+@intrinsic
+def fetch(_: Any, array: Any, index: Any) -> Any:
+    """Ask for the cache line of array[index], which may lie behind the end: it will be read soon."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        place = _place(context, builder, signature.args[0], *arguments)
+        kind = ir.FunctionType(ir.VoidType(), [place.type, INT, INT, INT])
+        name = "llvm.prefetch.p0" if place.type.is_opaque else f"llvm.prefetch.p0{place.type.pointee.intrinsic_name}"
+        function = cgutils.get_or_insert_function(builder.module, kind, name)
+        builder.call(function, [place, INT(0), INT(3), INT(1)])  # to read, into the nearest cache, data
+        return context.get_dummy_value()
+
+    return types.void(array, types.intp), generate
+
+
+# ---------------------------------------------------------------- arithmetic
+
+
+@intrinsic
+def zeros(_: Any) -> Any:
+    """16 times 0.0."""
+    return floats(), lambda context, builder, signature, arguments: ir.Constant(FLOATS, [0.0] * LANES)
+
+
+@intrinsic
+def spread(_: Any, number: Any) -> Any:
+    """16 times the same float."""
+    return floats(types.float32), lambda context, builder, signature, arguments: _repeated(
+        builder, arguments[0], FLOATS
+    )
+
+
+@intrinsic
+def first(_: Any, number: Any) -> Any:
+    """A whole number in the first lane, and zeros."""
+    return ints(types.int32), lambda context, builder, signature, arguments: builder.insert_element(
+        ir.Constant(INTS, [0] * LANES), arguments[0], INT(0)
+    )
+
+
+@intrinsic
+def times(_: Any, a: Any, b: Any) -> Any:
+    """a × b."""
+    return floats(floats, floats), lambda context, builder, signature, arguments: builder.fmul(*arguments)
+
+
+@intrinsic
+def multiply_add(_: Any, a: Any, b: Any, c: Any) -> Any:
+    """a × b + c, rounded once."""
+    return floats(floats, floats, floats), lambda context, builder, signature, arguments: _call(
+        builder, "llvm.fma.v16f32", FLOATS, arguments
+    )
+
+
+@intrinsic
+def total(_: Any, a: Any) -> Any:
+    """The sum of the 16 floats, always in the same order."""
+    return types.float32(floats), lambda context, builder, signature, arguments: _call(
+        builder, "llvm.vector.reduce.fadd.v16f32", FLOAT, [FLOAT(-0.0), *arguments], fastmath=("reassoc",)
+    )
+
+
+@intrinsic
+def as_floats(_: Any, a: Any) -> Any:
+    """Whole numbers as floats."""
+    return floats(ints), lambda context, builder, signature, arguments: builder.sitofp(arguments[0], FLOATS)
+
+
+@intrinsic
+def low_nibbles(_: Any, a: Any) -> Any:
+    """The lower four bits of each byte."""
+    return octets(octets), lambda context, builder, signature, arguments: builder.and_(
+        arguments[0], ir.Constant(OCTETS, [15] * BYTES)
+    )
+
+
+@intrinsic
+def high_nibbles(_: Any, a: Any) -> Any:
+    """The upper four bits of each byte."""
+    return octets(octets), lambda context, builder, signature, arguments: builder.lshr(
+        arguments[0], ir.Constant(OCTETS, [4] * BYTES)
+    )
+
+
+def _dot_anywhere(builder: Any, start: Any, unsigned: Any, signed: Any) -> Any:
+    """By 16-bit products, summed in pairs twice: LLVM finds the machine's instructions for it, where it has some."""
+    wide = ir.VectorType(HALF, BYTES)
+    a, b = builder.zext(unsigned, wide), builder.sext(signed, wide)
+
+    def part(vector: Any, odd: int) -> Any:
+        places = range(odd, vector.type.count, 2)
+        return builder.shuffle_vector(
+            vector, vector, ir.Constant(ir.VectorType(INT, vector.type.count // 2), list(places))
+        )
+
+    def product(odd: int) -> Any:
+        pairs = ir.VectorType(INT, BYTES // 2)
+        return builder.mul(builder.sext(part(a, odd), pairs), builder.sext(part(b, odd), pairs))
+
+    sums = builder.add(product(0), product(1))
+    return builder.add(start, builder.add(part(sums, 0), part(sums, 1)))
+
+
+@intrinsic
+def dot_anywhere(_: Any, start: Any, unsigned: Any, signed: Any) -> Any:
+    """What `dot` does, on a processor without an instruction for it."""
+    return ints(ints, octets, octets), lambda context, builder, signature, arguments: _dot_anywhere(builder, *arguments)
+
+
+@intrinsic
+def dot(_: Any, start: Any, unsigned: Any, signed: Any) -> Any:
+    """start + products of bytes, each lane the sum of four neighbours: exact in whole numbers."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        if not has_vnni():
+            return _dot_anywhere(builder, *arguments)
+        as_ints = [arguments[0], *(builder.bitcast(argument, INTS) for argument in arguments[1:])]
+        return _call(builder, "llvm.x86.avx512.vpdpbusd.512", INTS, as_ints)
+
+    return ints(ints, octets, octets), generate
+
+
+# ---------------------------------------------------------------- threads
+
+
+@intrinsic
+def add_together(_: Any, array: Any, index: Any, number: Any) -> Any:
+    """Add to array[index] while other threads do, too; what was there before."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        place = _place(context, builder, signature.args[0], *arguments[:2])
+        return builder.atomic_rmw("add", place, arguments[2], "seq_cst")
+
+    return types.int64(array, types.intp, types.int64), generate
+
+
+@intrinsic
+def let_others(_: Any, long: Any) -> Any:
+    """While waiting: let the other half of the core work, and after a `long` wait other programs."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        if platform.machine().lower() in ("x86_64", "amd64"):
+            _call(builder, "llvm.x86.sse2.pause", ir.VoidType(), [])
+        if sys.platform != "win32":
+            with builder.if_then(arguments[0]):
+                _call(builder, "sched_yield", INT, [])
+        return context.get_dummy_value()
+
+    return types.void(types.boolean), generate

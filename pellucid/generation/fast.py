@@ -1,0 +1,180 @@
+"""The fast reader: what `Reader` does, by the compiled model, each row in a slot of its own.
+
+Gives the same logits, so that all of generation runs on either. What any slot holds of a row's beginning is taken over,
+so a prefix that rows share is read once. And it reads ahead: where the last three tokens of a row stood before, those
+that followed then are read together with the next token, in one pass over the weights. If they are what the caller
+chooses, their logits are there already; if not, they are forgotten, so the text never depends on the guess.
+Paper: Saxena 2023, "Prompt Lookup Decoding"; Leviathan et al. 2023, "Fast Inference from Transformers via Speculative
+Decoding".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from pellucid.generation.compiled.model import CompiledModel, Slots
+from pellucid.generation.reader import FULL, TOO_LONG, common_beginning, newest
+from pellucid.model.gpt import GPT
+from pellucid.runtime import inform
+
+# B rows, V vocabulary
+
+SEEN = 3  # tokens in a row that must have stood before
+SHORT, LONG = 3, 7  # tokens that are read ahead: at first, and while guesses are right
+
+
+class CompiledReader:
+    """`read(rows)` takes whole texts, `step(tokens)` one more token a row; both give the logits of what comes next."""
+
+    def __init__(self, model: CompiledModel, look_ahead: bool = True) -> None:
+        self.model, self.look_ahead = model, look_ahead
+        self.window = model.config.context_length
+        self.rows: list[list[int]] = []  # what stands in each slot and counts
+        self.read_tokens = 0  # tokens that went through the model, all rows together
+        self.passes = 0  # times that a step had to read at all
+        self._slots: Slots | None = None
+        self._guess: list[tuple[int, NDArray[np.float32]]] = []  # tokens read ahead, each with the logits after it
+        self._index = Index()
+        self._ahead = SHORT
+        self._said: set[str] = set()
+
+    def read(self, rows: Sequence[Sequence[int]]) -> Tensor:
+        """The logits (B, V) after each of `rows` (ValueError where one is empty). What is in the slots is not read."""
+        if not all(rows):
+            raise ValueError("each row needs at least one token (a text begins with end-of-text)")
+        if any(len(row) > self.window for row in rows):
+            self._say(TOO_LONG.format(self.window))
+        self._guess, self._index = [], Index()
+        fitting = [newest(row, self.window) for row in rows]
+        slots = self._slots
+        if slots is None or slots.count != len(rows):
+            self._slots = slots = self.model.slots(len(rows))
+            self.rows = [[] for _ in rows]
+        waiting: list[int] = []  # rows whose rest is to be read, in one go as far as they do not need each other
+        known = [0] * len(rows)
+        found: dict[int, NDArray[np.float32]] = {}
+        for row, text in enumerate(fitting):
+            shared = [min(common_beginning(held, text), len(text) - 1) for held in self.rows]
+            source = max(range(len(rows)), key=lambda slot: (shared[slot], slot == row))
+            if source in waiting:
+                self._read(slots, fitting, waiting, known, found)
+            slots.copy(source, row, shared[source])
+            known[row], self.rows[row] = shared[source], list(text)
+            waiting.append(row)
+        self._read(slots, fitting, waiting, known, found)
+        return torch.from_numpy(np.stack([found[row] for row in range(len(rows))]))
+
+    def _read(
+        self,
+        slots: Slots,
+        texts: Sequence[list[int]],
+        waiting: list[int],
+        known: list[int],
+        found: dict[int, NDArray[np.float32]],
+    ) -> None:
+        """Read what is not known of the waiting rows; note the logits after each."""
+        ids = [token for row in waiting for token in texts[row][known[row] :]]
+        which = [row for row in waiting for _ in texts[row][known[row] :]]
+        places = [place for row in waiting for place in range(known[row], len(texts[row]))]
+        ends = np.cumsum([len(texts[row]) - known[row] for row in waiting]) - 1
+        logits = self.model.logits(slots, ids, which, places, ends.tolist())
+        found |= dict(zip(waiting, logits, strict=True))
+        self.read_tokens += len(ids)
+        waiting.clear()
+
+    def step(self, tokens: Sequence[int]) -> Tensor:
+        """The logits (B, V) after one more token in each row."""
+        assert self._slots is not None, "read something first"
+        if any(len(row) == self.window for row in self.rows):
+            self._say(FULL.format(self.window))
+            return self.read([[*row, token] for row, token in zip(self.rows, tokens, strict=True)])
+        if self._guess:
+            expected, logits = self._guess.pop(0)
+            if expected == tokens[0]:
+                self.rows[0].append(expected)
+                if not self._guess:
+                    self._ahead = LONG
+                return torch.from_numpy(logits[None])
+            self._guess, self._ahead = [], SHORT  # it stands behind what counts, and will be overwritten
+        self.passes += 1
+        places = [len(row) for row in self.rows]
+        for row, token in zip(self.rows, tokens, strict=True):
+            row.append(token)
+        ids, which = list(tokens), list(range(len(tokens)))
+        if len(tokens) == 1 and self.look_ahead:
+            room = self.window - len(self.rows[0])
+            guess = self._index.following(self.rows[0])[: min(self._ahead, room)]
+            ids += guess
+            which += [0] * len(guess)
+            places += range(places[0] + 1, places[0] + 1 + len(guess))
+        logits = self.model.logits(self._slots, ids, which, places, range(len(ids)))
+        self.read_tokens += len(ids)
+        self._guess = list(zip(ids[len(tokens) :], logits[len(tokens) :], strict=True))
+        return torch.from_numpy(logits[: len(tokens)])
+
+    def _say(self, message: str) -> None:
+        if message not in self._said:
+            inform(message)
+        self._said.add(message)
+
+
+class Index:
+    """Where each three tokens in a row last stood in one text, which only grows."""
+
+    def __init__(self) -> None:
+        self._places: dict[tuple[int, ...], int] = {}  # three tokens → the place behind them
+        self._done = SEEN
+
+    def following(self, text: Sequence[int]) -> list[int]:
+        """What followed the last three tokens of `text` where they stood before; nothing where they did not."""
+        for end in range(self._done, len(text)):
+            self._places[tuple(text[end - SEEN : end])] = end
+        self._done = max(self._done, len(text))
+        place = self._places.get(tuple(text[-SEEN:]))
+        return [] if place is None else list(text[place : place + LONG])
+
+
+class CompiledSlots:
+    """The slots of a compiled model, for `Continuous`."""
+
+    def __init__(self, model: CompiledModel, slots: int) -> None:
+        self.model = model
+        self.lengths = [0] * slots
+        self._slots = model.slots(slots)
+        self._at = list(range(slots))  # where each slot's row really lies
+
+    def read(self, slots: slice, new: list[list[int]]) -> Tensor:
+        """Put new tokens behind each of these slots; the logits (B, V) after the last of each."""
+        ids = [token for tokens in new for token in tokens]
+        rows = list(zip(range(len(self.lengths))[slots], new, strict=True))
+        which = [self._at[slot] for slot, tokens in rows for _ in tokens]
+        places = [self.lengths[slot] + i for slot, tokens in rows for i in range(len(tokens))]
+        ends = [sum(len(tokens) for _, tokens in rows[: i + 1]) - 1 for i in range(len(rows))]
+        logits = self.model.logits(self._slots, ids, which, places, ends)
+        for slot, tokens in rows:
+            self.lengths[slot] += len(tokens)
+        return torch.from_numpy(logits)
+
+    def copy(self, source: int, target: int, tokens: int) -> None:
+        """`target` holds the first `tokens` of `source`, and nothing else."""
+        self._slots.copy(self._at[source], self._at[target], tokens)
+        self.lengths[target] = tokens
+
+    def swap(self, one: int, other: int) -> None:
+        """Let two slots change places; nothing is moved."""
+        for row in (self.lengths, self._at):
+            row[one], row[other] = row[other], row[one]
+
+
+def every_logits(model: GPT | CompiledModel, ids: Sequence[int], start: int = 0) -> Tensor:
+    """The logits (T, V) after each token of one text from `start` on."""
+    if isinstance(model, GPT):
+        hidden = model.hidden(torch.tensor([ids], device=model.device))[0, start:]
+        return model.logits(hidden).float()
+    places = list(range(len(ids)))
+    return torch.from_numpy(model.logits(model.slots(1), ids, [0] * len(ids), places, places[start:]))

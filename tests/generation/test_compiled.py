@@ -1,0 +1,151 @@
+"""The compiled model: the same logits as the readable one, the same bits alone or among others, on any thread."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numba import njit
+
+from pellucid.generation.compiled.model import CompiledModel
+from pellucid.generation.compiled.vectors import as_floats, dot, dot_anywhere, first, load_bytes, total
+from pellucid.generation.engine import continue_plainly, decode, stream_ids
+from pellucid.generation.fast import CompiledReader, Index
+from pellucid.generation.reader import Reader
+from pellucid.generation.sampling import GREEDY, Sampling
+from pellucid.model.gpt import GPT
+from tests.generation.lively import lively_model
+from tests.model.families import TINY, difference, lively, some_ids
+
+TOLERANCE = {"float32": 5e-6, "bfloat16": 0.03}  # of the largest logit
+
+
+def logits_of(compiled: CompiledModel, ids: list[int], slots: int = 1, slot: int = 0) -> torch.Tensor:
+    """After each of the ids, all read in one go."""
+    places = list(range(len(ids)))
+    return torch.from_numpy(compiled.logits(compiled.slots(slots), ids, [slot] * len(ids), places, places))
+
+
+@pytest.mark.parametrize("name", TINY)
+@pytest.mark.parametrize("dtype", TOLERANCE)
+def test_logits_are_those_of_the_readable_model(name: str, dtype: Any) -> None:
+    model = lively(TINY[name])
+    ids = some_ids(model.config, 1, 45)
+    found = logits_of(CompiledModel.of(model, dtype), ids[0].tolist())
+    assert difference(found, model(ids)[0]) < TOLERANCE[dtype]
+
+
+@pytest.mark.parametrize("name", ["gpt2", "llama", "mistral", "qwen3 window"])
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "int8", "int4"])
+def test_a_token_alone_gets_the_bits_that_it_gets_among_others_in_any_slot_on_any_number_of_threads(
+    name: str, dtype: Any
+) -> None:
+    model = lively(TINY[name])
+    compiled, several = CompiledModel.of(model, dtype, threads=1), CompiledModel.of(model, dtype, threads=3)
+    ids = some_ids(model.config, 1, 40)[0].tolist()
+    together = logits_of(compiled, ids)
+    slots = compiled.slots(3)
+    alone = [compiled.logits(slots, [token], [2], [place])[0].copy() for place, token in enumerate(ids)]
+    assert torch.equal(torch.from_numpy(np.stack(alone)), together)
+    assert torch.equal(logits_of(several, ids, 2, 1), together)
+
+
+@pytest.mark.parametrize("name", TINY)
+def test_the_likeliest_tokens_are_those_of_the_textbook_also_past_the_context(name: str) -> None:
+    model = lively(TINY[name])
+    reader = CompiledReader(CompiledModel.of(model))
+    found = list(stream_ids(reader, [1, 2, 3], 120, GREEDY))
+    assert found == continue_plainly(model, [1, 2, 3], 120)
+
+
+def test_a_prompt_longer_than_the_context_is_cut_as_the_readable_reader_cuts_it(
+    model: GPT, capsys: pytest.CaptureFixture[str]
+) -> None:
+    prompt = [number % 50 for number in range(100)]
+    reader = CompiledReader(CompiledModel.of(model))
+    assert list(stream_ids(reader, prompt, 60, GREEDY)) == continue_plainly(model, prompt, 60)
+    said = capsys.readouterr().err
+    assert said.count("only its end is read") == 1 and said.count("is full: going on with its newer half") == 1
+
+
+@settings(max_examples=15, deadline=None)
+@given(st.lists(st.lists(st.integers(0, 200), min_size=1, max_size=20), min_size=1, max_size=5), st.integers(1, 40))
+def test_prompts_of_any_lengths_together_get_what_they_get_alone(
+    model: GPT, prompts: list[list[int]], tokens: int
+) -> None:
+    compiled = CompiledModel.of(model)
+    together = torch.stack(list(decode(CompiledReader(compiled), prompts, tokens)), dim=1).tolist()
+    assert together == [continue_plainly(model, prompt, tokens) for prompt in prompts]
+
+
+def test_drawn_texts_are_those_of_the_readable_reader(model: GPT) -> None:
+    sampling = Sampling(0.9, top_k=40, repetition_penalty=1.1)
+    for seed in range(5):
+        found = list(stream_ids(CompiledReader(CompiledModel.of(model)), [5, 6], 60, sampling, seed))
+        assert found == list(stream_ids(Reader(model), [5, 6], 60, sampling, seed))
+
+
+def test_what_rows_share_and_what_was_read_before_is_not_read_again(model: GPT) -> None:
+    reader, prefix = CompiledReader(CompiledModel.of(model), look_ahead=False), [7, 8, 9, 10, 11, 12]
+    rows = [[*prefix, 1], [*prefix, 2, 3], prefix, [4, *prefix]]
+    found = reader.read(rows)
+    assert reader.read_tokens == 7 + 2 + 1 + 7
+    for row, logits in zip(rows, found, strict=True):
+        torch.testing.assert_close(logits[None], Reader(model).read([row]), atol=1e-4, rtol=1e-4)
+    before = reader.read_tokens
+    again = reader.read([[*row, 20] for row in rows])
+    assert reader.read_tokens == before + 4
+    assert torch.equal(again, CompiledReader(reader.model).read([[*row, 20] for row in rows]))
+
+
+def test_a_row_may_be_any_beginning_of_what_another_slot_holds(model: GPT) -> None:
+    reader = CompiledReader(CompiledModel.of(model))
+    reader.read([[1, 2, 3, 4], [9, 8, 7, 6, 5]])
+    swapped = [[9, 8, 7, 1], [1, 2, 3, 4, 5]]
+    assert torch.equal(reader.read(swapped), CompiledReader(reader.model).read(swapped))
+    with pytest.raises(ValueError, match="at least one token"):
+        reader.read([[1], []])
+
+
+def test_reading_ahead_saves_passes_and_changes_nothing() -> None:
+    model = lively_model(50, context_length=256, seed=1)
+    prompt = [3, 1, 4, 1, 5, 9, 2, 6] * 6
+    compiled = CompiledModel.of(model)
+    ahead, plain = CompiledReader(compiled), CompiledReader(compiled, look_ahead=False)
+    texts = [list(stream_ids(reader, prompt, 200, GREEDY)) for reader in (ahead, plain)]
+    assert texts[0] == texts[1] == continue_plainly(model, prompt, 200)
+    assert plain.passes == 199
+    following = [3, 1, 4, 1, 5, 9, 2, 6] * 6  # a caller who says what stood there before: each guess is right
+    ahead.read([prompt])
+    ahead.passes = 0
+    for token in following:
+        ahead.step([token])
+    assert ahead.passes <= len(following) / 4
+
+
+def test_the_index_finds_what_followed_last_time() -> None:
+    index = Index()
+    assert index.following([1, 2, 3, 4, 5]) == []
+    assert index.following([1, 2, 3, 4, 5, 1, 2, 3]) == [4, 5, 1, 2, 3]
+    assert index.following([1, 2, 3, 4, 5, 1, 2, 3, 9, 1, 2, 3]) == [9, 1, 2, 3]
+
+
+@njit
+def both_dots(unsigned: Any, signed: Any, start: Any) -> Any:
+    a, b = load_bytes(unsigned, 0), load_bytes(signed, 0)
+    one, other = dot(first(start), a, b), dot_anywhere(first(start), a, b)
+    return total(as_floats(one)), total(as_floats(other))
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.binary(min_size=64, max_size=64), st.binary(min_size=64, max_size=64), st.integers(-9999, 9999))
+def test_bytes_are_multiplied_exactly_with_and_without_the_processors_instruction(
+    one: bytes, other: bytes, start: int
+) -> None:
+    unsigned, signed = np.frombuffer(one, np.uint8), np.frombuffer(other, np.int8)
+    expected = start + int(unsigned.astype(np.int64) @ signed.astype(np.int64))
+    assert both_dots(unsigned, signed, np.int32(start)) == (expected, expected)
