@@ -11,7 +11,7 @@ from pellucid.assistant.server.metrics import Meter
 from pellucid.assistant.server.models import OpenModels
 from pellucid.assistant.server.protocol import Classification, ClassifyRequest
 from pellucid.finetune.classify import Classifier, decide, encode_texts, predict
-from pellucid.finetune.classify_commands import sureness
+from pellucid.finetune.classify_texts import sureness
 from pellucid.text.tokenizer import Tokenizer
 
 
