@@ -22,10 +22,11 @@ from pellucid.config import ModelConfig
 from pellucid.model.block import FAMILIES, Block
 from pellucid.model.cache import KVCache
 from pellucid.model.formats.folder import model_files, read_model_folder, write_model_folder
-from pellucid.model.positions import POSITIONS
+from pellucid.model.positions import POSITIONS, sinusoidal_table
 
 # B batch, T tokens, D width of the model, V vocabulary
 
+WAVES = 0.0125  # size of the sine waves that positions start as, at a width of 768: as large as GPT-2's random ones
 
 class GPT(nn.Module):
     """A GPT of the shape that `config` says, freshly initialised."""
@@ -47,13 +48,18 @@ class GPT(nn.Module):
         """GPT-2's start, carried over to other widths: all matrices N(0, 0.02²) at a width of 768.
 
         Narrower models start larger, by √(768 / width), and their token vectors by 768 / width: only when a token's
-        own vector stands out does a small model soon learn to copy from its context (docs/performance.md). Matrices
-        that end on the shortcut start smaller by √(2 × layers), biases at 0.
+        own vector stands out does a small model soon learn to copy from its context. Their position vectors start as
+        sine waves, in which a distance is a rotation whatever the place: to look so many tokens back is then learnt
+        once, not for each place anew (docs/performance.md). Matrices that end on the shortcut start smaller by
+        √(2 × layers), biases at 0.
         """
         narrow = 768 / self.config.d_model
         for name, parameter in self.named_parameters():
             if name == "token_embedding.weight":
                 nn.init.normal_(parameter, std=0.02 * narrow)
+            elif name == "position_embedding.weight" and narrow > 1:
+                with torch.no_grad():
+                    parameter.copy_(sinusoidal_table(*parameter.shape) * WAVES * narrow)
             elif name == "position_embedding.weight":
                 nn.init.normal_(parameter, std=0.02)
             elif parameter.dim() == 2:

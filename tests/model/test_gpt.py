@@ -111,6 +111,15 @@ def test_the_parts_of_the_model_add_up_to_its_parameters(name: str) -> None:
     assert sum(count for _, count in model.parts()) == model.parameter_count()
 
 
+def test_positions_start_as_waves_in_narrow_models_and_at_random_in_those_of_gpt2s_width() -> None:
+    narrow = GPT(replace(PRESETS["laptop"], vocab_size=300)).position_embedding.weight.detach()
+    back = [float(torch.cosine_similarity(narrow[t], narrow[t - 3], dim=0)) for t in (3, 40, 200)]
+    assert max(back) - min(back) < 1e-4  # a distance looks alike at every place
+    assert back[0] < float(torch.cosine_similarity(narrow[3], narrow[2], dim=0)) < 0.999
+    wide = GPT(replace(CONFIG, d_model=768, n_heads=12, n_kv_heads=0, d_head=0, d_ff=0, context_length=256))
+    assert abs(float(wide.position_embedding.weight.std()) - 0.02) < 1e-3
+
+
 @pytest.mark.parametrize("name", TINY)
 def test_every_matrix_starts_at_random_and_every_norm_at_one(name: str) -> None:
     for key, parameter in GPT(TINY[name]).named_parameters():
