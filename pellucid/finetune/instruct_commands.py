@@ -11,7 +11,7 @@ import torch
 
 from pellucid.config import FitConfig, as_dict
 from pellucid.finetune.answers import Answer, answer_all, assistant_scores, reference_perplexity, same_text
-from pellucid.finetune.instruct import InstructionTuning, prepare_model, save_assistant
+from pellucid.finetune.instruct import InstructionTuning, Lead, prepare_model, save_assistant
 from pellucid.finetune.instructions import Example, nearest_answers, read_instructions, split_examples
 from pellucid.finetune.lora import Lora, merge_adapters, save_adapter, train_part
 from pellucid.finetune.recipes import ADAPTER_RATES, INSTRUCT_RATES, check_out, fit_config, hash_of, lora_of
@@ -76,11 +76,12 @@ def finetune_assistant(
     lora: Lora | None = None,
     packing: bool = False,
     merge: bool = True,
+    lead: Lead | None = None,
 ) -> dict[str, Any]:
     """Finetune the model in `base` on instructions, save it, and let it answer up to `questions` of the test split."""
     pupil = Pupil.open(base, config, train, lora)
     context = pupil.model.config.context_length
-    task = InstructionTuning(splits, pupil.tokenizer, config, context, replay, packing)
+    task = InstructionTuning(splits, pupil.tokenizer, config, context, replay, packing, lead)
     show_examples(task.rows["train"], pupil.tokenizer)
     fit(pupil.model, task, config, out, resume)
     pupil.save(out, merge)

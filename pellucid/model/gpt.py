@@ -28,6 +28,7 @@ from pellucid.model.positions import POSITIONS, sinusoidal_table
 
 WAVES = 0.0125  # size of the sine waves that positions start as, at a width of 768: as large as GPT-2's random ones
 
+
 class GPT(nn.Module):
     """A GPT of the shape that `config` says, freshly initialised."""
 

@@ -16,6 +16,7 @@ from pellucid.config import PRESETS, FitConfig, ModelConfig, as_dict
 from pellucid.finetune.answers import same_text
 from pellucid.finetune.classify import Rule
 from pellucid.finetune.classify_commands import Way, finetune_classifier, teachable
+from pellucid.finetune.instruct import Lead
 from pellucid.finetune.instruct_commands import finetune_assistant
 from pellucid.finetune.instructions import Example, read_instructions, split_examples
 from pellucid.finetune.labelled import read_labelled
@@ -48,6 +49,9 @@ from pellucid.text.shards import Shards
 from pellucid.text.splits import split_documents
 from pellucid.text.tinyworld.files import write_documents, write_instructions, write_messages
 from pellucid.text.word import WordTokenizer
+
+STORY_FAMILIES = ("story_where", "story_who", "story_what")
+LEAD_STEPS = 100  # of instruction tuning for each minute of the quickstart, on questions about stories alone
 
 
 def quickstart(options: Quickstart) -> tuple[Results, str]:
@@ -208,8 +212,9 @@ def instruct(run: Run) -> Results:
     questions = max(50, min(1000, int(1000 * run.minutes)))
     shards = Shards.open(run.out / "shards")  # the text goes on beside the answers, so that its facts are not forgotten
     replay = LanguageModelling(shards, replace(config, batch_size=4), training_context(run, shards))
+    lead = Lead(STORY_FAMILIES, int(LEAD_STEPS * run.minutes))
     return finetune_assistant(
-        run.out, examples, config, run.out / "assistant", True, is_right, questions=questions, replay=replay
+        run.out, examples, config, run.out / "assistant", True, is_right, questions=questions, replay=replay, lead=lead
     )
 
 

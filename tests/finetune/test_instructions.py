@@ -11,7 +11,7 @@ import torch
 
 from pellucid.config import FitConfig
 from pellucid.finetune.answers import Answer, answer_all, assistant_scores, same_text
-from pellucid.finetune.instruct import InstructionTuning, prepare_model
+from pellucid.finetune.instruct import InstructionTuning, Lead, prepare_model
 from pellucid.finetune.instructions import Example, nearest_answers, read_instructions, split_examples
 from pellucid.model.gpt import GPT
 from pellucid.pretrain.fit import fit
@@ -121,6 +121,25 @@ def test_a_batch_trains_answers_and_their_end_and_neither_prompts_nor_padding(pa
     learnt = {tokenizer.decode(row[mask].tolist()) for row, mask in zip(batch.targets, batch.trained, strict=True)}
     assert learnt == {"a<|endoftext|>", "With Anna, Ben.<|endoftext|>"}
     assert torch.equal(batch.inputs[:, 1:], batch.targets[:, :-1])
+
+
+def test_the_leading_families_stand_alone_in_the_first_steps_and_each_example_comes_once_an_epoch_after_them(
+    pair: tuple[GPT, Tokenizer],
+) -> None:
+    hard = [Example(f"Where is {n}?", "", f"hard {n}", "hard") for n in range(4)]
+    easy = [Example(f"Say {n}.", "", f"easy {n}", "easy") for n in range(4)]
+    splits = {"train": [*easy, *hard], "val": easy[:1], "test": []}
+    config = FitConfig(steps=9, batch_size=2)
+    task = InstructionTuning(splits, pair[1], config, 64, lead=Lead(("hard",), 3))
+    plain = InstructionTuning(splits, pair[1], config, 64)
+
+    def answers(task: InstructionTuning, step: int) -> set[str]:
+        (batch,) = task.batches(step)
+        return {pair[1].decode(row[mask].tolist()) for row, mask in zip(batch.targets, batch.trained, strict=True)}
+
+    assert all(answer.startswith("hard") for step in range(3) for answer in answers(task, step))
+    assert [answers(task, step + 3) for step in range(6)] == [answers(plain, step) for step in range(6)]
+    assert len(set().union(*(answers(task, step) for step in range(3, 7)))) == 8
 
 
 def test_examples_longer_than_the_context_are_cut_or_left_out_and_counted(
