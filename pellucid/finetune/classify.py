@@ -9,7 +9,7 @@ calibrates its probabilities is in the head itself, so that transformers gives t
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
@@ -68,9 +68,13 @@ class Classifier(nn.Module):
 
     def forward(self, ids: Tensor, lengths: Tensor) -> Tensor:
         """Logits (B, C) of texts (B, T) that are `lengths` (B,) long, whatever stands behind their ends."""
+        return self.at(ids, lengths[:, None])[:, 0]
+
+    def at(self, ids: Tensor, ends: Tensor) -> Tensor:
+        """Logits (B, E, C) of the first `ends` (B, E) tokens of each text: it is read once."""
         hidden = self.gpt.hidden(ids)
-        last = hidden[torch.arange(len(ids), device=hidden.device), lengths - 1]  # (B, D)
-        logits: Tensor = self.head(last)
+        rows = torch.arange(len(ids), device=hidden.device)[:, None]
+        logits: Tensor = self.head(hidden[rows, (ends - 1).clamp_min(0)])
         return logits
 
     def save(self, folder: Path, tokenizer: Tokenizer) -> None:
@@ -121,6 +125,10 @@ class TextBatch:
     ids: Tensor
     lengths: Tensor
     targets: Tensor
+    beginnings: Tensor | None = None
+    """(B, P) how many tokens each beginning has that a teacher has judged, too; 0: there is none."""
+    early: Tensor | None = None
+    """(B, P, C) how much each label is wanted there."""
 
     @property
     def tokens(self) -> int:
@@ -143,11 +151,14 @@ def cut_row(ids: list[int], limit: int, cut: Cut) -> list[int]:
 
 @dataclass(frozen=True)
 class Lesson:
-    """What a teacher says, as probabilities: of the N training texts, and of M more that nobody has labelled."""
+    """What a teacher says, as probabilities: of the N training texts, of M more that nobody has labelled, and of P
+    beginnings of each of them all. A causal model reads every beginning on its way: to ask about some costs nothing."""
 
     learnt: Array  # (N, C)
     texts: Sequence[str]
     said: Array  # (M, C)
+    cuts: NDArray[np.int64]  # (N + M, P): how many characters each beginning has; 0: there is none
+    early: Array  # (N + M, P, C)
     rounds: int = 1
     """How often each training text is met while each of the others is met once."""
 
@@ -187,34 +198,45 @@ class Classification:
         elif class_weight == "sampler":
             self.chosen = evened_out(self.targets["train"])
         self.rows, self.wanted = self.ids["train"], self.targets["train"]
+        self.beginnings: Array = np.zeros(0)
+        self.early: Array = np.zeros(0)
         if lesson:
-            self._take(lesson, tokenizer, context)
+            self._take(lesson, [example.text for example in splits["train"]], tokenizer, context)
         lengths = [len(self.rows[i]) for i in self.chosen]
         self.sampler = LengthGroupedSampler(lengths, config.batch_size, config.seed)
 
-    def _take(self, lesson: Lesson, tokenizer: Tokenizer, context: int) -> None:
+    def _take(self, lesson: Lesson, texts: Sequence[str], tokenizer: Tokenizer, context: int) -> None:
         """Train on the lesson's texts, too, and let its teacher have a say about the others."""
         more = np.arange(len(lesson.texts)) + len(self.rows)
         self.chosen = np.concatenate([np.tile(self.chosen, lesson.rounds), more])
         self.rows = self.rows + encode_texts(lesson.texts, tokenizer, context, self.rule.cut)
         own = LABELS_COUNT * self.wanted + (1 - LABELS_COUNT) * lesson.learnt
         self.wanted = softer(np.concatenate([own, lesson.said]), self.rule.several).astype(np.float32)
+        self.beginnings = token_counts([*texts, *lesson.texts], lesson.cuts, self.rows, tokenizer)
+        self.early = softer(lesson.early, self.rule.several).astype(np.float32)
 
     def batches(self, step: int) -> list[TextBatch]:
         """The texts of a step."""
         chosen = self.chosen[self.sampler.indices(step)]
         ids, lengths = pad([self.rows[i] for i in chosen], self.end)
-        return [TextBatch(ids, lengths, torch.from_numpy(self.wanted[chosen]))]
+        batch = TextBatch(ids, lengths, torch.from_numpy(self.wanted[chosen]))
+        if not len(self.beginnings):
+            return [batch]
+        early = torch.from_numpy(self.beginnings[chosen]), torch.from_numpy(self.early[chosen])
+        return [replace(batch, beginnings=early[0], early=early[1])]
 
     def loss(self, model: Classifier, batch: TextBatch) -> Loss:
         """Cross-entropy of the classes (of each label, where a text may have several); the count is of texts."""
-        logits = model(batch.ids.to(model.device), batch.lengths.to(model.device)).float()
-        wanted, weights = batch.targets.to(model.device), self.weights.to(model.device)
+        ends, wanted = batch.lengths[:, None], batch.targets[:, None]
+        if batch.beginnings is not None and batch.early is not None:
+            ends, wanted = torch.cat([ends, batch.beginnings], dim=1), torch.cat([wanted, batch.early], dim=1)
+        ends, wanted, weights = (tensor.to(model.device) for tensor in (ends, wanted, self.weights))
+        logits = model.at(batch.ids.to(model.device), ends).float()  # (B, E, C)
         if self.rule.several:
-            total = F.binary_cross_entropy_with_logits(logits, wanted, pos_weight=weights, reduction="sum")
+            losses = F.binary_cross_entropy_with_logits(logits, wanted, pos_weight=weights, reduction="none").sum(dim=2)
         else:
-            total = -(logits.log_softmax(dim=1) * wanted * weights).sum()
-        return Loss(total, len(batch.targets))
+            losses = -(logits.log_softmax(dim=2) * wanted * weights).sum(dim=2)
+        return Loss((losses * (ends > 0)).sum(), len(batch.targets))
 
     def evaluate(self, model: Classifier) -> dict[str, float]:
         """Loss and accuracy on the val split."""
@@ -228,6 +250,18 @@ class Classification:
         return ""
 
 
+def token_counts(
+    texts: Sequence[str], cuts: NDArray[np.int64], rows: Sequence[Sequence[int]], tokenizer: Tokenizer
+) -> NDArray[np.int64]:
+    """How many tokens each beginning has; 0 where its tokens are not the first ones of the text's row."""
+    places = [(i, p) for i, p in zip(*np.nonzero(cuts), strict=True)]
+    beginnings = tokenizer.encode_batch([texts[i][: cuts[i, p]] for i, p in places])
+    counts = np.zeros_like(cuts)
+    for (i, p), ids in zip(places, beginnings, strict=True):
+        counts[i, p] = len(ids) if ids == list(rows[i][: len(ids)]) else 0
+    return counts
+
+
 def target_rows(examples: Sequence[Labelled], labels: Sequence[str], several: bool) -> Array:
     """(N, C) ones and zeros: which labels each text has."""
     number = {label: index for index, label in enumerate(labels)}
@@ -238,11 +272,12 @@ def target_rows(examples: Sequence[Labelled], labels: Sequence[str], several: bo
 
 
 def softer(probabilities: Array, several: bool) -> Array:
-    """(N, C) probabilities whose logits are a third of what they were; the temperature makes up for it in the end."""
+    """(…, C) probabilities whose logits are a third of what they were; the temperature makes up for it in the end."""
     logits = np.log(np.clip(probabilities, 1e-3, 1))
     if several:
         logits = logits - np.log(np.clip(1 - probabilities, 1e-3, 1))
-    return to_probabilities(logits / SOFTER, several)
+    rows = to_probabilities(logits.reshape(-1, probabilities.shape[-1]) / SOFTER, several)
+    return rows.reshape(probabilities.shape)
 
 
 def evened_out(targets: Array) -> Array:

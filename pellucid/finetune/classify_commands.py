@@ -34,7 +34,6 @@ from pellucid.runtime import inform, pick_device, printable, write_json, write_r
 from pellucid.text.tokenizer import Tokenizer
 
 SHOWN = 20  # of the worst mistakes
-EPOCHS, TAUGHT_EPOCHS = 4.0, 2.0
 
 
 @dataclass(frozen=True)
@@ -174,9 +173,8 @@ def teachable(splits: dict[str, list[Labelled]], rule: Rule) -> bool:
 
 def classify_config(options: FinetuneClassify, texts: int, way: Way) -> FitConfig:
     """The recipe's settings for so many training texts; a teacher brings made-up ones along on each pass over them."""
-    epochs = options.epochs if options.epochs is not None else TAUGHT_EPOCHS if way.taught else EPOCHS
     more = made_up_count(texts) // rounds(texts) if way.taught else 0
-    return fit_config(options, epochs, texts + more, ADAPTER_RATES if way.lora else CLASSIFY_RATES)
+    return fit_config(options, options.epochs, texts + more, ADAPTER_RATES if way.lora else CLASSIFY_RATES)
 
 
 def report_lines(result: dict[str, Any], out: Path) -> list[str]:

@@ -24,13 +24,14 @@ from sklearn.svm import LinearSVC
 
 from pellucid.finetune.classify import Array, Lesson, one_hot, target_rows
 from pellucid.finetune.labelled import Labelled
-from pellucid.finetune.made_up import made_up
+from pellucid.finetune.made_up import beginnings, made_up
 
 # N texts, C classes
 
 LONGEST = 20_000  # characters of a text that count
 FOLDS = 4
-MOST_MADE_UP = 20_000
+MOST_MADE_UP = 10_000
+BEGINNINGS = 3  # of each text
 FEWEST = 4 * FOLDS  # texts of the rarest label, or nothing can be said of texts that the machine was not trained on
 
 
@@ -146,17 +147,24 @@ def can_teach(train: Sequence[Labelled], labels: Sequence[str], several: bool = 
 
 
 def made_up_count(texts: int) -> int:
-    """How many texts are made up of so many: six of each, but no more than a teacher judges in a few seconds."""
-    return min(6 * texts, MOST_MADE_UP)
+    """How many texts are made up of so many: three of each, but no more than a teacher judges in a few seconds."""
+    return min(3 * texts, MOST_MADE_UP)
 
 
 def lesson(train: Sequence[Labelled], labels: Sequence[str], several: bool, seed: int) -> Lesson:
-    """What the machine thinks of the training texts and of texts made up of them: three for each time one is met."""
+    """What the machine thinks of the training texts, of texts made up of them, and of beginnings of all."""
     teacher = Teacher(train, labels, several)
-    texts = made_up([example.text for example in train], made_up_count(len(train)), seed)
-    return Lesson(teacher.learnt, texts, teacher.probabilities(texts), rounds(len(train)))
+    own = [example.text for example in train]
+    texts = made_up(own, made_up_count(len(own)), seed)
+    cuts = beginnings([*own, *texts], BEGINNINGS, seed)
+    early = np.zeros((*cuts.shape, len(labels)))
+    places = np.nonzero(cuts)
+    if len(places[0]):
+        every = [*own, *texts]
+        early[places] = teacher.probabilities([every[i][: cuts[i, p]] for i, p in zip(*places, strict=True)])
+    return Lesson(teacher.learnt, texts, teacher.probabilities(texts), cuts, early, rounds(len(own)))
 
 
 def rounds(texts: int) -> int:
-    """How often each of so many training texts is met while each made-up one is met once."""
-    return max(1, round(made_up_count(texts) / (3 * texts)))
+    """How often each of so many training texts is met while each made-up one is met once: two of those for three."""
+    return max(1, round(made_up_count(texts) / (1.5 * texts)))

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 
 ONE, TWO = 0.4, 0.5  # shares of parts of one text, and of parts of two; the rest are words in any order
 CHANGED = 0.3
@@ -62,3 +63,14 @@ def _other_digits(word: str, generator: np.random.Generator) -> str:
         str(generator.integers(10)) if letter in "0123456789" and generator.random() < 0.5 else letter
         for letter in word
     )
+
+
+def beginnings(texts: Sequence[str], count: int, seed: int) -> NDArray[np.int64]:
+    """(N, `count`) places before a space at which texts can be cut, none twice; 0 where a text has not so many."""
+    generator = np.random.default_rng([seed, len(texts), count])
+    cuts = np.zeros((len(texts), count), dtype=np.int64)
+    for row, text in zip(cuts, texts, strict=True):
+        places = [i for i, letter in enumerate(text[:20_000]) if letter == " " and i > 0]
+        chosen = generator.permutation(np.array(places, dtype=np.int64))[:count]
+        row[: len(chosen)] = chosen
+    return cuts

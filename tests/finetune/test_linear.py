@@ -6,12 +6,22 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.feature_extraction.text import TfidfVectorizer
 
 from pellucid.config import FitConfig
-from pellucid.finetune.classify import Classification, Lesson, softer, to_probabilities
+from pellucid.finetune.classify import (
+    Classification,
+    Classifier,
+    Lesson,
+    Rule,
+    encode_texts,
+    softer,
+    to_probabilities,
+)
 from pellucid.finetune.labelled import Labelled
 from pellucid.finetune.linear import (
     MOST_MADE_UP,
@@ -25,7 +35,8 @@ from pellucid.finetune.linear import (
     svm_answers,
     word_count_answers,
 )
-from pellucid.finetune.made_up import made_up
+from pellucid.finetune.made_up import beginnings, made_up
+from pellucid.model.gpt import GPT
 from pellucid.text.tokenizer import Tokenizer
 
 WIN = [Labelled(" ".join(["win a prize of", f"{i} pounds now,"[: 3 + i], f"call {i * i}"]), "spam") for i in range(24)]
@@ -118,7 +129,8 @@ def test_a_lesson_is_met_beside_the_labels_and_softens_them(base_folder: Path) -
     members = [Labelled("win", "b"), Labelled("fox", "a")]
     splits = dict.fromkeys(("train", "val", "test"), members)
     said = np.array([[0.9, 0.1], [0.2, 0.8], [0.5, 0.5]])
-    lesson_ = Lesson(np.array([[0.5, 0.5], [1.0, 0.0]]), ["lamp", "Ben", "fox fox fox"], said, rounds=2)
+    learnt, nothing = np.array([[0.5, 0.5], [1.0, 0.0]]), np.zeros((5, 1), dtype=np.int64)
+    lesson_ = Lesson(learnt, ["lamp", "Ben", "fox fox fox"], said, nothing, np.zeros((5, 1, 2)), rounds=2)
     config = FitConfig(steps=1, batch_size=7)
     task = Classification(splits, ["a", "b"], tokenizer, config, 64, lesson=lesson_)
     (batch,) = task.batches(0)  # each of the three once, each of the two twice
@@ -141,5 +153,41 @@ def test_from_afar_a_text_is_its_length_digits_capitals_and_marks() -> None:
 
 def test_a_lesson_of_a_training_split_is_always_the_same() -> None:
     first, second = (lesson(WIN + SEE, ["ham", "spam"], False, seed=1) for _ in range(2))
-    assert first.texts == second.texts and len(first.texts) == 6 * 64 and first.rounds == 2
+    assert first.texts == second.texts and len(first.texts) == 3 * 64 and first.rounds == 2
+    np.testing.assert_array_equal(first.cuts, second.cuts)
     np.testing.assert_array_equal(first.said, second.said)
+
+
+def test_texts_are_cut_before_different_spaces() -> None:
+    cuts = beginnings(["win a prize of lamps", "fox", "", "a b"], 3, seed=0)
+    assert all(text[i] == " " for i in cuts[0] for text in ["win a prize of lamps"])
+    assert len(set(cuts[0])) == 3
+    assert cuts[1:].tolist() == [[0, 0, 0], [0, 0, 0], [1, 0, 0]]
+
+
+def test_a_beginning_is_judged_where_the_text_is_read_and_as_if_it_stood_alone(base_folder: Path) -> None:
+    tokenizer, model = Tokenizer.load(base_folder), Classifier(GPT.load(base_folder), ["a", "b"])
+    members = [Labelled("win a lamp", "b"), Labelled("fox", "a")]
+    cuts = np.array([[5, 3], [0, 0], [3, 0]])
+    early = np.array([[[0.3, 0.7], [0.9, 0.1]], [[0, 0], [0, 0]], [[0.4, 0.6], [0, 0]]])
+    learnt, said = np.array([[0.5, 0.5], [1.0, 0.0]]), np.array([[0.2, 0.8]])
+    splits = dict.fromkeys(("train", "val", "test"), members)
+    for several in (False, True):
+        lesson_ = Lesson(learnt, ["Ben or the fox"], said, cuts, early)
+        rule = Rule(several=several)
+        task = Classification(splits, ["a", "b"], tokenizer, FitConfig(steps=1, batch_size=3), 64, rule, lesson=lesson_)
+        (batch,) = task.batches(0)
+        pairs = [("win a lamp", [0.25, 0.75]), ("fox", [1.0, 0.0]), ("Ben or the fox", said[0])]
+        pairs += [("win a", early[0, 0]), ("win", early[0, 1]), ("Ben", early[2, 0])]
+        expected = 0.0
+        for text, wanted in pairs:
+            ids = torch.tensor(encode_texts([text], tokenizer, 64))
+            (logits,) = model(ids, torch.tensor([ids.shape[1]]))
+            aim = torch.from_numpy(softer(np.array([wanted]), several))[0]
+            likelihoods = aim * logits.log_softmax(0)
+            if several:
+                likelihoods = aim * F.logsigmoid(logits) + (1 - aim) * F.logsigmoid(-logits)
+            expected -= likelihoods.sum().item()
+        loss = task.loss(model, batch)
+        assert loss.total.item() == pytest.approx(expected, rel=1e-5)
+        assert loss.count == 3
