@@ -61,6 +61,7 @@ VERBS = {
         "pellucid.finetune.prefer_commands:finetune_prefer",
         "teach an assistant which answers are better",
     ),
+    "compare": Verb("Compare", "pellucid.see.compare:compare", "two models on the same questions, side by side"),
     "chat": Verb("Chat", "pellucid.assistant.chat:chat", "talk with an assistant"),
     "serve": Verb("Serve", "pellucid.cli:serve", "OpenAI's protocol and the workbench, for your own runs"),
     "see": Verb("See", "pellucid.see.commands:see", "look inside a model: one offline HTML page"),

@@ -409,6 +409,34 @@ class Classify(Options):
     """How the answers are printed."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class Compare(Options):
+    """Two models on the same held-out questions: a base model beside the tuned one, or two tuned ones."""
+
+    run_a: Positional[Path]
+    """Run folder of a model."""
+    run_b: Positional[Path]
+    """Run folder of another."""
+    data: Path
+    """json or jsonl with questions and answers; the part that `finetune` with the same seed held out is asked."""
+    html: Path | None = None
+    """A page to write: the answers side by side."""
+    questions: int = 100
+    """How many questions, at most."""
+    max_tokens: int = 100
+    """Longest answer, in tokens."""
+    seed: int = 0
+    """Seed of the split and of the choice of questions."""
+    judge: str = ""
+    """URL of an OpenAI-compatible server that judges, such as http://127.0.0.1:11434/v1."""
+    judge_model: str = ""
+    """The judge's model."""
+    judge_key_file: Path | None = None
+    """A file with the key that the judge's server asks for."""
+    repeats: int = 1
+    """How often the judge is asked about each pair, in each of the two orders."""
+
+
 @dataclass(frozen=True)
 class Chat(Options):
     """Talk with an assistant; on a pipe, a line in is a reply out (--json: one message, one object)."""

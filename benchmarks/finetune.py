@@ -1,0 +1,178 @@
+"""Finetuning: our loop beside that of `llms-from-scratch`, and seeds 0 to 4 of the assistant and the classifier.
+
+    python benchmarks/finetune.py [DATA]                          10 steps of each loop: some minutes
+    python benchmarks/finetune.py [DATA] --only loops --steps 0   a whole epoch of each: about an hour
+    python benchmarks/finetune.py --only seeds                    five quickstarts: half an hour
+    python benchmarks/finetune.py [DATA] --only sms               five pretrained models and classifiers: half an hour
+
+DATA is a folder with instruct/, gpt2/, classify/ and gutenberg/ (PELLUCID_DATA where it is not given). The loops need a
+Python in which the package `llms-from-scratch` is installed (it pins other versions than ours: give it a venv of its
+own): PELLUCID_LLMS_FROM_SCRATCH_PYTHON names it. Both start from the same random GPT-2 124M, in float32, and see the
+same eight records in each step.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import os
+import random
+import statistics
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from measure import machine, write
+from scipy.stats import t
+
+Json = dict[str, Any]
+PELLUCID = str(Path(sys.executable).with_name("pellucid"))
+LOOPS = Path(__file__).parent / "loops"
+BATCH = 8
+
+
+def main() -> None:
+    """Measure the parts asked for."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("data", nargs="?", default=os.environ.get("PELLUCID_DATA"))
+    parser.add_argument("--only", nargs="*", default=["loops"], choices=list(PARTS))
+    parser.add_argument("--steps", type=int, default=10, help="of each loop; 0 is a whole epoch")
+    parser.add_argument("--layers", type=int, default=12, help="of the GPT-2; fewer to try the benchmark out")
+    parser.add_argument("--seeds", type=int, nargs="*", default=list(range(5)))
+    parser.add_argument("--minutes", type=float, default=5.2, help="of each quickstart")
+    arguments = parser.parse_args()
+    if not arguments.data and set(arguments.only) != {"seeds"}:
+        parser.error("give a folder with instruct/ and gpt2/, or set PELLUCID_DATA")
+    results: Json = {"machine": machine()}
+    for part in arguments.only:
+        print(part, file=sys.stderr, flush=True)
+        results[part] = PARTS[part](arguments)
+    write("finetune", results)
+
+
+# ---------------------------------------------------------------- the loops
+
+
+def loops(arguments: argparse.Namespace) -> Json:
+    """Seconds, peak memory and validation loss of each loop, each in a process of its own."""
+    theirs = os.environ.get("PELLUCID_LLMS_FROM_SCRATCH_PYTHON")
+    if not theirs:
+        raise SystemExit(
+            "Set PELLUCID_LLMS_FROM_SCRATCH_PYTHON to a Python that has the package llms-from-scratch "
+            "(python -m venv peer && peer/bin/pip install llms-from-scratch; then peer/bin/python)."
+        )
+    data = Path(arguments.data).resolve()
+    records = json.loads((data / "instruct" / "instruction-data.json").read_text(encoding="utf-8"))
+    train, val = records[: int(len(records) * 0.85)], records[int(len(records) * 0.95) :]  # as in the book's chapter 7
+    order = random.Random(123).sample(range(len(train)), len(train))
+    batches = [order[first : first + BATCH] for first in range(0, len(order) - BATCH + 1, BATCH)]
+    steps = arguments.steps or len(batches)
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        plan = {"train": train, "val": val, "batches": batches, "steps": steps, "layers": arguments.layers}
+        (folder / "plan.json").write_text(json.dumps(plan), encoding="utf-8")
+        run(sys.executable, LOOPS / "start.py", folder, data)
+        found = {
+            "llms-from-scratch": run(theirs, LOOPS / "theirs.py", folder, data),
+            "pellucid, the same tokens trained": run(sys.executable, LOOPS / "ours.py", folder, data, "same"),
+            "pellucid": run(sys.executable, LOOPS / "ours.py", folder, data, "ours"),
+        }
+    peer = found["llms-from-scratch"]
+    for one in found.values():
+        one["epoch_s"] = round(one["seconds"] / steps * len(batches), 1)
+        one["share_of_time"] = round(one["seconds"] / peer["seconds"], 3)
+        one["share_of_memory"] = round(one["peak_MB"] / peer["peak_MB"], 3)
+    said = "a whole epoch" if steps == len(batches) else f"{steps} of {len(batches)} steps; epoch_s is extrapolated"
+    return {"measured": said, "batch": BATCH, "layers": arguments.layers, "contenders": found}
+
+
+def run(python: str, script: Path, *arguments: object) -> Json:
+    """What a loop's process prints last."""
+    print(script.name, *arguments[2:], file=sys.stderr, flush=True)
+    done = subprocess.run([python, str(script), *map(str, arguments)], stdout=subprocess.PIPE, text=True)
+    if done.returncode:
+        raise SystemExit(f"{script} ended with {done.returncode}")
+    result: Json = json.loads(done.stdout.splitlines()[-1])
+    return result
+
+
+# ---------------------------------------------------------------- seeds
+
+
+def seeds(arguments: argparse.Namespace) -> Json:
+    """Quickstarts on the embedded corpus: the assistant's exact match, its worst family, its ends, and spam's F1."""
+    rows = []
+    for seed in arguments.seeds:
+        with tempfile.TemporaryDirectory() as name:
+            out = Path(name) / "run"
+            call("quickstart", "--out", out, "--seed", seed, "--minutes", arguments.minutes)
+            report = json.loads((out / "report.json").read_text(encoding="utf-8"))
+        assistant = report["instruct"]
+        rows.append(
+            {
+                "exact_match": assistant["exact_match"],
+                "worst_family": min(assistant["families"].values()),
+                "stop_rate": assistant["stop_rate"],
+                "spam_f1": report["classify"]["f1"],
+                "seconds": report["seconds"]["total"],
+            }
+        )
+        print(rows[-1], file=sys.stderr, flush=True)
+    return summarised(arguments.seeds, rows)
+
+
+def sms(arguments: argparse.Namespace) -> Json:
+    """SMS messages, split by each seed, from a model pretrained with it on the books: F1 of spam beside the SVM's."""
+    data, rows = Path(arguments.data).resolve(), []
+    labels, books = data / "classify" / "SMSSpamCollection.tsv", sorted((data / "gutenberg").glob("*.txt"))
+    for seed in arguments.seeds:
+        with tempfile.TemporaryDirectory() as name:
+            folder = Path(name)
+            call("tokenizer", "train", *books, "--vocab-size", 1024, "--out", folder / "tokenizer")
+            call("encode", *books, "--tokenizer", folder / "tokenizer", "--out", folder / "shards")
+            call("pretrain", "--data", folder / "shards", "--model", "laptop", "--steps", 1000, "--batch-size", 8,
+                 "--context", 128, "--seed", seed, "--out", folder / "base")  # fmt: skip
+            given = ("--data", labels, "--out", folder / "spam", "--seed", seed)
+            found = call("finetune", "classify", folder / "base", *given)
+            seconds = [json.loads(line)["seconds"] for line in (folder / "spam" / "metrics.jsonl").open()
+                       if '"train"' in line][-1]  # fmt: skip
+        rows.append({"f1": found["f1"], "accuracy": found["accuracy"], "svm_f1": found["svm_f1"], "seconds": seconds})
+        print(rows[-1], file=sys.stderr, flush=True)
+    return summarised(arguments.seeds, rows)
+
+
+def call(*arguments: object) -> Json:
+    """A verb's JSON."""
+    done = subprocess.run([PELLUCID, *map(str, arguments), "--json"], stdout=subprocess.PIPE, text=True)
+    if done.returncode:
+        raise SystemExit(f"pellucid {arguments[0]} ended with {done.returncode}")
+    result: Json = json.loads(done.stdout)
+    return result
+
+
+def summarised(seeds: list[int], rows: list[Json]) -> Json:
+    """Each seed's figures, their means, and the 95 % interval of each mean (Student's t over the seeds)."""
+    names = rows[0]
+    return {
+        "seeds": dict(zip(map(str, seeds), rows, strict=True)),
+        "mean": {name: round(statistics.fmean(row[name] for row in rows), 4) for name in names},
+        "interval": {name: interval([row[name] for row in rows]) for name in names},
+    }
+
+
+def interval(values: list[float]) -> list[float] | None:
+    """Where the mean lies with 95 %; None for a single value."""
+    if len(values) < 2:
+        return None
+    half = float(t.ppf(0.975, len(values) - 1)) * statistics.stdev(values) / math.sqrt(len(values))
+    return [round(statistics.fmean(values) - half, 4), round(statistics.fmean(values) + half, 4)]
+
+
+PARTS = {"loops": loops, "seeds": seeds, "sms": sms}
+
+
+if __name__ == "__main__":
+    main()
