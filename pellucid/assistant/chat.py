@@ -13,7 +13,8 @@ from typing import Any, Literal
 
 import torch
 
-from pellucid.finetune.conversation import ROLE_TOKENS, Conversation, Message
+from pellucid.finetune.conversation import Conversation, Message, lacks
+from pellucid.finetune.recipes import check_fits
 from pellucid.generation.compiled.model import CompiledModel
 from pellucid.generation.engine import stream_ids
 from pellucid.generation.fast import CompiledReader, every_logits
@@ -51,10 +52,9 @@ class ChatSession:
         seed: int = 0,
         system: str = "",
     ) -> None:
-        missing = [name for name in ROLE_TOKENS if name not in tokenizer.special_tokens]
-        if missing or tokenizer.chat_template is None:
+        if found := lacks(tokenizer):
             advice = "Make one with `pellucid finetune instruct`, or try `pellucid generate` for this folder."
-            raise DataError(problem("chat", "a model that was not taught to talk", "an assistant", advice))
+            raise DataError(problem("chat", found, "an assistant", advice))
         self.model, self.tokenizer = model, tokenizer
         self.reader: AnyReader = CompiledReader(model) if isinstance(model, CompiledModel) else Reader(model)
         self.sampling, self.max_tokens, self.seed = sampling, max_tokens, seed
@@ -113,6 +113,7 @@ def chat(options: Chat) -> tuple[dict[str, Any], str]:
         raise ConfigError(problem("--max-tokens", str(options.max_tokens), "1 or more", "200 is the default."))
     sampling = Sampling(options.temperature)
     model, tokenizer = CompiledModel.load(options.run, options.dtype, options.threads), Tokenizer.load(options.run)
+    check_fits(model.config, tokenizer, options.run)
     session = ChatSession(model, tokenizer, sampling, options.max_tokens, options.seed, options.system)
     if options.json:
         question = sys.stdin.read().strip()
@@ -146,6 +147,10 @@ def talk(session: ChatSession) -> None:
             print(flush=True)
         except DataError as error:
             inform(str(error))
+        except KeyboardInterrupt:  # a person has read enough of this answer; a second one ends the talk
+            if not person:
+                raise
+            print("\n(stopped; what was said is forgotten)", flush=True)
 
 
 def command(session: ChatSession, line: str) -> str:

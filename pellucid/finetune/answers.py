@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from pellucid.finetune.conversation import ROLE_TOKENS
+from pellucid.finetune.conversation import lacks
 from pellucid.finetune.instruct import Row, answer_loss
 from pellucid.finetune.instructions import Example
 from pellucid.generation.engine import generate_batch
@@ -43,7 +43,7 @@ class Answer:
 
 def talks(tokenizer: Tokenizer) -> bool:
     """Whether a model with this tokenizer was taught to talk in our layout."""
-    return tokenizer.chat_template is not None and all(name in tokenizer.special_tokens for name in ROLE_TOKENS)
+    return not lacks(tokenizer)
 
 
 def asked(example: Example, tokenizer: Tokenizer) -> list[int]:

@@ -24,10 +24,9 @@ from pellucid.finetune.classify_texts import names_of, one_line
 from pellucid.finetune.labelled import Columns, Labelled
 from pellucid.finetune.linear import can_teach, lesson, made_up_count, rounds, svm_answers, word_count_answers
 from pellucid.finetune.lora import Lora, merge_adapters, save_adapter, train_part
-from pellucid.finetune.recipes import ADAPTER_RATES, CLASSIFY_RATES, check_out, fit_config, hash_of, lora_of
+from pellucid.finetune.recipes import ADAPTER_RATES, CLASSIFY_RATES, check_out, fit_config, hash_of, lora_of, open_model
 from pellucid.finetune.scores import classification_scores, positive_label, probability_scores
 from pellucid.finetune.splits import read_splits
-from pellucid.model.gpt import GPT
 from pellucid.options import FinetuneClassify
 from pellucid.pretrain.fit import fit
 from pellucid.runtime import inform, pick_device, printable, write_json, write_run
@@ -61,7 +60,8 @@ def finetune_classifier(
     """
     rule, way = rule or Rule(), way or Way()
     torch.manual_seed(config.seed)
-    gpt, tokenizer = GPT.load(base).to(pick_device(config.device)), Tokenizer.load(base)
+    gpt, tokenizer = open_model(base)
+    gpt = gpt.to(pick_device(config.device))
     labels = all_labels(splits, rule.several)
     model = Classifier(gpt, labels, rule)
     taught = lesson(splits["train"], labels, rule.several, config.seed) if way.taught else None

@@ -25,9 +25,8 @@ from pellucid.finetune.answers import (
 )
 from pellucid.finetune.instructions import Example
 from pellucid.finetune.judge import Judge, Question, Reply
-from pellucid.model.gpt import GPT
+from pellucid.finetune.recipes import open_model
 from pellucid.runtime import DataError, pick_device, problem, progress_bar
-from pellucid.text.tokenizer import Tokenizer
 
 POINTS = {"a": 1.0, "b": 0.0, "tie": 0.5, "unclear": 0.5}  # for a; an unclear reply counts for neither
 
@@ -45,7 +44,8 @@ class Contender:
 
 def contender(run: Path, examples: Sequence[Example], max_tokens: int) -> Contender:
     """Load a model, let it answer, and let it go again: two need not fit in memory together."""
-    model, tokenizer = GPT.load(run).to(pick_device()), Tokenizer.load(run)
+    model, tokenizer = open_model(run)
+    model = model.to(pick_device())
     if max_tokens >= model.config.context_length:
         found = f"{max_tokens} tokens for an answer"
         advice = "Lower --max-tokens."

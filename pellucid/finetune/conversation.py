@@ -58,6 +58,20 @@ class Conversation:
         return [*ids, tokenizer.special_tokens["<|assistant|>"]]
 
 
+def lacks(tokenizer: Tokenizer) -> str:
+    """What keeps a model with this tokenizer from talking in our layout, in a few words; empty where nothing does.
+
+    A template is compared and never run: what comes with a model is no program of ours.
+    """
+    template = tokenizer.chat_template
+    if template is None or any(name not in tokenizer.special_tokens for name in ROLE_TOKENS):
+        return "a model that was not taught to talk" if template is None else "a chat template of another layout"
+    if template.strip() == CHAT_TEMPLATE:
+        return ""
+    ends = tokenizer.end_of_text_name in template or "eos_token" in template
+    return "a chat template of another layout" if ends else "a chat template that never ends an answer"
+
+
 def ask(instruction: str, extra: str = "", earlier: Sequence[Message] = ()) -> Conversation:
     """An instruction with its input, after earlier turns, awaiting an answer."""
     content = f"{instruction}\n{extra}" if extra else instruction

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from pellucid.config import FitConfig
-from pellucid.finetune.conversation import ensure_role_tokens
+from pellucid.finetune.conversation import CHAT_TEMPLATE, ensure_role_tokens
 from pellucid.finetune.instructions import Example
 from pellucid.finetune.padded import LengthGroupedSampler, pad
 from pellucid.generation.engine import generate_batch
@@ -175,7 +175,9 @@ def encode_examples(
 
 
 def prepare_model(model: GPT, tokenizer: Tokenizer) -> None:
-    """Give the tokenizer its role tokens and the model room for them."""
+    """Give the tokenizer its role tokens and the model room for them; a template of another layout is replaced."""
+    if tokenizer.chat_template is not None and tokenizer.chat_template.strip() != CHAT_TEMPLATE:
+        inform("The model's own chat template is replaced by Pellucid's, which this finetuning teaches.")
     ensure_role_tokens(tokenizer)
     if tokenizer.vocab_size > model.config.vocab_size:
         model.resize_vocab(tokenizer.vocab_size)

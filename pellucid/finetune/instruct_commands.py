@@ -14,7 +14,7 @@ from pellucid.finetune.answers import Answer, answer_all, assistant_scores, refe
 from pellucid.finetune.instruct import InstructionTuning, Lead, prepare_model, save_assistant
 from pellucid.finetune.instructions import Example, nearest_answers, read_instructions, split_examples
 from pellucid.finetune.lora import Lora, merge_adapters, save_adapter, train_part
-from pellucid.finetune.recipes import ADAPTER_RATES, INSTRUCT_RATES, check_out, fit_config, hash_of, lora_of
+from pellucid.finetune.recipes import ADAPTER_RATES, INSTRUCT_RATES, check_out, fit_config, hash_of, lora_of, open_model
 from pellucid.finetune.shown import show_examples
 from pellucid.model.gpt import GPT
 from pellucid.options import FinetuneInstruct
@@ -42,8 +42,8 @@ class Pupil:
     def open(cls, base: Path, config: FitConfig, train: str = "all", lora: Lora | None = None) -> Pupil:
         """Load `base`, give it the role tokens that it lacks, and freeze what is not trained."""
         torch.manual_seed(config.seed)
-        model, tokenizer = GPT.load(base).to(pick_device(config.device)), Tokenizer.load(base)
-        known = model.config.vocab_size
+        model, tokenizer = open_model(base)
+        model, known = model.to(pick_device(config.device)), model.config.vocab_size
         prepare_model(model, tokenizer)
         pupil = cls(base, model, tokenizer, train, model.config.vocab_size > known)
         train_part(model, model, train, lora)

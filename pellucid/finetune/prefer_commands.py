@@ -10,7 +10,8 @@ from typing import Any
 import torch
 
 from pellucid.config import FitConfig, as_dict
-from pellucid.finetune.answers import same_text, talks
+from pellucid.finetune.answers import same_text
+from pellucid.finetune.conversation import lacks
 from pellucid.finetune.instruct_commands import Pupil, examined, summary
 from pellucid.finetune.instructions import split_examples
 from pellucid.finetune.lora import Lora
@@ -30,9 +31,9 @@ def finetune_prefer(options: FinetunePrefer) -> tuple[dict[str, Any], str]:
     check_out(options)
     if not 0 < options.beta < math.inf:
         raise ConfigError(problem("--beta", str(options.beta), "a number above 0", "0.1 is the default."))
-    if not talks(Tokenizer.load(options.run)):
+    if lack := lacks(Tokenizer.load(options.run)):
         advice = "Make one first, with `pellucid finetune instruct`."
-        raise DataError(problem(options.run, "a model that was not taught to talk", "an assistant", advice))
+        raise DataError(problem(options.run, lack, "an assistant", advice))
     splits = split_examples(read_pairs(options.data), seed=options.seed)
     # The reference is what the model says in float32, so the model is compared with it in float32.
     config = replace(fit_config(options, options.epochs, len(splits["train"]), PREFER_RATES), dtype="float32")

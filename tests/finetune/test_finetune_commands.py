@@ -14,6 +14,7 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from pellucid.model.gpt import GPT
+from pellucid.text.tokenizer import Tokenizer
 
 
 @pytest.fixture
@@ -205,3 +206,65 @@ def test_adapters_alone_are_written_and_merged_later(
         later, merged = GPT.load(tmp_path / "later")(ids), GPT.load(tmp_path / "merged")(ids)
     torch.testing.assert_close(later, merged, atol=1e-5, rtol=1e-5)
     assert call("chat", tmp_path / "later", "--max-tokens", 3, stdin="Hi\n").returncode == 0
+
+
+def damaged(base: Path, folder: Path, **settings: Any) -> Path:
+    """A copy of a model folder whose tokenizer_config.json says something else."""
+    shutil.copytree(base, folder)
+    file = folder / "tokenizer_config.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), **settings}))
+    return folder
+
+
+@pytest.mark.parametrize("verb", ["instruct", "classify"])
+def test_a_folder_that_is_no_model_or_whose_vocabulary_does_not_fit_is_refused(
+    call: Any, base_folder: Path, labels: Path, instructions: Path, tmp_path: Path, verb: str
+) -> None:
+    data = {"instruct": instructions, "classify": labels}[verb]
+    larger = tmp_path / "larger"
+    shutil.copytree(base_folder, larger)
+    tokenizer = Tokenizer.load(base_folder)
+    tokenizer.add_special_tokens([f"<|{i}|>" for i in range(5)])
+    tokenizer.save(larger)
+    (tmp_path / "empty").mkdir()
+    for base, said in [(larger, "tokens; expected at most"), (tmp_path / "empty", "config.json"),
+                       (tmp_path / "none", "none")]:  # fmt: skip
+        done = call("finetune", verb, base, "--data", data, "--out", tmp_path / "run")
+        assert done.returncode == 2, done.stdout
+        assert said in done.stderr
+        assert not (tmp_path / "run").exists()
+
+
+def test_one_record_is_too_few_and_a_megabyte_is_cut(call: Any, base_folder: Path, tmp_path: Path) -> None:
+    data = tmp_path / "talk.json"
+    data.write_text(json.dumps([{"instruction": "a", "output": "b"}]))
+    given = ("finetune", "instruct", base_folder, "--data", data, "--out", tmp_path / "run", "--epochs", 1)
+    done = call(*given)
+    assert done.returncode == 2
+    assert "too few" in done.stderr
+    rows = [{"instruction": f"Say {i}.", "output": "fox " * (250_000 if i == 3 else 2)} for i in range(20)]
+    data.write_text(json.dumps(rows))
+    done = call(*given)
+    assert done.returncode == 0, done.stderr
+    assert "longer than the context of 64 tokens" in done.stderr or "answered" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("template", "said"),
+    [("{% for m in messages %}{{ m['content'] }}{% endfor %}", "never ends an answer"),
+     ("{% for i in range(10 ** 9) %}{{ eos_token }}{% endfor %}", "another layout")],
+)  # fmt: skip
+def test_a_chat_template_of_another_layout_is_refused_unrun_and_replaced_by_finetuning(
+    call: Any, base_folder: Path, instructions: Path, tmp_path: Path, template: str, said: str
+) -> None:
+    out = tmp_path / "run"
+    foreign = damaged(base_folder, tmp_path / "foreign", chat_template=template)
+    done = call("finetune", "instruct", foreign, "--data", instructions, "--out", out, "--epochs", 1)
+    assert done.returncode == 0, done.stderr
+    assert "own chat template is replaced" in done.stderr
+    assert call("chat", out, "--max-tokens", 2, stdin="Hi\n").returncode == 0
+    edited = damaged(out, tmp_path / "edited", chat_template=template)
+    (edited / "chat_template.jinja").unlink(missing_ok=True)
+    done = call("chat", edited, stdin="Hi\n")
+    assert done.returncode == 2
+    assert said in done.stderr
