@@ -1,0 +1,136 @@
+"""One contender of generate.py, measured once: `python contenders.py NAME '{"model": …, "dtype": …, …}'` prints JSON.
+
+A process of its own, so that each may have another Python, its threads are its own, and its memory is its peak. All get
+the same ids, choose greedily, and go on past end-of-text, so that all make the same number of tokens.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+Json = dict[str, Any]
+
+
+def prompts_of(asked: Json) -> list[list[int]]:
+    """As many prompts as the batch has rows, each with ids of its own."""
+    return [[(7 * row + 31 * place + 5) % 50000 for place in range(asked["prompt"])] for row in range(asked["batch"])]
+
+
+def pellucid(asked: Json) -> Iterator[list[int]]:
+    """The compiled reader, which does not read ahead here."""
+    from pellucid.generation.compiled.model import CompiledModel
+    from pellucid.generation.fast import CompiledReader
+
+    model = CompiledModel.load(asked["model"], asked["dtype"], asked["threads"])
+    reader = CompiledReader(model, look_ahead=False)
+    reader.read([[1, 2]])  # compiled code comes from the disk
+    yield []
+    chosen = reader.read(prompts_of(asked)).argmax(dim=1).tolist()
+    while True:
+        yield chosen
+        chosen = reader.step(chosen).argmax(dim=1).tolist()
+
+
+def transformers(asked: Json) -> Iterator[list[int]]:
+    """Its model with its own cache, called token by token: faster than its `generate`."""
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    torch.set_num_threads(asked["threads"])
+    model = AutoModelForCausalLM.from_pretrained(asked["model"], dtype=getattr(torch, asked["dtype"])).eval()
+    with torch.inference_mode():
+        model(torch.tensor([[1, 2]]))
+        yield []
+        found = model(torch.tensor(prompts_of(asked)), use_cache=True, logits_to_keep=1)
+        while True:
+            chosen = found.logits[:, -1].argmax(dim=1)
+            yield chosen.tolist()
+            found = model(chosen[:, None], past_key_values=found.past_key_values, use_cache=True)
+
+
+def llms_from_scratch(asked: Json) -> Iterator[list[int]]:
+    """Its GPT-2 with a cache, of the same shape and with weights of its own: they do not change the speed."""
+    import torch
+    from llms_from_scratch.kv_cache.gpt2 import GPTModel
+    from llms_from_scratch.kv_cache.utils import KVCache
+
+    torch.set_num_threads(asked["threads"])
+    shape = {"vocab_size": 50257, "context_length": 1024, "emb_dim": 768, "n_heads": 12, "n_layers": 12}
+    model = GPTModel({**shape, "drop_rate": 0.0, "qkv_bias": True}).to(getattr(torch, asked["dtype"])).eval()
+    with torch.inference_mode():
+        yield []
+        cache = KVCache(n_layers=12)
+        logits = model(torch.tensor(prompts_of(asked)), cache=cache)
+        while True:
+            chosen = logits[:, -1].argmax(dim=1)
+            yield chosen.tolist()
+            logits = model(chosen[:, None], cache=cache)
+
+
+def ctranslate2(asked: Json) -> Iterator[list[int]]:
+    """Its generator, on the folder converted by its own converter; tokens come by its callback, as they are made."""
+    import queue
+    import subprocess
+    import tempfile
+    import threading
+
+    import ctranslate2 as library
+
+    with tempfile.TemporaryDirectory() as folder:
+        options = ["--model", asked["model"], "--output_dir", folder, "--force", "--quantization", asked["dtype"]]
+        code = "from ctranslate2.converters.transformers import main; main()"  # its memory is not the generator's
+        subprocess.run([sys.executable, "-c", code, *options], check=True, capture_output=True)
+        told = Path(folder, "config.json")  # a tokenizer without an unknown token is null there, which it cannot read
+        told.write_text(
+            told.read_text(encoding="utf-8").replace('_token": null', '_token": "<|endoftext|>"'), encoding="utf-8"
+        )
+        model = library.Generator(folder, compute_type=asked["dtype"], intra_threads=asked["threads"], inter_threads=1)
+        names = json.loads(Path(folder, "vocabulary.json").read_text(encoding="utf-8"))
+    yield []
+    made: queue.Queue[int] = queue.Queue()
+    prompts = [[names[token] for token in prompt] for prompt in prompts_of(asked)]
+
+    def work() -> None:
+        model.generate_batch(
+            prompts, max_length=asked["tokens"], min_length=asked["tokens"], sampling_topk=1, beam_size=1,
+            include_prompt_in_result=False, max_batch_size=0, callback=lambda step: made.put(step.token_id) or False,
+        )  # fmt: skip
+
+    threading.Thread(target=work).start()
+    while True:
+        yield [made.get(timeout=600) for _ in prompts]
+
+
+def measure(contender: Callable[[Json], Iterator[list[int]]], asked: Json) -> Json:
+    """Seconds to the first token, tokens a second after it, all rows together, and the peak of memory."""
+    tokens = contender(asked)
+    next(tokens)
+    began = time.perf_counter()
+    ids = [next(tokens)[0]]
+    first = time.perf_counter()
+    ids += [next(tokens)[0] for _ in range(asked["tokens"] - 1)]
+    seconds = time.perf_counter() - first
+    speed = asked["batch"] * (asked["tokens"] - 1) / seconds
+    return {"first_s": first - began, "tokens_per_s": speed, "peak_MB": peak_memory(), "ids": ids[:16]}
+
+
+def peak_memory() -> float:
+    """MB at the most, of this program alone: what getrusage says begins with the peak of whoever started it."""
+    status = Path("/proc/self/status")
+    if status.exists():
+        line = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM"))
+        return int(line.split()[1]) / 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1024 if sys.platform != "darwin" else 1 << 20)
+
+
+if __name__ == "__main__":
+    settings = json.loads(sys.argv[2])
+    os.environ["OMP_NUM_THREADS"] = str(settings["threads"])
+    print(json.dumps(measure(globals()[sys.argv[1]], settings)))

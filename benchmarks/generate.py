@@ -1,0 +1,142 @@
+"""Decoding beside other libraries: `python benchmarks/generate.py [--threads N] [--prompts 16 900] [--batches 1 8 32]`.
+
+GPT-2 124M with random weights, saved once and read by all; greedy. Each figure is the median of whole processes that
+took turns (decoding/contenders.py). llms-from-scratch has other pins: PELLUCID_LLMS_PYTHON names a Python that has it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from concurrent.futures import ThreadPoolExecutor
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from measure import machine, write
+
+Json = dict[str, Any]
+DECODERS = Path(__file__).parent / "decoding" / "contenders.py"
+
+
+class Contender(NamedTuple):
+    """A library, and the precision that it is asked for."""
+
+    library: str
+    dtype: str
+
+    @property
+    def python(self) -> str:
+        """The interpreter that has it; "" where there is none."""
+        if self.library == "llms_from_scratch":
+            return os.environ.get("PELLUCID_LLMS_PYTHON", "")
+        return sys.executable if find_spec(self.library) else ""
+
+
+CONTENDERS = [
+    *(Contender("pellucid", dtype) for dtype in ("float32", "bfloat16", "int8", "int4")),
+    *(Contender("transformers", dtype) for dtype in ("float32", "bfloat16")),
+    *(Contender("ctranslate2", dtype) for dtype in ("float32", "int8")),
+    *(Contender("llms_from_scratch", dtype) for dtype in ("float32", "bfloat16")),
+]
+
+
+def main() -> None:
+    """Measure every contender that is at hand, in turn."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
+    parser.add_argument("--prompts", type=int, nargs="*", default=[16, 900])
+    parser.add_argument("--batches", type=int, nargs="*", default=[1, 8, 32])
+    parser.add_argument("--tokens", type=int, default=64)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--only", nargs="*", default=[], help="library or library:dtype")
+    asked = parser.parse_args()
+    known = [one for one in CONTENDERS if one.python]
+    wanted = [one for one in known if not asked.only or {one.library, ":".join(one)} & set(asked.only)]
+    results: Json = {
+        "machine": machine() | {"memory_read_GB_per_s": round(read_rate(asked.threads), 1)},
+        "threads": asked.threads,
+        "tokens": asked.tokens,
+        "not_at_hand": sorted({one.library for one in CONTENDERS if not one.python}),
+    }
+    with tempfile.TemporaryDirectory() as folder:
+        save_gpt2(Path(folder))
+        for prompt in asked.prompts:
+            for batch in asked.batches:
+                case = {"prompt": prompt, "batch": batch, "tokens": asked.tokens, "threads": asked.threads}
+                print(case, file=sys.stderr, flush=True)
+                results[f"prompt {prompt}, batch {batch}"] = compare(wanted, {**case, "model": folder}, asked.rounds)
+        results["start"] = start_to_first_token(Path(folder), asked.threads, asked.rounds)
+    write("generate", results)
+
+
+def save_gpt2(folder: Path) -> None:
+    """GPT-2 124M with random weights, as a run folder."""
+    import torch
+
+    from pellucid.config import PRESETS
+    from pellucid.model.gpt import GPT
+    from pellucid.text.tokenizer import Tokenizer
+
+    torch.manual_seed(0)
+    GPT(PRESETS["gpt2"]).save(folder)
+    Tokenizer.load("gpt2").save(folder)
+
+
+def read_rate(threads: int, size: int = 1 << 28) -> float:
+    """GB/s at which so many threads together read memory."""
+    parts = [np.ones(size // 8 // threads, np.int64) for _ in range(threads)]
+    best = 1e9
+    with ThreadPoolExecutor(threads) as pool:
+        for _ in range(7):
+            began = time.perf_counter()
+            list(pool.map(np.bitwise_or.reduce, parts))
+            best = min(best, time.perf_counter() - began)
+    return sum(part.nbytes for part in parts) / 1e9 / best
+
+
+def compare(contenders: list[Contender], case: Json, rounds: int) -> Json:
+    """Medians of each contender, in turn; all of float32 must say the same."""
+    found: dict[Contender, list[Json]] = {one: [] for one in contenders}
+    for _ in range(rounds):
+        for one in contenders:
+            command = [one.python, str(DECODERS), one.library, json.dumps({**case, "dtype": one.dtype})]
+            done = subprocess.run(command, capture_output=True, text=True)
+            if done.returncode:
+                raise SystemExit(f"{':'.join(one)}: {done.stderr[-2000:]}")
+            found[one].append(json.loads(done.stdout.splitlines()[-1]))
+    said = {tuple(runs[0]["ids"]) for one, runs in found.items() if one.dtype == "float32" and "llms" not in one[0]}
+    assert len(said) <= 1, f"float32 texts differ: {said}"
+    return {
+        ":".join(one): {
+            name: round(statistics.median(run[name] for run in runs), 4)
+            for name in ("first_s", "tokens_per_s", "peak_MB")
+        }
+        for one, runs in found.items()
+    }
+
+
+def start_to_first_token(folder: Path, threads: int, rounds: int) -> Json:
+    """Seconds of whole processes of `pellucid generate` that make one token."""
+    command = [sys.executable, "-m", "pellucid", "generate", str(folder), "--prompt", "Once", "--max-tokens", "1"]
+    found = {}
+    for dtype in ("float32", "bfloat16"):
+        seconds = []
+        for _ in range(rounds + 1):
+            began = time.perf_counter()
+            more = ["--dtype", dtype, "--threads", str(threads)]
+            subprocess.run([*command, *more], check=True, capture_output=True)
+            seconds.append(time.perf_counter() - began)
+        found[f"pellucid:{dtype}"] = round(statistics.median(seconds[1:]), 2)
+    return found
+
+
+if __name__ == "__main__":
+    main()
