@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
@@ -19,12 +20,13 @@ from pellucid.model.formats.quantised import GROUP, QUANTISED
 from pellucid.model.formats.tensor_files import read_header
 from pellucid.model.gpt import GPT, folder_of
 from pellucid.model.positions import rotary_frequencies
-from pellucid.runtime import usable_cores
+from pellucid.runtime import inform, settle_threads
 
 # S places of a slot, V vocabulary
 
 TOGETHER = 64  # tokens that go through the model in one pass
 LEAST = 64  # places that a slot begins with
+COMPILING = 3.0  # seconds after which it is said what takes so long
 ALONE = 8 << 20  # bytes of weights up to which one thread is faster than several that wait for each other
 
 
@@ -35,7 +37,7 @@ class CompiledModel:
         self.config, self.dtype = config, dtype
         self.packed = pack(config, weights, dtype)
         self.nbytes = self.packed.nbytes
-        threads = threads or (usable_cores() if self.nbytes > ALONE else 1)
+        threads = threads or (settle_threads() if self.nbytes > ALONE else 1)
         self.team = Team(threads)
         self._room: Room | None = None
 
@@ -55,7 +57,17 @@ class CompiledModel:
         taken: Dtype = kept_in(folder) if dtype == "auto" else dtype
         config, weights, _ = read_as_kept(folder, lambda name, weight: in_precision(name, weight, taken))
         weights.pop("head", None)
-        return cls(config, weights, taken, threads)
+        model = cls(config, weights, taken, threads)
+        model.get_ready()
+        return model
+
+    def get_ready(self) -> None:
+        """Have the pass compiled, or read from the disk, before the first token is waited for."""
+        said = threading.Timer(COMPILING, inform, [f"compiling the pass in {self.dtype}: once on this machine"])
+        said.daemon = True
+        said.start()
+        self.logits(self.slots(1), [0], [0], [0])
+        said.cancel()
 
     def parameter_count(self) -> int:
         """Trained numbers, as `GPT` counts them."""
