@@ -70,6 +70,10 @@ class Writing:
     async def ids(self, engine: Engine, prompt: str | list[int]) -> list[int]:
         """The ids of a text to continue; given ones are taken as they are."""
         if isinstance(prompt, list):
+            vocabulary, largest = engine.model.config.vocab_size, max(prompt)
+            if largest >= vocabulary:
+                message = problem("prompt", f"the id {largest}", f"ids below {vocabulary:,}", "Use its own tokenizer.")
+                raise RefusedError(message, code="unknown_token", param="prompt")
             return prompt
         if len(prompt) < LONG:
             return prompt_ids(engine.tokenizer, prompt)
@@ -95,7 +99,8 @@ class Writing:
         times = request.n or 1
         if times * len(prompts) > MOST_TEXTS:
             found = f"{len(prompts)} prompts × n {times}"
-            raise RefusedError(problem("n", found, f"{MOST_TEXTS} texts at most", "Ask twice."), param="n")
+            message = problem("n", found, f"{MOST_TEXTS} texts at most", "Ask twice.")
+            raise RefusedError(message, code="too_many_texts", param="n")
         seed = secrets.randbits(63) if request.seed is None else request.seed
         wishes = [
             Wish(prompt, max_tokens, request.sampling(), seed, request.stops(), alternatives, row)

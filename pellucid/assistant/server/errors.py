@@ -20,6 +20,8 @@ from pellucid.runtime import PellucidError, inform, shown
 
 KINDS = {401: "authentication_error", 403: "permission_error", 404: "not_found_error", 429: "rate_limit_error"}
 
+EVENT = {"type": "object", "properties": {"data": {"type": "string"}}, "required": ["data"]}  # of a stream
+
 
 class RefusedError(PellucidError):
     """A request that cannot be answered, in OpenAI's words for it."""
@@ -33,7 +35,7 @@ def described(answer: type[BaseModel], stream: bool = False) -> dict[int | str, 
     """What a route answers, for the OpenAPI description."""
     good: dict[str, Any] = {"model": answer}
     if stream:
-        good["content"] = {"text/event-stream": {"schema": {"type": "string"}}}
+        good["content"] = {"text/event-stream": {"schema": EVENT}}
     return {200: good, "4XX": {"model": ErrorBody}, "5XX": {"model": ErrorBody}}
 
 
@@ -85,7 +87,8 @@ async def _invalid(_: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, RequestValidationError)
     errors = error.errors()  # of a field that may be several things, one for each: the likeliest is not "another type"
     first = next((one for one in errors if not one["type"].endswith("_type")), errors[0])
-    place = ".".join(str(part) for part in first["loc"][1:] if str(part).isidentifier() or isinstance(part, int))
+    parts = [str(part) for part in first["loc"][1:]]  # fields, places, and what pydantic calls types
+    place = ".".join(part for part in parts if part.isdecimal() or (part.isidentifier() and part not in ("str", "int")))
     message = f"{place or 'body'}: {first['msg']}"
     if place and first["type"] not in ("missing", "extra_forbidden"):
         message += f" (found {shown(repr(first['input']))})"

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from pellucid.generation.sampling import COLDEST, Sampling
 
@@ -17,7 +17,15 @@ MOST_STOPS, LONGEST_STOP = 16, 256
 MOST_TEXTS = 64  # of one request
 MOST_TOKENS = 4096  # of one text
 Stop = Annotated[str, Field(min_length=1, max_length=LONGEST_STOP)]
-Id = Annotated[int, Field(ge=0, lt=1 << 31)]
+
+
+def _whole(number: Any) -> Any:
+    """JSON has one kind of number: 5.0 is as whole as 5."""
+    return int(number) if isinstance(number, float) and number.is_integer() else number
+
+
+WHOLE = BeforeValidator(_whole)
+Id = Annotated[int, Field(ge=0, lt=1 << 31), WHOLE]
 Nothing = Annotated[float, Field(ge=0, le=0)]
 
 
@@ -40,12 +48,12 @@ class Wanted(Strict):
     model: str
     temperature: Annotated[float, Field(ge=0, le=2)] | None = None
     top_p: Annotated[float, Field(ge=0, le=1)] | None = None
-    top_k: Annotated[int, Field(ge=0, lt=1 << 31)] | None = None
+    top_k: Annotated[int, Field(ge=0, lt=1 << 31), WHOLE] | None = None
     min_p: Annotated[float, Field(ge=0, le=1)] | None = None
     repetition_penalty: Annotated[float, Field(ge=0.01, le=100)] | None = None
-    max_tokens: Annotated[int, Field(ge=1, le=MOST_TOKENS)] | None = None
-    n: Annotated[int, Field(ge=1, le=MOST_TEXTS)] | None = None
-    seed: Annotated[int, Field(ge=-(1 << 63), lt=1 << 63)] | None = None
+    max_tokens: Annotated[int, Field(ge=1, le=MOST_TOKENS), WHOLE] | None = None
+    n: Annotated[int, Field(ge=1, le=MOST_TEXTS), WHOLE] | None = None
+    seed: Annotated[int, Field(ge=-(1 << 63), lt=1 << 63), WHOLE] | None = None
     stop: Stop | Annotated[list[Stop], Field(max_length=MOST_STOPS)] | None = None
     stream: bool | None = None
     stream_options: StreamOptions | None = None
@@ -83,8 +91,8 @@ class CompletionRequest(Wanted):
         | Annotated[list[Id], Field(min_length=1)]
         | Annotated[list[Annotated[list[Id], Field(min_length=1)]], Field(min_length=1, max_length=MOST_TEXTS)]
     )
-    logprobs: Annotated[int, Field(ge=0, le=5)] | None = None
-    best_of: Literal[1] | None = None
+    logprobs: Annotated[int, Field(ge=0, le=5), WHOLE] | None = None
+    best_of: Annotated[int, Field(ge=1, le=1), WHOLE] | None = None
     echo: Literal[False] | None = None
     suffix: Literal[""] | None = None
 
@@ -127,9 +135,9 @@ class ChatRequest(Wanted):
     """Answer the last turn of a talk."""
 
     messages: Annotated[list[ChatMessage], Field(min_length=1)]
-    max_completion_tokens: Annotated[int, Field(ge=1, le=MOST_TOKENS)] | None = None
+    max_completion_tokens: Annotated[int, Field(ge=1, le=MOST_TOKENS), WHOLE] | None = None
     logprobs: bool | None = None
-    top_logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
+    top_logprobs: Annotated[int, Field(ge=0, le=20), WHOLE] | None = None
     response_format: TextFormat | None = None
     store: bool | None = None
     metadata: dict[str, str] | None = None
