@@ -76,8 +76,10 @@ def alone(run: Path, max_tokens: int) -> list[str]:
     from pellucid.generation.engine import generate_samples
     from pellucid.generation.sampling import Sampling
     from pellucid.model.gpt import GPT
+    from pellucid.runtime import exact_products
     from pellucid.text.tokenizer import Tokenizer
 
+    exact_products()  # as the server's process does: the same bits
     model, tokenizer = GPT.load(run), Tokenizer.load(run)
     return [
         generate_samples(model, tokenizer, prompt, 1, max_tokens, Sampling(0.8), seed)[0]

@@ -2,21 +2,43 @@
 
 from __future__ import annotations
 
+import contextlib
 import shlex
+import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import regex
 
 ROOT = Path(__file__).parents[1]
+SERVED = "http://127.0.0.1:8000"
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 
 
 def blocks(page: Path, language: str) -> list[str]:
     """The code blocks of a page in one language."""
     return regex.findall(rf"^```{language}\n(.*?)^```", page.read_text(encoding="utf-8"), regex.M | regex.S)
+
+
+@contextlib.contextmanager
+def served(words: list[str], home: Path, surroundings: dict[str, str]) -> Iterator[str]:
+    """`pellucid serve …`, but at a free port, until the block ends; its address."""
+    command = [sys.executable, "-m", *words, "--port", "0"]
+    process = subprocess.Popen(command, cwd=home, env=surroundings, stderr=subprocess.PIPE, text=True)
+    assert process.stderr is not None
+    try:
+        said = process.stderr.readline()
+        found = regex.search(r"http://127\.0\.0\.1:\d+", said)
+        assert found, said + process.stderr.read()
+        yield found[0]
+        process.send_signal(signal.SIGINT)
+        assert process.wait(60) == 0
+    finally:
+        process.kill()
+        process.communicate()
 
 
 @pytest.fixture(scope="module")
@@ -51,6 +73,9 @@ def test_every_command_of_a_page_works(page: Path, home: Path, surroundings: dic
             assert regex.search(rf"^{words[1]}:", (ROOT / "Makefile").read_text(), regex.M), line
             continue
         assert words[0] == "pellucid", f"{page.name}: {line}"
+        if words[1] == "serve":
+            with served(words, home, surroundings):
+                continue
         commands.append(line)
     command = [sys.executable, "-c", IN_TURN, *commands]
     done = subprocess.run(command, cwd=home, env=surroundings, input="", text=True, capture_output=True)
@@ -62,8 +87,12 @@ def test_the_python_blocks_of_a_page_run_one_after_the_other(
     page: Path, home: Path, surroundings: dict[str, str]
 ) -> None:
     block = "\n".join(blocks(page, "python"))
-    done = subprocess.run([sys.executable, "-c", block], cwd=home, env=surroundings, text=True, capture_output=True)
-    assert done.returncode == 0, f"{block}\n{done.stderr}"
+    with contextlib.ExitStack() as stack:
+        if SERVED in block:
+            words = ["pellucid", "serve", "runs/quickstart/assistant"]
+            block = block.replace(SERVED, stack.enter_context(served(words, home, surroundings)))
+        done = subprocess.run([sys.executable, "-c", block], cwd=home, env=surroundings, text=True, capture_output=True)
+        assert done.returncode == 0, f"{block}\n{done.stderr}"
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

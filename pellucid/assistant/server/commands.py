@@ -35,9 +35,9 @@ def serve(options: Serve, pages: Pages | None = None) -> tuple[dict[str, Any], s
     host = f"[{options.host}]" if ":" in options.host else options.host
     url = f"http://{host}:{listener.getsockname()[1]}"
     opened = ", ".join(f"{name} ({kind})" for name, kind in kinds.items())
-    inform(f"{url} serves {opened}. Open it in a browser, or use {url}/v1 as OpenAI's base URL; Ctrl-C ends it.")
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C
     try:
+        signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C
+        inform(f"{url} serves {opened}. Open it in a browser, or use {url}/v1 as OpenAI's base URL; Ctrl-C ends it.")
         uvicorn.Server(settings(app)).run([listener])
     except KeyboardInterrupt:
         inform("stopped.")

@@ -9,7 +9,7 @@ from typing import Literal, TypeVar
 
 from pellucid.assistant.server.engine import WAITING, Engine
 from pellucid.finetune.classify import Classifier
-from pellucid.finetune.conversation import ROLE_TOKENS
+from pellucid.finetune.conversation import lacks
 from pellucid.model.formats.folder import read_settings
 from pellucid.model.gpt import GPT
 from pellucid.opened import Runs
@@ -77,9 +77,7 @@ def kind_of(folder: Path) -> Kind:
     settings = read_settings(folder)
     if "ForSequenceClassification" in str(settings.get("architectures")):
         return "classifier"
-    tokenizer = Tokenizer.load(folder)
-    taught = tokenizer.chat_template is not None and all(name in tokenizer.special_tokens for name in ROLE_TOKENS)
-    return "assistant" if taught else "language model"
+    return "language model" if lacks(Tokenizer.load(folder)) else "assistant"
 
 
 def created(folder: Path) -> int:
