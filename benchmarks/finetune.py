@@ -46,11 +46,9 @@ def main() -> None:
     arguments = parser.parse_args()
     if not arguments.data and set(arguments.only) != {"seeds"}:
         parser.error("give a folder with instruct/ and gpt2/, or set PELLUCID_DATA")
-    results: Json = {"machine": machine()}
     for part in arguments.only:
         print(part, file=sys.stderr, flush=True)
-        results[part] = PARTS[part](arguments)
-    write("finetune", results)
+        write(f"finetune_{part}", {"machine": machine(), **PARTS[part](arguments)})
 
 
 # ---------------------------------------------------------------- the loops

@@ -50,7 +50,14 @@ def main() -> None:
         for name in ("train", "val")
     }
     config = FitConfig(
-        steps=plan["steps"], batch_size=8, dtype="float32", optimizer="adamw", evaluate_share=1.0, seed=123, **RATES
+        steps=plan["steps"],
+        batch_size=8,
+        dtype="float32",
+        optimizer="adamw",
+        evaluate_share=1.0,
+        seed=123,
+        checkpoint_every=plan["steps"],
+        **RATES,
     )
     task = GivenBatches(splits, tokenizer, config, model.config.context_length)
     task.order = plan["batches"]

@@ -22,7 +22,7 @@ import torch
 from pellucid.finetune.conversation import lacks
 from pellucid.finetune.instruct import Row, answer_loss
 from pellucid.finetune.instructions import Example
-from pellucid.generation.engine import generate_batch
+from pellucid.generation.engine import generate_batch, prompt_ids
 from pellucid.model.gpt import GPT
 from pellucid.text.tokenizer import Tokenizer
 
@@ -51,7 +51,7 @@ def asked(example: Example, tokenizer: Tokenizer) -> list[int]:
     if talks(tokenizer):
         return example.question().prompt(tokenizer)
     said = [message.content for message in example.question().messages]
-    return [tokenizer.end_of_text, *tokenizer.encode("\n".join(said) + "\n")]
+    return prompt_ids(tokenizer, "\n".join(said) + "\n")
 
 
 def answer_all(

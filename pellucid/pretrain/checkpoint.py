@@ -90,22 +90,25 @@ class Snapshot:
     record: dict[str, Any]
 
 
-def snapshot(state: State) -> Snapshot:
-    """Copy a state. All processes of a run have to call this, for each has random numbers of its own."""
+def snapshot(state: State, copy: bool = True) -> Snapshot:
+    """Copy a state. All processes of a run have to call this, for each has random numbers of its own.
+
+    Without `copy` the tensors are the state's own, to be written before anything changes.
+    """
     more = {f"{kind}.{name}": value for kind, weights in state.more.items() for name, value in weights.items()}
     tensors = _optimizer_tensors(state.optimizers) | more | {"random": world().gathered(torch.get_rng_state())}
     if torch.cuda.is_available():
         tensors["random.cuda"] = world().gathered(torch.cuda.get_rng_state())
     progress = {**vars(state.progress), "recent": list(state.progress.recent), "skipped": list(state.progress.skipped)}
     return Snapshot(
-        {name: _copy(tensor) for name, tensor in state.model.state_dict().items()},
-        {name: _copy(tensor) for name, tensor in tensors.items()},
+        {name: _on_cpu(tensor, copy) for name, tensor in state.model.state_dict().items()},
+        {name: _on_cpu(tensor, copy) for name, tensor in tensors.items()},
         {"progress": progress, "settings": state.settings},
     )
 
 
-def _copy(tensor: Tensor) -> Tensor:
-    return tensor.detach().to("cpu", copy=True).contiguous()
+def _on_cpu(tensor: Tensor, copy: bool) -> Tensor:
+    return tensor.detach().to("cpu", copy=copy).contiguous()
 
 
 def write_checkpoint(folder: Path, content: Snapshot, keep: int = 2) -> None:
@@ -144,14 +147,19 @@ class Saver:
     def __exit__(self, *error: object) -> None:
         self.wait()
 
-    def save(self, state: State) -> None:
-        """Begin to write the state as it is now, once the checkpoint before is written."""
+    def save(self, state: State, last: bool = False) -> None:
+        """Begin to write the state as it is now, once the checkpoint before is written.
+
+        The `last` one is written at once: nothing is trained meanwhile, so no copy need take memory.
+        """
         self.wait()
         if state.sharded:
             self._write_slices(state)
             return
-        content = snapshot(state)
-        if world().first:
+        content = snapshot(state, copy=not last)
+        if world().first and last:
+            self._write(content)
+        elif world().first:
             self.thread = threading.Thread(target=self._write, args=(content,), name="checkpoint")
             self.thread.start()
 

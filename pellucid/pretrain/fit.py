@@ -158,7 +158,7 @@ class Sitting:
                     self.evaluate()
                     share = self.progress.share(config)
                 if stop or save or share >= 1:
-                    self.saver.save(self.state)
+                    self.saver.save(self.state, last=stop or share >= 1)
                     self.saved = time.monotonic()
                 if stop and share < 1:
                     raise KeyboardInterrupt

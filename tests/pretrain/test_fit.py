@@ -17,6 +17,7 @@ from transformers import AutoModelForCausalLM
 
 from pellucid.config import FitConfig, ModelConfig
 from pellucid.model.gpt import GPT
+from pellucid.pretrain.checkpoint import Saver, State, newest_checkpoint, snapshot
 from pellucid.pretrain.fit import fit
 from pellucid.pretrain.language import LanguageModelling
 from pellucid.pretrain.metrics import read_lines
@@ -351,3 +352,12 @@ def test_speed_counts_training_only(
     speeds = [line["tokens_per_s"] for line in read_lines(tmp_path / "metrics.jsonl") if line["split"] == "train"]
     # An evaluation follows each step: were it counted, every step would be slower. One may be, on a busy machine.
     assert sorted(speeds)[len(speeds) // 2] > 8 * CONTEXT
+
+
+def test_the_last_checkpoint_takes_no_copy_and_is_there_at_once(tmp_path: Path) -> None:
+    state = State(torch.nn.Linear(3, 3), [], {})
+    weight = state.model.weight
+    assert snapshot(state, copy=False).weights["weight"].data_ptr() == weight.data_ptr()
+    assert snapshot(state).weights["weight"].data_ptr() != weight.data_ptr()
+    Saver(tmp_path, keep=1).save(state, last=True)
+    assert newest_checkpoint(tmp_path)
