@@ -19,6 +19,7 @@ T = TypeVar("T")
 P = ParamSpec("P")
 
 FILES = ("config.json", "model.safetensors", "model.safetensors.index.json", "tokenizer.json")
+PARTS = ("classifier", "assistant")  # models in the folder of a model that a quickstart wrote
 WORKERS = 2  # threads for work that is not decoding
 WAITING = 64  # pieces of work that may wait for them
 
@@ -119,6 +120,13 @@ def name_folders(folders: Sequence[Path]) -> dict[str, Path]:
         if len(set(names)) == len(names):
             return dict(zip(names, folders, strict=True))
     raise ConfigError(problem("RUN", "folders whose names are alike", "names that differ", "Rename one of them."))
+
+
+def with_parts(folders: Sequence[Path]) -> list[Path]:
+    """The folders, and behind each that a quickstart wrote the classifier and the assistant in it."""
+    parts = [folder / part for folder in folders for part in PARTS if (folder / part / "config.json").is_file()]
+    given = {folder.resolve() for folder in folders}
+    return [*folders, *(part for part in parts if part.resolve() not in given)]
 
 
 def _state(folder: Path) -> list[tuple[int, int, int] | None]:

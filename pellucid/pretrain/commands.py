@@ -59,6 +59,7 @@ def train_language_model(
     settled: dict[str, Any] = {}
 
     def begin(config: FitConfig, tried: dict[str, float]) -> None:
+        task.tokenizer.save(out)  # so that the workbench can look at the run while it trains
         corpus = "own" if shards.nats("test") is None else "tinyworld"  # only of that is the entropy known
         settings = as_dict(config) | {"model": as_dict(shape), "corpus": corpus} | windows
         write_run(out, "pretrain", settings, shards.hashes())

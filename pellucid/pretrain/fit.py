@@ -35,6 +35,7 @@ from pellucid.pretrain.guard import MOST_TROUBLES, RECENT, spike
 from pellucid.pretrain.loggers import Mirror, open_mirrors
 from pellucid.pretrain.metrics import MetricsLog
 from pellucid.pretrain.optim import make_optimizers
+from pellucid.pretrain.snapshots import drop_snapshots, save_snapshot
 from pellucid.pretrain.speed import settle_precision
 from pellucid.pretrain.step import TroubleError, train_step
 from pellucid.pretrain.task import Describing, Task
@@ -128,6 +129,9 @@ class Sitting:
         if world().first:
             self.log = MetricsLog(self.out, self.progress.step)
             self.mirrors = open_mirrors(self.config.log, self.out, self.progress.step, self.state.settings)
+            drop_snapshots(self.out, self.progress.step)
+            if self.progress.step == 0:
+                self.keep_weights(self.model)
 
     def close_log(self) -> None:
         """What mirrors the metrics is told that no more come."""
@@ -242,9 +246,16 @@ class Sitting:
             back = f"back to step {self.progress.step}" if newest else "nothing was moved"
             inform(f"{self.task.name}: {self.troubles[-1]}; {back}, and that step is left out from now on")
 
+    def keep_weights(self, model: nn.Module) -> None:
+        """A snapshot, to look back at (not where several processes train: each may hold a part only)."""
+        if self.log and world().size == 1:
+            number = evaluations_due(self.progress.share(self.config), self.config)
+            save_snapshot(self.out, model, self.progress.step, number, evaluations_due(1, self.config))
+
     def score(self, model: nn.Module) -> float:
         """Score the model and write the scores and samples; the loss."""
         scores, texts = self.task.evaluate(model), self.task.sample(model)
+        self.keep_weights(model)
         self.write({"step": self.progress.step, "split": "val", **scores, "tokens": self.progress.tokens})
         for text in [texts] if isinstance(texts, str) else texts:
             if text and self.log:

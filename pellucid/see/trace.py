@@ -7,7 +7,7 @@ computed again, by the model's own functions on the vectors that were noted.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -109,11 +109,21 @@ class Trace:
         """
         lens = {}
         for name in ("input", *(f"blocks.{layer}.residual_out" for layer in range(self.model.config.n_layers))):
-            with torch.no_grad():
-                residual = self.values[name].to(self.model.token_embedding.weight)
-                logits = self.model.logits(self.model.final_norm(residual)).float().cpu()
-            lens[name] = self._likeliest(logits, k)
+            lens[name] = self.words_after(self.values[name], k)
         return lens
+
+    def words_after(self, stream: Tensor, k: int = 1) -> list[list[NextWord]]:
+        """For each residual vector (N, D) the `k` likeliest tokens had the model ended with it."""
+        with torch.no_grad():
+            residual = stream.to(self.model.token_embedding.weight)
+            logits = self.model.logits(self.model.final_norm(residual)).float().cpu()
+        return self._likeliest(logits, k)
+
+    def heads(self, layer: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries, keys and values of a layer as its scores took them, (H, T, K): normed and turned as llama does."""
+        ids = torch.tensor([[piece.id for piece in self.tokens]], device=self.model.device)
+        with torch.no_grad():
+            return _heads(self.model, ids, self.values, layer)
 
     def norms(self) -> dict[str, Tensor]:
         """Length of each token's vector, (T,), in the residual stream and of what each part adds to it."""
@@ -140,8 +150,8 @@ class Trace:
             "input": {name: rounded(self.values[name]) for name in encoding},
             "attention": rounded(self.attention()),
             "norms": {name: rounded(norm) for name, norm in self.norms().items()},
-            "lens": {name: [_plain(words[0]) for words in row] for name, row in self.logit_lens().items()},
-            "next": [[_plain(word) for word in self.next_words(k, position)] for position in positions],
+            "lens": {name: [plain_word(words[0]) for words in row] for name, row in self.logit_lens().items()},
+            "next": [[plain_word(word) for word in self.next_words(k, position)] for position in positions],
         }
 
     def _repr_html_(self) -> str:
@@ -163,19 +173,28 @@ class Trace:
         ]
 
 
-def trace(model: GPT, tokenizer: Tokenizer, text: str, max_tokens: int | None = None) -> Trace:
+def trace(
+    model: GPT,
+    tokenizer: Tokenizer,
+    text: str,
+    max_tokens: int | None = None,
+    *,
+    more: Sequence[int] = (),
+    without: Collection[tuple[int, int]] = (),
+) -> Trace:
     """Run `model` once on end-of-text + `text` and keep every value of BLOCK_POINTS and MODEL_POINTS.
 
+    `more` are ids that stand behind the text; the (layer, head) of `without` add nothing: their context is zero.
     Text past the context (or past `max_tokens`, where that is less) is cut away at the end, and `note` says so.
-    DataError where the tokenizer has no end-of-text, or has ids that the model has not.
+    DataError where the tokenizer has no end-of-text, or has ids that the model has not, and for unknown heads.
     """
-    pieces, note = _pieces(model, tokenizer, text, max_tokens)
+    pieces, note = _pieces(model, tokenizer, text, max_tokens, more)
     ids = torch.tensor([[piece.id for piece in pieces]], device=model.device)
     values: dict[str, Tensor] = {}
     was_training = model.training
     model.eval()
     try:
-        with observed(model, values), torch.no_grad():
+        with switched_off(model, without), observed(model, values), torch.no_grad():
             model(ids)
     finally:
         model.train(was_training)
@@ -186,16 +205,43 @@ def trace(model: GPT, tokenizer: Tokenizer, text: str, max_tokens: int | None = 
 
 def _add_scores(model: GPT, ids: Tensor, values: dict[str, Tensor]) -> None:
     """Scores and weights of each layer, (H, T, T), from the vectors that went into its attention."""
-    x, rotation = model.position_embedding.encode(model.token_embedding(ids), model.positions(ids))
     mask = causal_mask(ids.shape[1], window=model.config.window)
     for layer in range(model.config.n_layers):
         at = f"blocks.{layer}.attention"
-        attention = model.get_submodule(at)
-        assert isinstance(attention, CausalAttention)
-        q, k, _ = attention.queries_keys_values(values[f"{at}_norm"][None].to(x), rotation)
-        q, k = q[0].float().cpu(), for_each_query(k, q)[0].float().cpu()
+        q, k, _ = _heads(model, ids, values, layer)
         values[f"{at}.scores"] = attention_scores(q, k)
         values[f"{at}.weights"] = attention_weights(q, k, mask)
+
+
+def _heads(model: GPT, ids: Tensor, values: dict[str, Tensor], layer: int) -> tuple[Tensor, Tensor, Tensor]:
+    """What `Trace.heads` says, from the vectors that were noted."""
+    x, rotation = model.position_embedding.encode(model.token_embedding(ids), model.positions(ids))
+    attention = model.get_submodule(f"blocks.{layer}.attention")
+    assert isinstance(attention, CausalAttention)
+    q, k, v = attention.queries_keys_values(values[f"blocks.{layer}.attention_norm"][None].to(x), rotation)
+    k, v = for_each_query(k, q), for_each_query(v, q)
+    return q[0].float().cpu(), k[0].float().cpu(), v[0].float().cpu()
+
+
+@contextmanager
+def switched_off(model: GPT, heads: Collection[tuple[int, int]]) -> Iterator[None]:
+    """Within the block these (layer, head) give no context: zeros go on in their place. DataError for unknown ones."""
+    config = model.config
+    for layer, head in heads:
+        if not (0 <= layer < config.n_layers and 0 <= head < config.n_heads):
+            expected = f"layers below {config.n_layers} and heads below {config.n_heads}, counted from 0"
+            raise DataError(problem("trace", f"the head {layer}.{head}", expected, "Name another."))
+    with ExitStack() as hooks:
+        for layer, head in heads:
+
+            def silence(_module: nn.Module, inputs: tuple[Tensor], head: int = head) -> tuple[Tensor]:
+                context = inputs[0].clone()
+                context[..., head * config.d_head : (head + 1) * config.d_head] = 0
+                return (context,)
+
+            output = model.get_submodule(f"blocks.{layer}.attention.output")
+            hooks.callback(output.register_forward_pre_hook(silence).remove)
+        yield
 
 
 @contextmanager
@@ -233,10 +279,15 @@ def _note(values: dict[str, Tensor], name: str, width: int | None, value: Any) -
     values[name] = kept if width is None else kept.view(len(kept), -1, width).transpose(0, 1)
 
 
-def _pieces(model: GPT, tokenizer: Tokenizer, text: str, max_tokens: int | None) -> tuple[tuple[Piece, ...], str]:
-    """End-of-text and the pieces of `text` that fit, and a sentence about what did not."""
+def _pieces(
+    model: GPT, tokenizer: Tokenizer, text: str, max_tokens: int | None, more: Sequence[int] = ()
+) -> tuple[tuple[Piece, ...], str]:
+    """End-of-text, the pieces of `text` and those of `more`, as far as they fit, and a sentence about the rest."""
     name = tokenizer.end_of_text_name
     pieces = [Piece(tokenizer.end_of_text, name, 0, 0), *tokenizer.pieces(text)]
+    for token in more:
+        end = pieces[-1].end
+        pieces.append(Piece(token, token_text(tokenizer, token), end, end + len(tokenizer.token_bytes(token))))
     room = min(model.config.context_length, max_tokens or model.config.context_length)
     note = ""
     if len(pieces) > room:
@@ -265,5 +316,6 @@ def _round(value: Any) -> Any:
     return [_round(item) for item in value] if isinstance(value, list) else round(value, DIGITS)
 
 
-def _plain(word: NextWord) -> dict[str, Any]:
+def plain_word(word: NextWord) -> dict[str, Any]:
+    """A candidate as a page gets it."""
     return {**word._asdict(), "logit": round(word.logit, DIGITS), "probability": round(word.probability, DIGITS)}

@@ -13,7 +13,7 @@ from pellucid.assistant.server.app import Pages, build
 from pellucid.assistant.server.guard import is_loopback
 from pellucid.assistant.server.models import OpenModels
 from pellucid.assistant.server.patience import PatientProtocol
-from pellucid.opened import Runs
+from pellucid.opened import Runs, with_parts
 from pellucid.options import Serve
 from pellucid.runtime import ConfigError, inform, problem
 from pellucid.text.documents import read_text
@@ -27,7 +27,7 @@ def serve(options: Serve, pages: Pages | None = None) -> tuple[dict[str, Any], s
     for name, number, least in (("--batch", options.batch, 0), ("--queue", options.queue, 1)):
         if number < least:
             raise ConfigError(problem(name, str(number), f"{least} or more", "Leave it out for the usual."))
-    runs = Runs(options.runs)
+    runs = Runs(with_parts(options.runs))
     models = OpenModels(runs, options.batch, options.queue)
     kinds = {name: models.kind(name) for name in runs}  # what cannot be opened is said now
     app = build(models, options.host, key, pages, options.host_names)
