@@ -6,7 +6,7 @@ ARGS   ?=
 BENCH  ?= $(filter-out measure,$(basename $(notdir $(wildcard benchmarks/*.py))))
 export PYTHONUNBUFFERED = 1
 
-.PHONY: help install quickstart test test-nightly test-ray lint format types bench clean
+.PHONY: help install quickstart test test-nightly test-browser pictures test-ray lint format types bench clean
 
 help:
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -33,6 +33,15 @@ test: install  ## formatting, linters, types, import rules and all tests
 
 test-nightly: install  ## the tests that take minutes
 	$(BIN)/pytest -m nightly
+
+# chromium is Debian's; where it is missing and cannot be installed the tests skip, and say so.
+test-browser: install  ## every page of the workbench in a real browser
+	@command -v chromium >/dev/null || { [ "$$(id -u)" = 0 ] && apt-get update -qq && apt-get install -y -qq --no-install-recommends chromium >/dev/null; } || echo "chromium is not here, and only root can install it."
+	$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt -e '.[browser]'
+	$(BIN)/pytest -m browser -rs tests/see/browser
+
+pictures: install  ## the screenshots of the docs, taken by these tests (RUN=runs/quickstart)
+	PELLUCID_PICTURES=docs/pictures PELLUCID_BROWSER_RUN=$(or $(RUN),runs/quickstart) $(BIN)/pytest -m browser -k right_small tests/see/browser
 
 bench: install  ## speed and memory beside peers, into benchmarks/results (BENCH=text ARGS="--only encode"; needs PELLUCID_DATA)
 	$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt -e '.[peers]'

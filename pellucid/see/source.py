@@ -21,7 +21,7 @@ NAMES = {  # page → the functions that compute what it shows
     "block": "model.block:Block.forward model.layers:LayerNorm.explicit model.layers:FeedForward.forward",
     "next-word": "model.gpt:GPT.logits generation.sampling:next_token generation.sampling:choose "
     "see.trace:Trace.words_after see.trace:switched_off",
-    "training": "pretrain.fit:train_step pretrain.loss:token_loss pretrain.fit:evaluate_and_log",
+    "training": "pretrain.step:train_step pretrain.loss:token_loss pretrain.fit:Sitting.evaluate",
     "classifier": "finetune.classify:Classifier.forward finetune.classify:decide "
     "finetune.calibration:best_threshold finetune.calibration:calibration",
     "assistant": "finetune.conversation:Conversation.encode generation.continuous:Continuous.step",

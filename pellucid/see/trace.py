@@ -26,6 +26,7 @@ from pellucid.model.attention import (
 )
 from pellucid.model.gpt import GPT
 from pellucid.runtime import DataError, problem
+from pellucid.see.notebook import Head, Lens, Norms, Pieces, Words, shown
 from pellucid.text.tokenizer import Piece, Tokenizer
 
 # T tokens, D width of the model, H heads, G heads of keys and values (H, or fewer in llama), K width of a head,
@@ -85,7 +86,7 @@ class Trace:
     """
 
     text: str
-    tokens: tuple[Piece, ...]
+    tokens: Pieces
     values: dict[str, Tensor]
     note: str = ""
     model: GPT = field(repr=False, compare=False, kw_only=True)
@@ -97,17 +98,17 @@ class Trace:
             raise KeyError(f"{name!r}; known: {', '.join(self.values)}")
         return self.values[name]
 
-    def next_words(self, k: int = 10, position: int = -1) -> list[NextWord]:
+    def next_words(self, k: int = 10, position: int = -1) -> Words:
         """The `k` likeliest tokens to follow the token at `position`, of all V: nothing is renormalised."""
-        return self._likeliest(self.values["logits"][position], k)[0]
+        return Words(self._likeliest(self.values["logits"][position], k)[0])
 
-    def logit_lens(self, k: int = 1) -> dict[str, list[list[NextWord]]]:
+    def logit_lens(self, k: int = 1) -> Lens:
         """What the model would say had it ended earlier: the final norm and the logits on each layer's residual stream.
 
         Name of the residual → for each position the `k` likeliest tokens. The last row is the model's own answer.
         Reads the model's weights as they are now. (nostalgebraist 2020, "interpreting GPT: the logit lens".)
         """
-        lens = {}
+        lens = Lens(self.tokens)
         for name in ("input", *(f"blocks.{layer}.residual_out" for layer in range(self.model.config.n_layers))):
             lens[name] = self.words_after(self.values[name], k)
         return lens
@@ -125,12 +126,18 @@ class Trace:
         with torch.no_grad():
             return _heads(self.model, ids, self.values, layer)
 
-    def norms(self) -> dict[str, Tensor]:
+    def norms(self) -> Norms:
         """Length of each token's vector, (T,), in the residual stream and of what each part adds to it."""
         parts = ("attention.output", "residual_mid", "feed_forward.output", "residual_out")
         layers = range(self.model.config.n_layers)
         names = ["input", *(f"blocks.{layer}.{part}" for layer in layers for part in parts)]
-        return {name: self.values[name].norm(dim=-1) for name in names}
+        norms = Norms(self.tokens)
+        norms.update({name: self.values[name].norm(dim=-1) for name in names})
+        return norms
+
+    def head(self, layer: int, head: int) -> Head:
+        """One head, both counted from 0: its `weights`, and in a notebook their picture."""
+        return Head(self, layer, head)
 
     def attention(self) -> Tensor:
         """The attention weights of all layers and heads, (L, H, T, T)."""
@@ -156,9 +163,8 @@ class Trace:
 
     def _repr_html_(self) -> str:
         """How a notebook shows it: the tokens and the next words."""
-        from pellucid.see.html import render
-
-        return render("trace.html", trace=self, words=self.next_words(5))
+        words = self.next_words(5)
+        return shown("trace", pieces=self.tokens, words=words, note=self.note, count=len(self.values))
 
     def _likeliest(self, logits: Tensor, k: int) -> list[list[NextWord]]:
         """(T, V) or (V,) → for each row its `k` likeliest tokens."""
@@ -281,7 +287,7 @@ def _note(values: dict[str, Tensor], name: str, width: int | None, value: Any) -
 
 def _pieces(
     model: GPT, tokenizer: Tokenizer, text: str, max_tokens: int | None, more: Sequence[int] = ()
-) -> tuple[tuple[Piece, ...], str]:
+) -> tuple[Pieces, str]:
     """End-of-text, the pieces of `text` and those of `more`, as far as they fit, and a sentence about the rest."""
     name = tokenizer.end_of_text_name
     pieces = [Piece(tokenizer.end_of_text, name, 0, 0), *tokenizer.pieces(text)]
@@ -297,7 +303,7 @@ def _pieces(
     if largest >= model.config.vocab_size:
         expected = f"ids below {model.config.vocab_size:,}, the model's vocabulary"
         raise DataError(problem("trace", f"the token id {largest:,}", expected, "Give the tokenizer of this model."))
-    return tuple(pieces), note
+    return Pieces(pieces), note
 
 
 def token_text(tokenizer: Tokenizer, token: int) -> str:

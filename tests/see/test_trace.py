@@ -181,10 +181,19 @@ def test_the_page_gets_the_models_values_to_six_decimals(model: GPT, tokenizer: 
     torch.testing.assert_close(torch.tensor(best), picture["logits"].amax(dim=1), atol=1e-5, rtol=0)
 
 
-def test_a_notebook_shows_text_and_never_markup(model: GPT, tokenizer: BPETokenizer) -> None:
-    shown = trace(model, tokenizer, "<i>a</i>")._repr_html_()
-    assert "<i>" not in shown
-    assert "&lt;" in shown
+def test_a_trace_and_its_parts_show_themselves_and_never_markup(model: GPT, tokenizer: BPETokenizer) -> None:
+    picture = trace(model, tokenizer, "<i>a</i> lamp")
+    parts: list[Any] = [picture, picture.tokens, picture.next_words(), picture.logit_lens(), picture.norms()]
+    for part in [*parts, picture.head(1, 2)]:
+        shown = part._repr_html_()
+        assert "<i>" not in shown
+        assert "<script" not in shown
+        assert shown.strip().endswith("</div>")
+    for part in (picture, picture.tokens, picture.logit_lens()):
+        assert "&lt;" in part._repr_html_()
+    assert torch.equal(picture.head(1, 2).weights, picture["blocks.1.attention.weights"][2])
+    assert "<svg" in picture.head(1, 2)._repr_html_()
+    assert f"{picture.norms()['input'][0]:.2f}" in picture.norms()._repr_html_()
 
 
 def test_offsets_cut_the_text_into_its_tokens(model: GPT, tokenizer: BPETokenizer) -> None:

@@ -79,7 +79,7 @@ class Visit:
         self.page = context.new_page()
         self.complaints: list[str] = []
         self.requests: list[str] = []
-        self.page.set_default_timeout(30_000)
+        self.page.set_default_timeout(60_000)
         self.page.on("console", lambda said: self.complaints.append(said.text) if said.type == "error" else None)
         self.page.on("pageerror", lambda error: self.complaints.append(str(error)))
         self.page.on("request", lambda request: self.requests.append(request.url))
@@ -95,7 +95,7 @@ class Visit:
         """Wait until the page has been drawn."""
         self.until("() => Number(document.body?.dataset.drawn ?? 0) > 0")
 
-    def until(self, condition: str, given: Any = None, seconds: float = 30) -> None:
+    def until(self, condition: str, given: Any = None, seconds: float = 60) -> None:
         """Wait until a function of the page says yes (playwright's own way is eval, which the policy forbids)."""
         end = time.monotonic() + seconds
         while not self.page.evaluate(condition, given):

@@ -43,7 +43,7 @@ def test_a_page_is_right_small_and_large_light_and_dark(
             found = Axe().run(page)
             assert found.violations_count == 0, found.generate_report()
     pictures = os.environ.get("PELLUCID_PICTURES")
-    page.set_viewport_size({"width": 1280, "height": 900})
+    page.set_viewport_size({"width": 1280, "height": 1000})
     page.emulate_media(color_scheme="light")
     page.wait_for_timeout(500)
     page.screenshot(path=Path(pictures or tmp_path) / f"{address}.png", full_page=False)
@@ -129,7 +129,7 @@ def test_attention_shows_the_models_own_weights_step_by_step(visit: Any, run_fol
     page.locator("#dropout").focus()
     page.keyboard.press("ArrowRight")
     visit.until("() => document.querySelector('#steps > p').textContent.startsWith('5 of 6')")
-    page.locator("#grid button").first.click()
+    page.locator("#grid .heads button").first.click()
     visit.until("() => document.querySelector('#square > p').textContent.startsWith('Layer 1, head 1')")
     page.locator("#square canvas").click(position={"x": 150, "y": 150})
     page.fill("#others", "Ben has the lamp.\nThe lamp is red.")
@@ -142,7 +142,7 @@ def test_the_block_follows_token_and_layer(visit: Any) -> None:
     page = visit.open("block", text=TEXT)
     first = page.locator("#through tbody").inner_text()
     page.locator("#token-row .token").nth(1).click()
-    visit.until("(before) => document.querySelector('#through tbody').innerText !== before", first)
+    visit.until("(before) => document.querySelector('#through tbody')?.innerText !== before", first)
     page.locator("#through [aria-label=Layer] button").first.focus()
     page.keyboard.press("ArrowRight")
     visit.until("() => document.querySelector('#through > p').textContent.startsWith('Block 2')")
@@ -207,7 +207,7 @@ def test_the_slider_of_checkpoints_moves_every_page(visit: Any, run_folder: Path
     now = page.locator("#next tbody").inner_text()
     page.locator("#checkpoint").focus()
     page.keyboard.press("Home")
-    visit.until("(before) => document.querySelector('#next tbody').innerText !== before", now)
+    visit.until("(before) => document.querySelector('#next tbody')?.innerText !== before", now)
     assert page.locator("#step").inner_text() == "0 steps"
     page.click(".top nav >> text=Attention")
     visit.drawn()
@@ -227,6 +227,24 @@ def test_the_classifier_is_asked_and_its_threshold_moved(visit: Any) -> None:
     page.keyboard.press("End")
     assert page.locator("#confusion tbody").inner_text() != low
     assert page.locator("#calibration svg").count() == 1
+
+
+def test_a_talk_streams_and_every_word_says_why(visit: Any) -> None:
+    page = visit.open("assistant", model="assistant")
+    page.fill("#question", "What is the opposite of hot?")
+    page.keyboard.press("Enter")
+    visit.until("() => document.querySelectorAll('#talk .said').length > 0 && document.querySelector('#why h2')")
+    visit.until("() => !document.querySelector('#why').hidden")
+    words = page.locator("#talk .said")
+    assert page.locator("#talk .assistant").inner_text() == "".join(words.all_inner_texts())
+    shares = [float(text.split()[0].strip("<")) for text in page.locator("#why td.n").all_inner_texts()]
+    assert 0 < sum(shares) <= 101
+    assert shares == sorted(shares, reverse=True) or page.locator("#why tr.drawn").count() == 1
+    words.first.focus()
+    page.keyboard.press("End")
+    assert words.last.get_attribute("aria-pressed") == "true"
+    page.click("#forget")
+    assert page.locator("#talk .talk p").count() == 0
 
 
 def test_a_page_of_another_kind_of_model_offers_the_right_one(visit: Any, run_folder: Path) -> None:
