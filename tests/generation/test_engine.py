@@ -35,7 +35,7 @@ NEVER = 10**6  # an id that never comes
 def test_200_likeliest_tokens_are_those_of_transformers_alone_and_in_a_ragged_batch(
     tmp_path: Path, use_cache: bool
 ) -> None:
-    ours = lively_model(vocab_size=300, context_length=224, seed=5 + use_cache)
+    ours = lively_model(vocab_size=300, context_length=224, seed=4 + use_cache)
     ours.save(tmp_path)
     theirs = AutoModelForCausalLM.from_pretrained(tmp_path)
     prompts = [[(7 * row + 31 * place) % 300 for place in range(1 + 3 * row)] for row in range(8)]
