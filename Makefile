@@ -29,7 +29,7 @@ test: install  ## formatting, linters, types, import rules and all tests
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache
-	$(BIN)/pytest
+	$(BIN)/pytest -n auto --maxprocesses 4 --dist loadfile
 
 test-nightly: install  ## the tests that take minutes
 	$(BIN)/pytest -m nightly

@@ -147,7 +147,8 @@ def test_chat_classify_see_and_report_work_on_what_it_made(quickstart: Path, cal
     assert chat.stdout.count("\n") >= 2
     result = json.loads(call("classify", quickstart / "classifier", "you won 500 dollars", "see you", "--json").stdout)
     assert [row["text"] for row in result["results"]] == ["you won 500 dollars", "see you"]
-    assert all(row["label"] in ("ham", "spam") and 0.5 <= row["probability"] <= 1 for row in result["results"])
+    # the threshold is chosen on val, and may lie below a half
+    assert all(row["label"] in ("ham", "spam") and 0 < row["probability"] <= 1 for row in result["results"])
     for number, name in enumerate((".", "classifier", "assistant")):
         page = tmp_path / f"{number}.html"
         done = call("see", quickstart / name, "--text", "The opposite of hot is cold.", "--html", page)

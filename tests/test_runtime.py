@@ -12,6 +12,7 @@ import torch
 from pellucid.runtime import most_threads, settle_threads, usable_cores
 
 
+@pytest.mark.nightly  # whether it is busy enough is up to the machine
 @pytest.mark.skipif(most_threads() < 2, reason="torch has one thread here: there is nothing to choose")
 def test_on_a_busy_machine_one_thread_is_chosen() -> None:
     before = torch.get_num_threads()

@@ -26,8 +26,8 @@ def generate_text(options: Generate) -> Outcome:
     check(options)
     sampling = Sampling(options.temperature, options.top_k, options.top_p, options.min_p, options.repetition_penalty)
     prompt = read_prompt(options.prompt)
-    tokenizer = Tokenizer.load(options.run)
     reader = CompiledReader(CompiledModel.load(options.run, options.dtype, options.threads))
+    tokenizer = Tokenizer.load(options.run)
     if options.table:
         return show_next_token(reader, tokenizer, prompt, sampling, options.seed)
     writers = [Writer(tokenizer, options.stop, {tokenizer.end_of_text}) for _ in range(options.samples)]

@@ -109,7 +109,7 @@ def wait_for_checkpoint(out: Path, processes: list[Any]) -> None:
         time.sleep(0.002)
 
 
-@pytest.mark.slow
+@pytest.mark.nightly  # gloo gives a process that is started again three seconds to be there
 def test_a_lost_process_is_started_again_and_the_run_ends_right(
     shards: Shards, plain_file: Path, surroundings: dict[str, str], tmp_path: Path
 ) -> None:
