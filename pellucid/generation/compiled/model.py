@@ -15,7 +15,7 @@ from pellucid.config import ModelConfig
 from pellucid.generation.compiled.packing import BITS, Dtype, Weights, in_precision, pack
 from pellucid.generation.compiled.passes import SIDE, Cache, Room, forward
 from pellucid.generation.compiled.team import Team
-from pellucid.model.formats.folder import WEIGHTS, find_tensors, read_as_kept
+from pellucid.model.formats.folder import WEIGHTS, find_tensors, read_as_kept, read_settings
 from pellucid.model.formats.quantised import GROUP, QUANTISED
 from pellucid.model.formats.tensor_files import read_header
 from pellucid.model.gpt import GPT, folder_of
@@ -54,6 +54,7 @@ class CompiledModel:
         DataError says what is wrong with a folder.
         """
         folder = folder_of(where)
+        read_settings(folder)  # a folder that is none is said to be none
         taken: Dtype = kept_in(folder) if dtype == "auto" else dtype
         config, weights, _ = read_as_kept(folder, lambda name, weight: in_precision(name, weight, taken))
         weights.pop("head", None)
