@@ -7,7 +7,6 @@ so that the views behind get names, numbers and texts of a sane length.
 from __future__ import annotations
 
 import contextlib
-import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -36,6 +35,7 @@ from pellucid.see.views.training import training
 
 WEB = Path(__file__).parent / "web"
 KINDS = {".js": "text/javascript", ".css": "text/css", ".svg": "image/svg+xml"}
+SMALL = 256 * 2**20  # bytes of a model that is opened before anybody asks
 LONGEST = 4000  # characters of a text that is looked at
 SENTENCE = "The red fox has a lamp, and the lamp is red."
 
@@ -210,7 +210,7 @@ DATA: dict[str, Callable[[Question], dict[str, Any]]] = {
 def routes(runs: Runs) -> Sequence[BaseRoute]:
     """All routes of the workbench over these runs; PellucidErrors are for the server to answer."""
     shelf = Shelf(runs)
-    threading.Thread(target=warm, args=(shelf,), daemon=True).start()
+    warm(shelf)
 
     async def home(request: Request) -> Response:
         query = f"?{request.url.query}" if request.url.query else ""
@@ -235,9 +235,14 @@ def routes(runs: Runs) -> Sequence[BaseRoute]:
 
 
 def warm(shelf: Shelf) -> None:
-    """Open the first run before anybody asks, so that the first view does not wait for it."""
-    with contextlib.suppress(PellucidError):  # whoever asks for it is told
-        about(Question(shelf, QueryParams()))
+    """Look at the first run before anybody asks, where it is small: what torch loads late is loaded by then.
+
+    Not in a thread of its own: one that is cut off inside torch, by Ctrl-C right after the start, ends the process.
+    """
+    with contextlib.suppress(PellucidError, OSError):  # whoever asks for it is told
+        first = next(iter(shelf.runs.values()))
+        if (first / "model.safetensors").stat().st_size <= SMALL:
+            about(Question(shelf, QueryParams()))
 
 
 def frame(page: Page) -> str:
