@@ -81,6 +81,9 @@ class Ticket:
         self.engine.forget(self)
 
 
+STEP = 5.0  # seconds that a step may take at the end
+
+
 class Engine:
     """The thread of one model. All but `close` is called from the event loop it was made in."""
 
@@ -134,10 +137,14 @@ class Engine:
             self._awake.notify()
 
     def close(self) -> None:
-        """End the thread; texts that are not whole end with an error."""
+        """End the thread; texts that are not whole end with an error.
+
+        Its step is waited for: a process that ends while a thread computes in C++ is aborted.
+        """
         with self._awake:
             self._closed = True
             self._awake.notify()
+        self._thread.join(STEP)
 
     # ------------------------------------------------------------ in the thread
 
