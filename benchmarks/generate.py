@@ -1,7 +1,8 @@
 """Decoding beside other libraries: `python benchmarks/generate.py [--threads N] [--prompts 16 900] [--batches 1 8 32]`.
 
 GPT-2 124M with random weights, saved once and read by all; greedy. Each figure is the median of whole processes that
-took turns (decoding/contenders.py). llms-from-scratch has other pins: PELLUCID_LLMS_PYTHON names a Python that has it.
+took turns (decoding/contenders.py). PELLUCID_LLMS_PYTHON and PELLUCID_LLAMA_CPP_PYTHON name Pythons that have
+llms-from-scratch and llama-cpp-python, whose pins differ. llama.cpp reads the file that `pellucid export` writes.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from measure import machine, write
+from measure import machine, timed, write
 
 Json = dict[str, Any]
 DECODERS = Path(__file__).parent / "decoding" / "contenders.py"
@@ -35,15 +36,17 @@ class Contender(NamedTuple):
     @property
     def python(self) -> str:
         """The interpreter that has it; "" where there is none."""
-        if self.library == "llms_from_scratch":
-            return os.environ.get("PELLUCID_LLMS_PYTHON", "")
+        if self.library in ELSEWHERE:
+            return os.environ.get(ELSEWHERE[self.library], "")
         return sys.executable if find_spec(self.library) else ""
 
 
+ELSEWHERE = {"llms_from_scratch": "PELLUCID_LLMS_PYTHON", "llama_cpp": "PELLUCID_LLAMA_CPP_PYTHON"}
 CONTENDERS = [
     *(Contender("pellucid", dtype) for dtype in ("float32", "bfloat16", "int8", "int4")),
     *(Contender("transformers", dtype) for dtype in ("float32", "bfloat16")),
     *(Contender("ctranslate2", dtype) for dtype in ("float32", "int8")),
+    *(Contender("llama_cpp", dtype) for dtype in ("float32", "bfloat16", "int8", "int4")),
     *(Contender("llms_from_scratch", dtype) for dtype in ("float32", "bfloat16")),
 ]
 
@@ -68,6 +71,11 @@ def main() -> None:
     }
     with tempfile.TemporaryDirectory() as folder:
         save_gpt2(Path(folder))
+        for dtype in ("int8", "int4"):
+            pellucid("quantize", folder, "--to", dtype, "--out", f"{folder}/{dtype}")
+        if any(one.library == "llama_cpp" for one in wanted):
+            for dtype in ("float32", "bfloat16"):
+                pellucid("export", folder, "--to", "gguf", "--dtype", dtype, "--out", f"{folder}/{dtype}.gguf")
         for prompt in asked.prompts:
             for batch in asked.batches:
                 case = {"prompt": prompt, "batch": batch, "tokens": asked.tokens, "threads": asked.threads}
@@ -75,6 +83,11 @@ def main() -> None:
                 results[f"prompt {prompt}, batch {batch}"] = compare(wanted, {**case, "model": folder}, asked.rounds)
         results["start"] = start_to_first_token(Path(folder), asked.threads, asked.rounds)
     write("generate", results)
+
+
+def pellucid(*arguments: str) -> None:
+    """The command line, as a process."""
+    subprocess.run([sys.executable, "-m", "pellucid", *arguments], check=True, capture_output=True)
 
 
 def save_gpt2(folder: Path) -> None:
@@ -125,16 +138,11 @@ def compare(contenders: list[Contender], case: Json, rounds: int) -> Json:
 
 def start_to_first_token(folder: Path, threads: int, rounds: int) -> Json:
     """Seconds of whole processes of `pellucid generate` that make one token."""
-    command = [sys.executable, "-m", "pellucid", "generate", str(folder), "--prompt", "Once", "--max-tokens", "1"]
     found = {}
-    for dtype in ("float32", "bfloat16"):
-        seconds = []
-        for _ in range(rounds + 1):
-            began = time.perf_counter()
-            more = ["--dtype", dtype, "--threads", str(threads)]
-            subprocess.run([*command, *more], check=True, capture_output=True)
-            seconds.append(time.perf_counter() - began)
-        found[f"pellucid:{dtype}"] = round(statistics.median(seconds[1:]), 2)
+    for name, where in (("float32", folder), ("int8", folder / "int8")):
+        asked = ("generate", str(where), "--prompt", "Once", "--max-tokens", "1", "--threads", str(threads))
+        seconds = [timed(lambda asked=asked: pellucid(*asked)) for _ in range(rounds + 1)]
+        found[f"pellucid:{name}"] = round(statistics.median(seconds[1:]), 2)
     return found
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import resource
+import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -28,7 +29,9 @@ def pellucid(asked: Json) -> Iterator[list[int]]:
     from pellucid.generation.compiled.model import CompiledModel
     from pellucid.generation.fast import CompiledReader
 
-    model = CompiledModel.load(asked["model"], asked["dtype"], asked["threads"])
+    quantised = Path(asked["model"], asked["dtype"])  # of `pellucid quantize`
+    folder = quantised if quantised.exists() else asked["model"]
+    model = CompiledModel.load(folder, asked["dtype"], asked["threads"])
     reader = CompiledReader(model, look_ahead=False)
     reader.read([[1, 2]])  # compiled code comes from the disk
     yield []
@@ -77,22 +80,21 @@ def llms_from_scratch(asked: Json) -> Iterator[list[int]]:
 def ctranslate2(asked: Json) -> Iterator[list[int]]:
     """Its generator, on the folder converted by its own converter; tokens come by its callback, as they are made."""
     import queue
-    import subprocess
-    import tempfile
     import threading
 
     import ctranslate2 as library
 
-    with tempfile.TemporaryDirectory() as folder:
-        options = ["--model", asked["model"], "--output_dir", folder, "--force", "--quantization", asked["dtype"]]
-        code = "from ctranslate2.converters.transformers import main; main()"  # its memory is not the generator's
+    folder = Path(asked["model"], f"ctranslate2-{asked['dtype']}")
+    if not folder.exists():
+        options = ["--model", asked["model"], "--output_dir", str(folder), "--quantization", asked["dtype"]]
+        code = "from ctranslate2.converters.transformers import main; main()"
         subprocess.run([sys.executable, "-c", code, *options], check=True, capture_output=True)
-        told = Path(folder, "config.json")  # a tokenizer without an unknown token is null there, which it cannot read
-        told.write_text(
-            told.read_text(encoding="utf-8").replace('_token": null', '_token": "<|endoftext|>"'), encoding="utf-8"
-        )
-        model = library.Generator(folder, compute_type=asked["dtype"], intra_threads=asked["threads"], inter_threads=1)
-        names = json.loads(Path(folder, "vocabulary.json").read_text(encoding="utf-8"))
+        told = folder / "config.json"  # a tokenizer without an unknown token is null there, which it cannot read
+        text = told.read_text(encoding="utf-8").replace('_token": null', '_token": "<|endoftext|>"')
+        told.write_text(text, encoding="utf-8")
+    threads = {"intra_threads": asked["threads"], "inter_threads": 1}
+    model = library.Generator(str(folder), compute_type=asked["dtype"], **threads)
+    names = json.loads((folder / "vocabulary.json").read_text(encoding="utf-8"))
     yield []
     made: queue.Queue[int] = queue.Queue()
     prompts = [[names[token] for token in prompt] for prompt in prompts_of(asked)]
@@ -106,6 +108,53 @@ def ctranslate2(asked: Json) -> Iterator[list[int]]:
     threading.Thread(target=work).start()
     while True:
         yield [made.get(timeout=600) for _ in prompts]
+
+
+def llama_cpp(asked: Json) -> Iterator[list[int]]:
+    """On the GGUF file of `pellucid export`; q8_0 and q4_0 made of it by its own quantisation, which is not timed."""
+    import llama_cpp as library
+    import numpy as np
+
+    path = Path(asked["model"], "bfloat16.gguf" if asked["dtype"] == "bfloat16" else "float32.gguf")
+    if asked["dtype"] in ("int8", "int4"):
+        kind = "Q8_0" if asked["dtype"] == "int8" else "Q4_0"
+        code = f"""import sys, llama_cpp as library
+wish = library.llama_model_quantize_default_params(); wish.ftype = library.LLAMA_FTYPE_MOSTLY_{kind}
+sys.exit(library.llama_model_quantize(sys.argv[1].encode(), sys.argv[2].encode(), wish))"""
+        path, whole = path.with_name(f"{kind}.gguf"), path
+        if not path.exists():
+            subprocess.run([sys.executable, "-c", code, str(whole), str(path)], check=True, capture_output=True)
+    library.llama_backend_init()
+    model = library.llama_model_load_from_file(str(path).encode(), library.llama_model_default_params())
+    wish = library.llama_context_default_params()
+    rows, most = asked["batch"], asked["prompt"] + asked["tokens"] + 2
+    wish.n_ctx, wish.n_seq_max, wish.n_batch = rows * most, rows, max(1024, rows)
+    wish.n_threads = wish.n_threads_batch = asked["threads"]
+    context = library.llama_init_from_model(model, wish)
+    vocabulary = library.llama_vocab_n_tokens(library.llama_model_get_vocab(model))
+    batch = library.llama_batch_init(wish.n_batch, 0, 1)
+
+    def read(pieces: list[tuple[int, int, int, bool]]) -> list[int]:
+        """Put (row, place, id, wanted) through the model; the likeliest id after each that is wanted."""
+        batch.n_tokens = len(pieces)
+        for i, (row, place, token, wanted) in enumerate(pieces):
+            batch.token[i], batch.pos[i], batch.n_seq_id[i], batch.logits[i] = token, place, 1, wanted
+            batch.seq_id[i][0] = row
+        if library.llama_decode(context, batch):
+            raise SystemExit("llama_decode failed")
+        logits = [library.llama_get_logits_ith(context, i) for i, piece in enumerate(pieces) if piece[3]]
+        return [int(np.ctypeslib.as_array(one, (vocabulary,)).argmax()) for one in logits]
+
+    yield []
+    chosen = []
+    for row, prompt in enumerate(prompts_of(asked)):
+        last = len(prompt) - 1
+        chosen += read([(row, place, token, place == last) for place, token in enumerate(prompt)])
+    place = asked["prompt"]
+    while True:
+        yield chosen
+        chosen = read([(row, place, token, True) for row, token in enumerate(chosen)])
+        place += 1
 
 
 def measure(contender: Callable[[Json], Iterator[list[int]]], asked: Json) -> Json:
