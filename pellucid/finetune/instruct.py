@@ -42,14 +42,6 @@ class AnswerBatch:
         return int(self.lengths.sum())
 
 
-@dataclass(frozen=True)
-class Lead:
-    """The examples that a run begins with: for its first `steps` nothing but these families."""
-
-    families: tuple[str, ...]
-    steps: int
-
-
 class InstructionTuning:
     """Conversations with their answers: padded batches of similar lengths, or packed rows as long as the context."""
 
@@ -63,12 +55,10 @@ class InstructionTuning:
         context_length: int,
         replay: LanguageModelling | None = None,
         packing: bool = False,
-        lead: Lead | None = None,
     ) -> None:
         """`replay` is pretraining to go on beside it: what was learnt from text is not forgotten over the answers.
 
         With `packing` a step's conversations stand together in few rows, none seeing another: the same loss.
-        `lead` comes first: what is hard to find among much else is found alone (docs/performance.md), and stays.
         """
         self.tokenizer = tokenizer
         self.replay = replay
@@ -82,22 +72,12 @@ class InstructionTuning:
             advice = "Take a model with a longer context, or shorter instructions."
             raise DataError(problem("instructions", "no example that fits", f"{context_length} tokens", advice))
         self.shown = splits["val"][0]
-        led = [example for example in splits["train"] if lead and example.family in lead.families]
-        self.led = encode_examples(led, tokenizer, context_length, "leading") if led else []
-        self.lead_steps = lead.steps if lead and self.led else 0
-        self.lead_sampler, self.sampler = (
-            LengthGroupedSampler([len(ids) for ids, _ in rows], config.batch_size, config.seed)
-            for rows in (self.led or self.rows["train"], self.rows["train"])
-        )
+        self.sampler = LengthGroupedSampler([len(ids) for ids, _ in self.rows["train"]], config.batch_size, config.seed)
 
     def batches(self, step: int) -> list[AnswerBatch | TokenBatch]:
         """The conversations of a step, and the text that is replayed beside them."""
-        return [self._batch(self._drawn(step)), *(self.replay.batches(step) if self.replay else ())]
-
-    def _drawn(self, step: int) -> list[Row]:
-        if step < self.lead_steps:
-            return [self.led[i] for i in self.lead_sampler.indices(step)]
-        return [self.rows["train"][i] for i in self.sampler.indices(step - self.lead_steps)]
+        rows = [self.rows["train"][i] for i in self.sampler.indices(step)]
+        return [self._batch(rows), *(self.replay.batches(step) if self.replay else ())]
 
     def loss(self, model: GPT, batch: AnswerBatch | TokenBatch) -> Loss:
         """Cross-entropy of the answers and their end-of-text, or of replayed text."""

@@ -11,7 +11,7 @@ import torch
 
 from pellucid.config import FitConfig, as_dict
 from pellucid.finetune.answers import Answer, answer_all, assistant_scores, reference_perplexity, same_text
-from pellucid.finetune.instruct import InstructionTuning, Lead, prepare_model, save_assistant
+from pellucid.finetune.instruct import InstructionTuning, prepare_model, save_assistant
 from pellucid.finetune.instructions import Example, nearest_answers, read_instructions, split_examples
 from pellucid.finetune.lora import Lora, merge_adapters, save_adapter, train_part
 from pellucid.finetune.recipes import ADAPTER_RATES, INSTRUCT_RATES, check_out, fit_config, hash_of, lora_of, open_model
@@ -25,6 +25,23 @@ from pellucid.text.tokenizer import Tokenizer
 
 IsRight = Callable[[Example, str], bool]
 SHOWN = 40  # answers kept of each sort, right and wrong
+
+
+@dataclass(frozen=True)
+class Lead:
+    """What instruction tuning begins with: nothing but these families, by settings of their own.
+
+    What is hard to find among much else is found alone, and stays (docs/performance.md).
+    """
+
+    families: tuple[str, ...]
+    config: FitConfig
+
+    def fit(self, pupil: Pupil, splits: dict[str, list[Example]], out: Path, resume: bool) -> None:
+        """Train the pupil on these families; a run of its own, in `out`."""
+        led = {name: [example for example in splits[name] if example.family in self.families] for name in splits}
+        task = InstructionTuning(led, pupil.tokenizer, self.config, pupil.model.config.context_length)
+        fit(pupil.model, task, self.config, out, resume)
 
 
 @dataclass
@@ -81,8 +98,10 @@ def finetune_assistant(
     """Finetune the model in `base` on instructions, save it, and let it answer up to `questions` of the test split."""
     pupil = Pupil.open(base, config, train, lora)
     context = pupil.model.config.context_length
-    task = InstructionTuning(splits, pupil.tokenizer, config, context, replay, packing, lead)
+    task = InstructionTuning(splits, pupil.tokenizer, config, context, replay, packing)
     show_examples(task.rows["train"], pupil.tokenizer)
+    if lead:
+        lead.fit(pupil, splits, out / "lead", resume)
     fit(pupil.model, task, config, out, resume)
     pupil.save(out, merge)
     return examined(pupil.model, pupil.tokenizer, splits, is_right, questions)

@@ -16,8 +16,7 @@ from pellucid.config import PRESETS, FitConfig, ModelConfig, as_dict
 from pellucid.finetune.answers import same_text
 from pellucid.finetune.classify import Rule
 from pellucid.finetune.classify_commands import Way, finetune_classifier, teachable
-from pellucid.finetune.instruct import Lead
-from pellucid.finetune.instruct_commands import finetune_assistant
+from pellucid.finetune.instruct_commands import Lead, finetune_assistant
 from pellucid.finetune.instructions import Example, read_instructions, split_examples
 from pellucid.finetune.labelled import read_labelled
 from pellucid.finetune.recipes import CLASSIFY_RATES, INSTRUCT_RATES, rates_of
@@ -51,7 +50,9 @@ from pellucid.text.tinyworld.files import write_documents, write_instructions, w
 from pellucid.text.word import WordTokenizer
 
 STORY_FAMILIES = ("story_where", "story_who", "story_what")
-LEAD_STEPS = 100  # of instruction tuning for each minute of the quickstart, on questions about stories alone
+# Which thing, which place, whose: a model tells that apart only when asked about stories alone for a while, at low rates
+# (docs/performance.md). So instruction tuning begins with that, for this share of its time and of its rates.
+LEAD_SHARE, LEAD_RATE = 0.3, 0.35
 
 
 def quickstart(options: Quickstart) -> tuple[Results, str]:
@@ -80,7 +81,7 @@ def make_text(run: Run) -> Results:
     if not options.labels:
         write_messages(corpus / "messages.jsonl", max(600, int(1600 * run.minutes)), options.seed)
     if not options.instructions:
-        write_instructions(corpus / "instructions.jsonl", max(1000, int(6000 * run.minutes)), options.seed)
+        write_instructions(corpus / "instructions.jsonl", max(1000, int(12000 * run.minutes)), options.seed)
     splits = split_documents(read_documents(sources))
     splits["train"] += own_messages(run)
     train = [document.text for document in splits["train"]]
@@ -207,15 +208,24 @@ def instruct(run: Run) -> Results:
     _, examples = read_inputs(run)
     left = run.minutes - run.spent() / 60 - 0.08 * run.minutes  # the rest answers the test questions and reports
     minutes = max(0.1 * run.minutes, min(left, 0.4 * run.minutes))
-    config = FitConfig(minutes=minutes, seed=run.options.seed, evaluate_share=0.2, **INSTRUCT_RATES)  # type: ignore[arg-type]
-    is_right = same_text if run.options.instructions else solves
+    rates: Any = INSTRUCT_RATES
+    config = FitConfig(minutes=minutes, decay_share=0.9, seed=run.options.seed, evaluate_share=0.2, **rates)
+    is_right, lead = same_text, None
+    if not run.options.instructions:
+        is_right, lead = solves, Lead(STORY_FAMILIES, leading(config))
+        config = replace(config, minutes=(1 - LEAD_SHARE) * minutes)
     questions = max(50, min(1000, int(1000 * run.minutes)))
     shards = Shards.open(run.out / "shards")  # the text goes on beside the answers, so that its facts are not forgotten
     replay = LanguageModelling(shards, replace(config, batch_size=4), training_context(run, shards))
-    lead = Lead(STORY_FAMILIES, int(LEAD_STEPS * run.minutes))
     return finetune_assistant(
         run.out, examples, config, run.out / "assistant", True, is_right, questions=questions, replay=replay, lead=lead
     )
+
+
+def leading(config: FitConfig) -> FitConfig:
+    """How questions about stories come first, before instruction tuning by `config`."""
+    rates = {"lr": LEAD_RATE * config.lr, "matrix_lr": LEAD_RATE * config.matrix_lr}
+    return replace(config, minutes=LEAD_SHARE * config.minutes, schedule="constant", **rates)  # type: ignore[arg-type]
 
 
 def solves(example: Example, answer: str) -> bool:

@@ -11,7 +11,8 @@ import torch
 
 from pellucid.config import FitConfig
 from pellucid.finetune.answers import Answer, answer_all, assistant_scores, same_text
-from pellucid.finetune.instruct import InstructionTuning, Lead, prepare_model
+from pellucid.finetune.instruct import InstructionTuning, prepare_model
+from pellucid.finetune.instruct_commands import Lead, finetune_assistant
 from pellucid.finetune.instructions import Example, nearest_answers, read_instructions, split_examples
 from pellucid.model.gpt import GPT
 from pellucid.pretrain.fit import fit
@@ -123,23 +124,24 @@ def test_a_batch_trains_answers_and_their_end_and_neither_prompts_nor_padding(pa
     assert torch.equal(batch.inputs[:, 1:], batch.targets[:, :-1])
 
 
-def test_the_leading_families_stand_alone_in_the_first_steps_and_each_example_comes_once_an_epoch_after_them(
-    pair: tuple[GPT, Tokenizer],
+def test_a_lead_is_a_run_of_its_own_on_its_families_before_all_the_others(
+    pair: tuple[GPT, Tokenizer], tmp_path: Path
 ) -> None:
     hard = [Example(f"Where is {n}?", "", f"hard {n}", "hard") for n in range(4)]
-    easy = [Example(f"Say {n}.", "", f"easy {n}", "easy") for n in range(4)]
-    splits = {"train": [*easy, *hard], "val": easy[:1], "test": []}
-    config = FitConfig(steps=9, batch_size=2)
-    task = InstructionTuning(splits, pair[1], config, 64, lead=Lead(("hard",), 3))
-    plain = InstructionTuning(splits, pair[1], config, 64)
+    easy = [Example(f"Say {n}.", "", "easy", "easy") for n in range(4)]
+    splits = {"train": [*easy, *hard], "val": [easy[0], hard[0]], "test": easy[:1]}
+    for part in pair:
+        part.save(tmp_path / "base")
+    config = FitConfig(steps=2, batch_size=4, dtype="float32")
 
-    def answers(task: InstructionTuning, step: int) -> set[str]:
-        (batch,) = task.batches(step)
-        return {pair[1].decode(row[mask].tolist()) for row, mask in zip(batch.targets, batch.trained, strict=True)}
+    def after(out: str, lead: Lead | None) -> dict[str, float]:
+        finetune_assistant(tmp_path / "base", splits, config, tmp_path / out, False, lead=lead)
+        return {name: float(tensor.sum()) for name, tensor in GPT.load(tmp_path / out).state_dict().items()}
 
-    assert all(answer.startswith("hard") for step in range(3) for answer in answers(task, step))
-    assert [answers(task, step + 3) for step in range(6)] == [answers(plain, step) for step in range(6)]
-    assert len(set().union(*(answers(task, step) for step in range(3, 7)))) == 8
+    led = after("led", Lead(("hard",), config))
+    assert led != after("plain", None)
+    lines = (tmp_path / "led" / "lead" / "metrics.jsonl").read_text().splitlines()
+    assert [json.loads(line)["step"] for line in lines if json.loads(line)["split"] == "train"] == [1, 2]
 
 
 def test_examples_longer_than_the_context_are_cut_or_left_out_and_counted(
