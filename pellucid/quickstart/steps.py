@@ -50,8 +50,8 @@ from pellucid.text.tinyworld.files import write_documents, write_instructions, w
 from pellucid.text.word import WordTokenizer
 
 STORY_FAMILIES = ("story_where", "story_who", "story_what")
-# Which thing, which place, whose: a model tells that apart only when asked about stories alone for a while, at low rates
-# (docs/performance.md). So instruction tuning begins with that, for this share of its time and of its rates.
+# Which thing, which place, whose: a model tells these apart only when asked about stories alone for a while, at low
+# rates (docs/performance.md). So instruction tuning begins with that, for this share of its time and of its rates.
 LEAD_SHARE, LEAD_RATE = 0.3, 0.35
 
 
