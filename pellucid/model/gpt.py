@@ -22,6 +22,7 @@ from pellucid.config import ModelConfig
 from pellucid.model.block import FAMILIES, Block
 from pellucid.model.cache import KVCache
 from pellucid.model.formats.folder import model_files, read_model_folder, write_model_folder
+from pellucid.model.outline import Outline
 from pellucid.model.positions import POSITIONS, sinusoidal_table
 
 # B batch, T tokens, D width of the model, V vocabulary
@@ -154,7 +155,7 @@ class GPT(nn.Module):
         """
         config, weights, _ = read_model_folder(folder_of(where))
         weights.pop("head", None)
-        with torch.device("meta"):
+        with Outline():
             model = cls(config)
         model.load_state_dict(weights, assign=True)
         return model.eval()

@@ -83,8 +83,10 @@ POSITIONS: dict[str, type[Positions]] = {
 
 def sinusoidal_table(length: int, d_model: int) -> Tensor:
     """(T, D): column 2i is the sine of position / 10000^(2i / D), column 2i + 1 its cosine."""
-    wave_lengths = 10000 ** (torch.arange(0, d_model, 2, dtype=torch.float64) / d_model)
-    angles = torch.arange(length, dtype=torch.float64)[:, None] / wave_lengths
+    numbers = torch.arange(
+        max(length, d_model), dtype=torch.float64, device="cpu"
+    )  # also where a model is built on "meta"
+    angles = numbers[:length, None] / 10000 ** (numbers[:d_model:2] / d_model)
     table = torch.stack([angles.sin(), angles.cos()], dim=-1).flatten(1)
     return table[:, :d_model].float()
 

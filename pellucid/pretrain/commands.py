@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from pellucid.config import FitConfig, ModelConfig, as_dict, model_config
 from pellucid.model.gpt import GPT
+from pellucid.model.outline import Outline
 from pellucid.options import Evaluate, Pretrain
 from pellucid.pretrain.checkpoint import newest_checkpoint
 from pellucid.pretrain.distributed import joined, restarted, world
@@ -86,7 +87,7 @@ def put_together(model: GPT) -> GPT:
     from pellucid.pretrain.sharded import whole_weights
 
     weights = whole_weights(model)
-    with torch.device("meta"):
+    with Outline():
         result = GPT(model.config)
     if world().first:
         result.load_state_dict(weights, assign=True)

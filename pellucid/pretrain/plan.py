@@ -22,6 +22,7 @@ from pellucid.config import FitConfig, ModelConfig, as_dict, model_config
 from pellucid.machine import memory_bytes
 from pellucid.model.cache import KVCache
 from pellucid.model.gpt import GPT
+from pellucid.model.outline import Outline
 from pellucid.options import Plan
 from pellucid.pretrain.language import VALIDATION_TOKENS, TokenBatch
 from pellucid.pretrain.loss import Loss, token_loss
@@ -169,7 +170,7 @@ def plan(options: Plan) -> tuple[Json, str]:
     shape = model_config(options.model, vocab_size)
     context = options.context or shape.context_length
     config = fit_config(options, shape, context)
-    with torch.device("meta"):
+    with Outline():
         parts = GPT(shape).parts()
     needed, free = memory(shape, config, context), int(memory_bytes().get("free", 0))
     result: Json = {

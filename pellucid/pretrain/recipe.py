@@ -15,10 +15,9 @@ from __future__ import annotations
 
 import math
 
-import torch
-
 from pellucid.config import FitConfig, ModelConfig
 from pellucid.model.gpt import GPT
+from pellucid.model.outline import Outline
 from pellucid.options import Training
 from pellucid.pretrain.distributed import launched
 from pellucid.runtime import ConfigError, pick_device, problem
@@ -33,7 +32,7 @@ def flops_per_token(shape: ModelConfig, context: int) -> int:
     Six for each parameter that multiplies (all matrices, and the token embedding once, as the logits), and for each
     layer 12 × its width × the tokens looked at, half of the context on average. As in Kaplan et al. 2020, section 2.1.
     """
-    with torch.device("meta"):
+    with Outline():
         model = GPT(shape)
     weights = sum(p.numel() for name, p in model.named_parameters() if p.dim() == 2 and "embedding" not in name)
     logits = (

@@ -10,7 +10,6 @@ from itertools import islice
 from typing import Any
 
 import numpy as np
-import torch
 
 from pellucid.config import PRESETS, FitConfig, ModelConfig, as_dict
 from pellucid.finetune.answers import same_text
@@ -22,6 +21,7 @@ from pellucid.finetune.labelled import read_labelled
 from pellucid.finetune.recipes import CLASSIFY_RATES, INSTRUCT_RATES, rates_of
 from pellucid.finetune.splits import split_labelled
 from pellucid.model.gpt import GPT
+from pellucid.model.outline import Outline
 from pellucid.options import Quickstart
 from pellucid.pretrain.commands import EVALUATION_TOKENS, train_language_model
 from pellucid.pretrain.evaluate import Measured, bytes_per_token, limited, measure, parts_of
@@ -141,7 +141,7 @@ def shape_of(run: Run) -> ModelConfig:
 def describe_model(run: Run) -> Results:
     """Each part of the model, its parameters, its share."""
     shape = shape_of(run)
-    with torch.device("meta"):
+    with Outline():
         model = GPT(shape)
     total = model.parameter_count()
     parts = [[name, count, count / total] for name, count in model.parts()]

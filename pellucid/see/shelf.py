@@ -13,13 +13,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
-import torch
 from safetensors import SafetensorError, safe_open
 
 from pellucid.config import ModelConfig, from_dict
 from pellucid.finetune.classify import Classifier
 from pellucid.model.formats.folder import read_config, read_settings
 from pellucid.model.gpt import GPT
+from pellucid.model.outline import Outline
 from pellucid.opened import Runs
 from pellucid.pretrain.snapshots import snapshots
 from pellucid.runtime import DataError, problem, read_json, shown
@@ -153,7 +153,7 @@ def read_checkpoint(folder: Path, file: Path) -> Opened:
         raise DataError(problem(file, f"a damaged file ({shown(error)})", "safetensors", "Choose another.")) from error
     head = weights.pop("head.weight", None)
     weights = {name.removeprefix("gpt."): tensor for name, tensor in weights.items()}
-    with torch.device("meta"):
+    with Outline():
         model = GPT(shape_of(folder))
     try:
         model.load_state_dict(weights, assign=True)

@@ -15,6 +15,7 @@ from torch import Tensor
 from pellucid.config import ModelConfig
 from pellucid.model.formats.folder import HEAD, find_tensors, read_model_folder, read_settings
 from pellucid.model.gpt import GPT
+from pellucid.model.outline import Outline
 from pellucid.runtime import ConfigError, DataError, PellucidError, atomic_file, problem, progress_bar
 from pellucid.text.bpe import BPETokenizer
 from pellucid.text.tokenizer import Tokenizer
@@ -84,7 +85,7 @@ def with_llama_cpp(
     for row in table(config):
         for name in row.ours:
             weights[name].copy_(weights[name].to(kept_in(row.theirs, weights[name], dtype)))
-    with torch.device("meta"):
+    with Outline():
         model = GPT(config)
     model.load_state_dict(weights, assign=True)
     return check_with_llama_cpp(python, path, model.eval(), tokenizer, dtype)

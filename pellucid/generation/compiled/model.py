@@ -19,6 +19,7 @@ from pellucid.model.formats.folder import WEIGHTS, find_tensors, read_as_kept, r
 from pellucid.model.formats.quantised import GROUP, QUANTISED
 from pellucid.model.formats.tensor_files import read_header
 from pellucid.model.gpt import GPT, folder_of
+from pellucid.model.outline import Outline
 from pellucid.model.positions import rotary_frequencies
 from pellucid.runtime import inform, settle_threads
 
@@ -72,7 +73,7 @@ class CompiledModel:
 
     def parameter_count(self) -> int:
         """Trained numbers, as `GPT` counts them."""
-        with torch.device("meta"):
+        with Outline():
             return GPT(self.config).parameter_count()
 
     def slots(self, count: int) -> Slots:
