@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from pellucid.config import ModelConfig
 from pellucid.model.cache import KVCache
-from pellucid.model.layers import RMSNorm
+from pellucid.model.layers import RMSNorm, together
 from pellucid.model.positions import Rotation, rotate
 
 # B batch, T tokens, S tokens looked at, D width of the model, H heads of queries, G heads of keys and values (H, or
@@ -118,7 +118,7 @@ class CausalAttention(nn.Module):
 
     def queries_keys_values(self, x: Tensor, rotation: Rotation | None) -> tuple[Tensor, Tensor, Tensor]:
         """(B, T, D) → queries (B, H, T, K), keys and values (B, G, T, K), normed and rotated where the model does."""
-        q, k, v = (self.split_heads(part(x)) for part in (self.query, self.key, self.value))
+        q, k, v = map(self.split_heads, together(x, self.query, self.key, self.value))
         q, k = self.query_norm(q), self.key_norm(k)
         return (q, k, v) if rotation is None else (rotate(q, rotation), rotate(k, rotation), v)
 

@@ -20,6 +20,7 @@ from pellucid.model.segments import Segments
 # B batch, T tokens, N trained tokens, D width, V vocabulary
 
 ROWS = 512  # positions whose logits exist at one time
+FEW = 64  # of them, whose softmax fits into the processor's cache
 
 
 @dataclass(frozen=True)
@@ -49,7 +50,7 @@ def token_loss(
     hidden = model.hidden(inputs, segments)
     hidden = hidden.flatten(0, 1) if trained is None else hidden[trained]  # (N, D)
     wanted = targets.flatten() if trained is None else targets[trained]  # (N,)
-    if hidden.requires_grad and not torch.is_autocast_enabled(hidden.device.type):
+    if hidden.requires_grad:
         weight = model.output_weight
         total: Tensor = ProjectedLoss.apply(hidden, weight, wanted)  # type: ignore[no-untyped-call]
     else:
@@ -61,27 +62,59 @@ class ProjectedLoss(torch.autograd.Function):
     """Projection and cross-entropy in one, a few rows at a time: the logits of a whole batch never exist.
 
     The gradient of the logits, softmax − one-hot, is at hand as soon as the loss is: both gradients are taken at once.
+    Under autocast the products are in bfloat16, the softmax and all sums in float32.
     Page: Hsu et al. 2024, "Liger Kernel: Efficient Triton Kernels for LLM Training", section 3.2.
     """
 
     @staticmethod
     def forward(ctx: Any, hidden: Tensor, weight: Tensor, targets: Tensor) -> Tensor:
         """Sum of the losses of hidden (N, D) against targets (N,), by weight (V, D)."""
-        total = hidden.new_zeros(())
+        total = torch.zeros((), device=hidden.device)
         hidden_gradient, weight_gradient = torch.empty_like(hidden), torch.zeros_like(weight)
-        for first in range(0, len(hidden), ROWS):
-            rows = slice(first, first + ROWS)
-            gradient = (hidden[rows] @ weight.mT).log_softmax(dim=1)  # (R, V)
-            at_target = targets[rows, None]
-            total -= gradient.gather(1, at_target).sum()
-            gradient.exp_().scatter_add_(1, at_target, gradient.new_full((1, 1), -1.0).expand_as(at_target))
-            torch.mm(gradient, weight, out=hidden_gradient[rows])
-            weight_gradient.addmm_(gradient.mT, hidden[rows])
-        ctx.save_for_backward(hidden_gradient, weight_gradient)
+        inputs, table = in_precision_of_products(hidden, weight)  # (N, D), (V or a little more, D)
+        room = inputs.new_zeros(min(ROWS, len(inputs)), len(table))
+        words = room[:, : len(weight)]
+        for first in range(0, len(inputs), ROWS):
+            x, wanted = inputs[first : first + ROWS], targets[first : first + ROWS, None]
+            gradient = torch.mm(x, table.mT, out=room[: len(x)])  # (R, V), first the logits themselves
+            for top in range(0, len(x), FEW):
+                rows = slice(top, min(top + FEW, len(x)))
+                total -= to_gradient(words[rows], wanted[rows])
+            hidden_gradient[first : first + ROWS] = gradient @ table
+            if x.dtype == weight.dtype:
+                weight_gradient.addmm_(gradient.mT, x)
+            else:
+                weight_gradient += (gradient.mT @ x)[: len(weight)]
+        ctx.gradients = hidden_gradient, weight_gradient
         return total
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor, None]:
-        """The two gradients, scaled by that of the sum."""
-        hidden_gradient, weight_gradient = ctx.saved_tensors
-        return hidden_gradient * gradients[0], weight_gradient * gradients[0], None
+        """The two gradients, scaled by that of the sum; they are given away, so this works once."""
+        scale, found = gradients[0], ctx.gradients
+        ctx.gradients = None
+        if scale.device.type != "cpu" or scale != 1:
+            torch._foreach_mul_(found, scale)
+        return found[0], found[1], None
+
+
+def to_gradient(logits: Tensor, wanted: Tensor) -> Tensor:
+    """Put softmax − one-hot in the place of logits (R, V); the sum of log-probabilities of the `wanted` (R, 1)."""
+    scores = logits.float()  # the logits themselves where they are float32
+    torch.log_softmax(scores, 1, out=scores)
+    total = scores.gather(1, wanted).sum()
+    scores.exp_().scatter_add_(1, wanted, scores.new_full((1, 1), -1.0).expand_as(wanted))
+    if logits.dtype != scores.dtype:
+        logits.copy_(scores)
+    return total
+
+
+def in_precision_of_products(hidden: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
+    """Both as autocast would have them; then with rows of zeros up to a multiple of 64, which products want."""
+    device = hidden.device.type
+    if not torch.is_autocast_enabled(device):
+        return hidden, weight
+    dtype = torch.get_autocast_dtype(device)
+    table = weight.new_zeros(-(-len(weight) // 64) * 64, weight.shape[1], dtype=dtype)
+    table[: len(weight)] = weight
+    return hidden.to(dtype), table
