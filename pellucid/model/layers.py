@@ -89,12 +89,11 @@ def together(x: Tensor, *parts: nn.Module) -> Sequence[Tensor]:
 
     Layers that are more than linear ones (LoRA's, or watched by a hook) are asked one by one.
     """
-    training = torch.is_grad_enabled() and x.device.type == "cpu"
     plain = [part for part in parts if type(part) is nn.Linear and not part._forward_hooks]
-    if not training or len(plain) < len(parts):
+    if x.device.type != "cpu" or not torch.is_grad_enabled() or len(plain) < len(parts):
         return [part(x) for part in parts]
     dtype = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else x.dtype
     weight = torch.cat([part.weight.to(dtype) for part in plain])
-    biases = [part.bias.to(dtype) for part in plain if part.bias is not None]
+    biases = [bias.to(dtype) for part in plain for name, bias in part.named_parameters() if name == "bias"]
     wide = F.linear(x.to(dtype), weight, torch.cat(biases) if biases else None)
-    return wide.split([part.out_features for part in plain], dim=-1)
+    return torch.split(wide, [part.out_features for part in plain], dim=-1)

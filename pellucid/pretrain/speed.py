@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import copy
 import time
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -14,21 +16,53 @@ from torch import nn
 from pellucid.config import FitConfig
 from pellucid.pretrain.checkpoint import agreed_checkpoint, checkpoint_settings
 from pellucid.pretrain.distributed import Shared, world
+from pellucid.pretrain.loss import Loss
 from pellucid.pretrain.optim import make_optimizers
 from pellucid.pretrain.step import TroubleError, train_step
-from pellucid.pretrain.task import Task
+from pellucid.pretrain.task import Task, cut, rows_of
 from pellucid.runtime import keep_freed_memory
 
 DTYPES = ("float32", "bfloat16")
+TRIAL_TOKENS = 1024  # of each step of a trial: enough to tell, and a trial takes no more memory than the run
 
 
 @dataclass(frozen=True)
 class Speed:
-    """What a short trial on this machine gave."""
+    """What a short trial on this machine gave; its steps read at most TRIAL_TOKENS."""
 
     dtype: str
     seconds_per_step: float
     tried: dict[str, float]
+
+
+@dataclass
+class Few:
+    """A task of which a step reads the first examples only."""
+
+    task: Task
+    name: str = "trial"
+
+    def batches(self, step: int) -> Sequence[Any]:
+        """The first examples of each batch."""
+        return [cut(batch, 0, some(batch)) for batch in self.task.batches(step)]
+
+    def loss(self, model: Any, batch: Any) -> Loss:
+        """As in the run."""
+        return self.task.loss(model, batch)
+
+    def evaluate(self, model: Any) -> dict[str, float]:
+        """A trial judges nothing."""
+        return {}
+
+    def sample(self, model: Any) -> str:
+        """And shows nothing."""
+        return ""
+
+
+def some(batch: Any) -> int:
+    """How many examples are about TRIAL_TOKENS; one for each process at least."""
+    rows, read = rows_of(batch), int(batch.tokens)
+    return min(rows, max(world().size, TRIAL_TOKENS * rows // max(read, 1)))
 
 
 def settle_precision(
@@ -54,21 +88,22 @@ def measure_speed(model: nn.Module, task: Task, config: FitConfig, steps: int = 
     """Seconds per step of a copy of the model, in each precision that may be used; the model itself is untouched."""
     keep_freed_memory()
     state = torch.get_rng_state()
-    tried = {}
+    trial_task, tried = Few(task), {}
     for dtype in DTYPES if config.dtype == "auto" else (config.dtype,):
         trial = replace(config, dtype=dtype)  # type: ignore[arg-type]
         twin = copy.deepcopy(model)
         optimizers = make_optimizers(twin, trial)
         shared = Shared(twin)
         with suppress(TroubleError):  # the run itself will say so
-            train_step(twin, task, optimizers, trial, 0, 0.0, shared)
+            train_step(twin, trial_task, optimizers, trial, 0, 0.0, shared)
         times = []  # the best of a few: a busy machine only ever makes a step slower
         for step in range(1, steps + 1):
             began = time.perf_counter()
             with suppress(TroubleError):
-                train_step(twin, task, optimizers, trial, step, 0.0, shared)
+                train_step(twin, trial_task, optimizers, trial, step, 0.0, shared)
             times.append(time.perf_counter() - began)
         tried[dtype] = min(times)
+        del twin, optimizers, shared  # or the next one's memory comes on top
     torch.set_rng_state(state)
     best = min(tried, key=lambda dtype: tried[dtype])
     return Speed(best, tried[best], tried)
