@@ -7,8 +7,8 @@
 
 DATA is a folder with instruct/, gpt2/, classify/ and gutenberg/ (PELLUCID_DATA where it is not given). The loops need a
 Python in which the package `llms-from-scratch` is installed (it pins other versions than ours: give it a venv of its
-own): PELLUCID_LLMS_FROM_SCRATCH_PYTHON names it. Both start from the same random GPT-2 124M, in float32, and see the
-same eight records in each step.
+own): PELLUCID_LLMS_FROM_SCRATCH_PYTHON names it. Both start from the same random GPT-2 124M and see the
+same eight records in each step; theirs computes in float32, as it comes, ours in the precision that a trial finds best.
 """
 
 from __future__ import annotations

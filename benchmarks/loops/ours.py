@@ -52,7 +52,7 @@ def main() -> None:
     config = FitConfig(
         steps=plan["steps"],
         batch_size=8,
-        dtype="float32",
+        dtype="auto",
         optimizer="adamw",
         evaluate_share=1.0,
         seed=123,
