@@ -42,7 +42,7 @@ def assert_same_losses(out: Path, whole: Path) -> None:
     ours, theirs = losses(out), losses(whole)
     assert [line[:2] for line in ours] == [line[:2] for line in theirs]
     for mine, other in zip(ours, theirs, strict=True):
-        assert mine[2] == pytest.approx(other[2], rel=1e-5), mine
+        assert mine[2] == pytest.approx(other[2], rel=1e-6), mine
     assert losses(out, "tokens") == losses(whole, "tokens")
 
 
