@@ -19,7 +19,7 @@ from pellucid.model.segments import Segments
 
 # B batch, T tokens, N trained tokens, D width, V vocabulary
 
-ROWS = 512  # positions whose logits exist at one time
+ROWS = 1024  # positions whose logits exist at one time
 FEW = 64  # of them, whose softmax fits into the processor's cache
 
 
@@ -70,7 +70,11 @@ class ProjectedLoss(torch.autograd.Function):
     def forward(ctx: Any, hidden: Tensor, weight: Tensor, targets: Tensor) -> Tensor:
         """Sum of the losses of hidden (N, D) against targets (N,), by weight (V, D)."""
         total = torch.zeros((), device=hidden.device)
-        hidden_gradient, weight_gradient = torch.empty_like(hidden), torch.zeros_like(weight)
+        if not len(hidden):
+            ctx.gradients = torch.zeros_like(hidden), torch.zeros_like(weight)
+            return total
+        hidden_gradient = torch.empty_like(hidden)
+        weight_gradient = torch.empty_like(weight if ctx.needs_input_grad[1] else hidden[:0])
         inputs, table = in_precision_of_products(hidden, weight)  # (N, D), (V or a little more, D)
         room = inputs.new_zeros(min(ROWS, len(inputs)), len(table))
         words = room[:, : len(weight)]
@@ -81,21 +85,28 @@ class ProjectedLoss(torch.autograd.Function):
                 rows = slice(top, min(top + FEW, len(x)))
                 total -= to_gradient(words[rows], wanted[rows])
             hidden_gradient[first : first + ROWS] = gradient @ table
+            if not ctx.needs_input_grad[1]:  # a frozen projection, beside adapters for instance
+                continue
             if x.dtype == weight.dtype:
-                weight_gradient.addmm_(gradient.mT, x)
-            else:
-                weight_gradient += (gradient.mT @ x)[: len(weight)]
+                weight_gradient.addmm_(gradient.mT, x, beta=int(first > 0))
+            elif first == 0:
+                weight_gradient.copy_((gradient.mT @ x)[: len(weight)])
+            else:  # a part at a time: where types differ, torch makes a copy of what is added
+                for part, more in zip(
+                    torch.split(weight_gradient, ROWS), torch.split(gradient.mT @ x, ROWS), strict=False
+                ):
+                    part += more[: len(part)]
         ctx.gradients = hidden_gradient, weight_gradient
         return total
 
     @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor, None]:
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor | None, None]:
         """The two gradients, scaled by that of the sum; they are given away, so this works once."""
         scale, found = gradients[0], ctx.gradients
         ctx.gradients = None
         if scale.device.type != "cpu" or scale != 1:
             torch._foreach_mul_(found, scale)
-        return found[0], found[1], None
+        return found[0], found[1] if ctx.needs_input_grad[1] else None, None
 
 
 def to_gradient(logits: Tensor, wanted: Tensor) -> Tensor:
@@ -115,6 +126,6 @@ def in_precision_of_products(hidden: Tensor, weight: Tensor) -> tuple[Tensor, Te
     if not torch.is_autocast_enabled(device):
         return hidden, weight
     dtype = torch.get_autocast_dtype(device)
-    table = weight.new_zeros(-(-len(weight) // 64) * 64, weight.shape[1], dtype=dtype)
-    table[: len(weight)] = weight
+    table = weight.new_empty(-(-len(weight) // 64) * 64, weight.shape[1], dtype=dtype)
+    table[: len(weight)], table[len(weight) :] = weight, 0
     return hidden.to(dtype), table

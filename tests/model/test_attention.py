@@ -22,6 +22,7 @@ from pellucid.model.attention import (
     for_each_query,
     mix_by_similarity,
 )
+from pellucid.model.layers import together
 
 shapes = st.tuples(
     st.integers(1, 3), st.integers(1, 9), st.integers(1, 4), st.integers(1, 8), st.integers(0, 2**31)
@@ -185,3 +186,15 @@ def test_with_the_same_seed_the_batched_and_the_explicit_way_drop_the_same_weigh
     attention.fused = False
     torch.manual_seed(1)
     assert_close(batched, attention(x))
+
+
+def test_one_wide_product_while_training_gives_what_the_layers_give_one_by_one() -> None:
+    torch.manual_seed(0)
+    layers = [torch.nn.Linear(8, width, bias=width != 4) for width in (8, 4, 4)]
+    x = torch.randn(2, 5, 8)
+    with torch.no_grad():
+        plain = together(x, *layers)
+    for biased in (layers[:1], layers[1:]):
+        for wide, one in zip(together(x, *biased), [layer(x) for layer in biased], strict=True):
+            torch.testing.assert_close(wide, one)
+    assert [part.shape[-1] for part in plain] == [8, 4, 4]

@@ -80,3 +80,26 @@ def test_a_target_that_is_not_trained_changes_nothing() -> None:
     assert torch.equal(
         token_loss(model, inputs, targets, trained).total, token_loss(model, inputs, changed, trained).total
     )
+
+
+@pytest.mark.parametrize("rows", [5, 512])
+def test_in_bfloat16_the_loss_and_its_gradients_are_those_of_the_formula_in_it(rows: int, monkeypatch) -> None:
+    monkeypatch.setattr(loss_module, "ROWS", rows)
+    model = small_model()
+    inputs, targets = torch.randint(0, 29, (2, 2, 12), generator=torch.Generator().manual_seed(3))
+    exact = gradients(model, explicit_token_loss(model, inputs, targets))
+    with torch.autocast("cpu", torch.bfloat16):
+        fast, plain = token_loss(model, inputs, targets), explicit_token_loss(model, inputs, targets)
+    torch.testing.assert_close(fast.total, plain.total, rtol=1e-4, atol=0)
+    ours, theirs = (torch.cat([g.flatten() for g in gradients(model, loss)]) for loss in (fast, plain))
+    true = torch.cat([g.flatten() for g in exact])
+    assert (ours - true).norm() < 1.1 * (theirs - true).norm() < 0.02 * true.norm()
+
+
+def test_a_frozen_projection_is_given_no_gradient() -> None:
+    model = small_model()
+    model.token_embedding.weight.requires_grad_(False)
+    ids = torch.randint(0, 29, (2, 12), generator=torch.Generator().manual_seed(3))
+    token_loss(model, ids, ids).total.backward()
+    assert model.token_embedding.weight.grad is None
+    assert model.blocks[0].attention.query.weight.grad is not None
