@@ -24,6 +24,7 @@ from pellucid.runtime import keep_freed_memory
 
 DTYPES = ("float32", "bfloat16")
 TRIAL_TOKENS = 1024  # of each step of a trial: enough to tell, and a trial takes no more memory than the run
+LONG = 1.0  # seconds of a step that make one enough
 
 
 @dataclass(frozen=True)
@@ -102,6 +103,8 @@ def measure_speed(model: nn.Module, task: Task, config: FitConfig, steps: int = 
             with suppress(TroubleError):
                 train_step(twin, trial_task, optimizers, trial, step, 0.0, shared)
             times.append(time.perf_counter() - began)
+            if times[-1] > LONG:
+                break
         tried[dtype] = min(times)
         del twin, optimizers, shared  # or the next one's memory comes on top
     torch.set_rng_state(state)
