@@ -54,7 +54,7 @@ def main() -> None:
         print(case, *names, file=sys.stderr, flush=True)
         given = {**shape, "batch": batch, "context": context}
         results[case] = compare({name: pythons[name] for name in names}, given, asked.rounds)
-    write("train", results)
+        write("train", results)
 
 
 def compare(pythons: dict[str, str], case: Json, rounds: int) -> Json:
@@ -66,6 +66,7 @@ def compare(pythons: dict[str, str], case: Json, rounds: int) -> Json:
     for turn in range(rounds + 1):
         for name, worker in workers.items():
             last[name] = worker.step()
+            print(name, last[name], file=sys.stderr, flush=True)
             if turn:
                 seconds[name].append(last[name]["seconds"])
         for name, found in products.items():
@@ -130,7 +131,7 @@ def product_rate(case: Json, dtype: torch.dtype) -> float:
             lambda weight=weight, gradient=gradient: gradient @ weight,
             lambda x=x, gradient=gradient: gradient.mT @ x,
         ):
-            taken += times * min(timed(product) for _ in range(4))
+            taken += times * min(timed(product) for _ in range(3))
             flops += times * 2 * ROWS * columns * rows
     return flops / taken / 1e9
 

@@ -111,7 +111,7 @@ def transformers(case: Case) -> Step:
     model = GPT2LMHeadModel(
         GPT2Config(
             vocab_size=case["vocab_size"], n_embd=case["width"], n_layer=case["layers"], n_head=case["heads"],
-            resid_pdrop=0.0, embd_pdrop=0.0, attn_pdrop=0.0, loss_type="ForCausalLMLoss",
+            resid_pdrop=0.0, embd_pdrop=0.0, attn_pdrop=0.0, loss_type="ForCausalLM",
         )
     )  # fmt: skip
 
