@@ -10,6 +10,8 @@ import base64
 import hashlib
 import json
 import math
+import re
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -20,6 +22,7 @@ from markupsafe import Markup
 from pellucid.runtime import printable
 
 TEMPLATES = Path(__file__).parent / "templates"
+WEB = Path(__file__).parent / "web"
 MISSING = "–"
 JOINED = "\N{NO-BREAK SPACE}"  # between a number and its unit
 
@@ -40,12 +43,12 @@ def environment() -> Environment:
     return env
 
 
-def render(template: str, script: str = "", **values: Any) -> str:
-    """The template as text; `script` names the one script file it may run."""
-    code = inlined(script) if script else Markup("")
+def render(template: str, scripts: Sequence[str] = (), **values: Any) -> str:
+    """The template as text; `scripts` names the modules of the workbench that it may run, in one script element."""
+    code = joined(scripts)
     digest = base64.b64encode(hashlib.sha256(code.encode()).digest()).decode()
     policy = "default-src 'none'; style-src 'unsafe-inline'; img-src data:; base-uri 'none'; form-action 'none'"
-    if script:
+    if scripts:
         policy += f"; script-src 'sha256-{digest}'"
     return environment().get_template(template).render(script=code, policy=Markup(policy), **values)
 
@@ -53,6 +56,13 @@ def render(template: str, script: str = "", **values: Any) -> str:
 def inlined(name: str) -> Markup:
     """A file of ours, to stand in the page as it is."""
     return Markup((TEMPLATES / name).read_text(encoding="utf-8"))
+
+
+def joined(scripts: Sequence[str]) -> Markup:
+    """Modules as one: each stands before those that import from it, so all names are there without the imports."""
+    code = "\n".join((WEB / name).read_text(encoding="utf-8") for name in scripts)
+    code = re.sub(r"^import [^;]*;\n", "", code, flags=re.MULTILINE)
+    return Markup(re.sub(r"^export ", "", code, flags=re.MULTILINE))
 
 
 def script_json(value: Any) -> Markup:

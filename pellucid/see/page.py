@@ -1,6 +1,6 @@
 """The page of one sentence: tokens, vectors, attention, norms, logit lens, next words, from one trace, in one file.
 
-The page's script draws; every number in it comes from `Trace.to_json`.
+The page's script draws, with the modules that the workbench draws with; every number in it comes from `Trace.to_json`.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from pellucid.see.trace import trace
 from pellucid.text.tokenizer import Tokenizer
 
 WEIGHTS = 400_000  # attention weights that one page may hold (about 4 MB)
+SCRIPTS = ("dom.js", "draw.js", "see.js")
 TOKENS = 96  # more columns than this nobody can read
 
 
@@ -30,7 +31,7 @@ def write_see(model: GPT, tokenizer: Tokenizer, text: str, html: Path, title: st
         ("tokens known", config.vocab_size),
         ("parameters", model.parameter_count()),
     ]
-    write_text(html, render("see.html", script="see.js", title=title, facts=facts, data=picture.to_json()))
+    write_text(html, render("see.html", scripts=SCRIPTS, title=title, facts=facts, data=picture.to_json()))
 
 
 def room(config: ModelConfig) -> int:

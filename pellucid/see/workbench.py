@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any, NamedTuple
 
 from starlette.datastructures import QueryParams
@@ -20,7 +19,7 @@ from starlette.routing import BaseRoute, Route
 from pellucid.generation.sampling import Sampling
 from pellucid.opened import Runs
 from pellucid.runtime import ConfigError, DataError, PellucidError, problem, shown
-from pellucid.see.html import environment
+from pellucid.see.html import WEB, environment
 from pellucid.see.shelf import Shelf
 from pellucid.see.source import code, places
 from pellucid.see.trace import Trace
@@ -33,7 +32,6 @@ from pellucid.see.views.next_word import lens, next_word, read_heads, read_ids
 from pellucid.see.views.tokens import tokens, tree
 from pellucid.see.views.training import training
 
-WEB = Path(__file__).parent / "web"
 KINDS = {".js": "text/javascript", ".css": "text/css", ".svg": "image/svg+xml"}
 SMALL = 256 * 2**20  # bytes of a model that is opened before anybody asks
 LONGEST = 4000  # characters of a text that is looked at

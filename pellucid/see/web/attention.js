@@ -1,5 +1,6 @@
 // Page 3: one head step by step with its real numbers, all heads small, arcs over the text, several texts compared.
-import { bar, choices, make, mark, number, percent, roving, svg } from "./dom.js";
+import { bar, choices, ink, make, mark, number, percent, roving } from "./dom.js";
+import { svg } from "./chart.js";
 import { heat, largest, legend, signedPaint, small, strip, weightPaint } from "./draw.js";
 import { about, ask, chosen, keep, place, start, state, token, tokenRow, trying, view } from "./frame.js";
 
@@ -32,18 +33,14 @@ function drawAll() {
   const i = place();
   drawSteps(i);
   drawSquare(i);
-  drawGrid();
+  mark([...grid.body.querySelectorAll("button")], data.layer * about.heads + data.head);
   drawArcs(i);
 }
 
 function drawSteps(i) {
   const now = step(), [, , sentence] = STEPS[now];
   steps.text.textContent = `${now + 1} of ${STEPS.length}, ${STEPS[now][0]}: ${sentence}`;
-  const controls = make("div", { className: "controls" },
-    choices("Layer", Array.from({ length: about.layers }, (_, n) => n + 1), data.layer, (n) => choose({ layer: n })),
-    choices("Head", Array.from({ length: about.heads }, (_, n) => n + 1), data.head, (n) => choose({ head: n })),
-    choices("Step", STEPS.map(([name]) => name), now, (n) => { keep({ step: n }); drawSteps(place()); drawSquare(place()); focusOn("Step", n); }),
-    dropoutField());
+  [data.layer, data.head, now].forEach((n, which) => mark([...steps.controls[which].querySelectorAll("button")], n));
   const most = largest(data.queries, data.keys), mostValue = largest(data.values, data.context);
   const later = (n) => (n > now ? " later" : n === now ? " now" : "");
   const cell = (n, text) => make("td", { className: `n${later(n)}` }, text);
@@ -67,13 +64,20 @@ function drawSteps(i) {
     make("thead", {}, make("tr", {}, head.map((name, n) => make("th", { scope: "col", className: later(at[n]) + ([2, 3, 4, 5, 7].includes(n) ? " n" : "") },
       name || make("span", { className: "hidden" }, "as a bar"))))),
     make("tbody", {}, rows), make("tfoot", {}, sum));
-  steps.body.replaceChildren(controls,
+  steps.table.replaceChildren(
     make("div", { className: "box", tabIndex: 0, role: "region", "aria-label": "The steps in numbers" }, table), legend());
 }
 
-function focusOn(label, n) {
-  const group = [...steps.body.querySelectorAll("[role=group]")].find((one) => one.getAttribute("aria-label") === label);
-  group?.querySelectorAll("button")[n]?.focus();
+/** What is pressed stays where it is while the table under it is drawn anew, so the keyboard goes on from there. */
+function buildSteps() {
+  const numbers = (count) => Array.from({ length: count }, (_, n) => n + 1);
+  steps.controls = [
+    choices("Layer", numbers(about.layers), data.layer, (n) => choose({ layer: n })),
+    choices("Head", numbers(about.heads), data.head, (n) => choose({ head: n })),
+    choices("Step", STEPS.map(([name]) => name), step(), (n) => { keep({ step: n }); drawSteps(place()); drawSquare(place()); }),
+  ];
+  steps.table = make("div");
+  steps.body.replaceChildren(make("div", { className: "controls" }, steps.controls, dropoutField()), steps.table);
 }
 
 function dropoutField() {
@@ -113,16 +117,14 @@ function drawGrid() {
     return make("button", { type: "button", "data-item": "", "aria-label": `layer ${layer + 1}, head ${head + 1}`,
       onclick: () => choose({ layer, head }) }, canvas, `${layer + 1}.${head + 1}`);
   }));
-  mark(buttons, data.layer * about.heads + data.head);
   const box = make("div", { className: "heads", role: "group", "aria-label": "All heads", style: { "--heads": about.heads } }, buttons);
-  roving(box, (n) => choose({ layer: Math.floor(n / about.heads), head: n % about.heads }).then(() =>
-    grid.body.querySelectorAll("button")[n]?.focus()), about.heads);
+  roving(box, (n) => choose({ layer: Math.floor(n / about.heads), head: n % about.heads }), about.heads);
   grid.body.replaceChildren(make("div", { className: "scroll" }, box));
 }
 
 function drawArcs(i) {
   const context = make("canvas").getContext("2d");
-  context.font = `13px ${getComputedStyle(document.documentElement).getPropertyValue("--mono")}`;
+  context.font = `13px ${ink("--mono")}`;
   let x = 10;
   const middles = about.tokens.map((_, n) => {
     const width = context.measureText(token(n)).width;
@@ -169,6 +171,8 @@ function buildCompare() {
 start(async () => {
   [data, every] = await Promise.all([ask("attention", { dropout: rate() }), ask("heads")]);
   row.body.replaceChildren(tokenRow(drawAll));
+  buildSteps();
+  drawGrid();
   drawAll();
   await buildCompare();
 });

@@ -1,5 +1,13 @@
 // Line charts as SVG: axes, a grid, lines with a legend, a band, levels.
-import { make, svg } from "./dom.js";
+import { make } from "./dom.js";
+
+/** An SVG element; all properties are attributes. */
+export function svg(tag, attributes = {}, ...children) {
+  const element = document.createElementNS("http://www.w3.org/2000/svg", tag);
+  for (const [name, value] of Object.entries(attributes)) element.setAttribute(name, value);
+  element.append(...children.filter((child) => child !== null));
+  return element;
+}
 
 const NARROW = 34; // rem; below this a chart is drawn for a small screen
 

@@ -7,14 +7,6 @@ export function make(tag, properties = {}, ...children) {
   return fill(document.createElement(tag), properties, children);
 }
 
-/** An SVG element; all properties are attributes. */
-export function svg(tag, attributes = {}, ...children) {
-  const element = document.createElementNS("http://www.w3.org/2000/svg", tag);
-  for (const [name, value] of Object.entries(attributes)) element.setAttribute(name, value);
-  element.append(...children.filter((child) => child !== null));
-  return element;
-}
-
 function fill(element, properties, children) {
   for (const [name, value] of Object.entries(properties)) {
     if (name === "style") Object.entries(value).forEach(([key, one]) => element.style.setProperty(key, one));
@@ -42,8 +34,13 @@ export const number = (value, decimals = 3) =>
 export const whole = (value) => Math.round(value).toLocaleString("en");
 export const percent = (p) => (p > 0 && p < 0.0005 ? "<0.1" : (100 * p).toFixed(1)) + "\u00a0%";
 
+const palette = new Map(); // to ask for a style once for each strip would lay out the page anew each time
+matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => palette.clear());
 /** A colour of the style sheet's palette: ink("--soft"); with an opacity: colour("--accent", 0.5). */
-export const ink = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
+export function ink(name) {
+  if (!palette.has(name)) palette.set(name, getComputedStyle(document.documentElement).getPropertyValue(name).trim());
+  return palette.get(name);
+}
 export const colour = (name, alpha) => `rgba(${ink(name)}, ${alpha})`;
 
 /** Arrow keys move among the elements of a group that is one stop of the tab key. */

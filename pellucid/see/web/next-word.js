@@ -52,10 +52,11 @@ const back = () => step(more().slice(0, -1));
 
 async function reload() {
   await trying(async () => {
-    [data, lensData] = await Promise.all([ask("next-word"), ask("lens")]);
+    const [words, layers, heads] = await Promise.all([ask("next-word"), ask("lens"), ask("heads", { off: "" })]);
+    [data, lensData] = [words, layers];
     drawTable();
     drawLens();
-    await drawOff();
+    paintOff(heads);
   });
 }
 let lensData = null;
@@ -83,25 +84,29 @@ function drawTable() {
   const box = make("div", { className: "box" }, make("table", { className: "words" }, make("thead", {}, head), make("tbody", {}, rows)));
   roving(box, () => {});
   next.table.replaceChildren(box, rest);
-  if (off.moved) off.moved.textContent = compared
+  off.moved.textContent = compared
     ? `All probabilities together moved by ${number(data.moved, 4)} nats. With all heads on the likeliest was “${visible(data.was[0].text)}” (${percent(data.was[0].probability)}).`
     : "All heads are on.";
 }
 
 const silent = () => new Set((state.off ?? "").split(",").filter(Boolean));
-async function drawOff() {
-  const { attention } = await ask("heads", { off: "" });
-  const buttons = attention.flatMap((heads, layer) => heads.map((weights, head) => {
-    const key = `${layer}.${head}`, canvas = make("canvas", { "aria-hidden": "true" });
-    small(canvas, weights, weightPaint());
-    const button = make("button", { type: "button", "data-item": "", onclick: () => toggle(key, button) }, canvas, `${layer + 1}.${head + 1}`);
+function buildOff() {
+  const buttons = Array.from({ length: about.layers * about.heads }, (_, n) => {
+    const key = `${Math.floor(n / about.heads)}.${n % about.heads}`;
+    const button = make("button", { type: "button", "data-item": "", onclick: () => toggle(key, button) },
+      make("canvas", { "aria-hidden": "true" }), key.split(".").map((i) => Number(i) + 1).join("."));
     show(button, key);
     return button;
-  }));
+  });
   const box = make("div", { className: "heads", role: "group", "aria-label": "Heads; a pressed one is off", style: { "--heads": about.heads } }, buttons);
   off.moved = make("p", { className: "says", "aria-live": "polite" });
   off.body.replaceChildren(make("div", { className: "scroll" }, box), off.moved);
-  drawTable();
+}
+
+/** Only the pictures are painted anew: a button that somebody is just using stays the same button. */
+function paintOff({ attention }) {
+  off.body.querySelectorAll("canvas").forEach((canvas, n) =>
+    small(canvas, attention[Math.floor(n / about.heads)][n % about.heads], weightPaint()));
 }
 
 function show(button, key) {
@@ -140,5 +145,6 @@ function drawLens() {
 
 start(async () => {
   build();
+  buildOff();
   await reload();
 });

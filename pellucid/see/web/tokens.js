@@ -1,5 +1,6 @@
 // Page 1: one text as words, characters, this model's tokens and GPT-2's; and how one word was merged.
-import { make, mark, number, roving, svg, visible, whole } from "./dom.js";
+import { make, mark, number, roving, visible, whole } from "./dom.js";
+import { svg } from "./chart.js";
 import { ask, keep, start, state, trying, view } from "./frame.js";
 
 const ways = view("ways", "One text, four ways to cut it",

@@ -1,7 +1,8 @@
 """A real browser and a real server: Debian's chromium, driven by playwright, looks at `pellucid serve` of a quickstart.
 
 PELLUCID_BROWSER_RUN names a quickstart's folder to look at instead of the few seconds' one of the tests, and
-PELLUCID_PICTURES the folder that gets a screenshot of each page (`make pictures`).
+PELLUCID_PICTURES the folder that gets a screenshot of each page (`make pictures`). PELLUCID_BROWSER_SLOW=6 makes the
+browser's processor that many times slower and each answer 0.3 s late: what only holds on a quiet machine shows.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import shutil
 import subprocess
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
@@ -43,10 +45,10 @@ def hostile_folder(base_folder: Path, tmp_path_factory: pytest.TempPathFactory) 
     return folder
 
 
-@pytest.fixture(scope="session")
-def site(start: Callable[..., subprocess.Popen[str]], run_folder: Path, hostile_folder: Path) -> Iterator[str]:
-    """The address of a server of the quickstart and the hostile model."""
-    process = start("serve", run_folder, hostile_folder, "--port", 0)
+@contextmanager
+def served(start: Callable[..., subprocess.Popen[str]], *folders: Path) -> Iterator[str]:
+    """The address of a server of these runs."""
+    process = start("serve", *folders, "--port", 0)
     try:
         assert process.stderr is not None
         said = process.stderr.readline()
@@ -56,6 +58,32 @@ def site(start: Callable[..., subprocess.Popen[str]], run_folder: Path, hostile_
     finally:
         process.terminate()
         process.communicate(timeout=30)
+
+
+@pytest.fixture(scope="session")
+def site(start: Callable[..., subprocess.Popen[str]], run_folder: Path, hostile_folder: Path) -> Iterator[str]:
+    """The address of a server of the quickstart and the hostile model."""
+    with served(start, run_folder, hostile_folder) as address:
+        yield address
+
+
+@pytest.fixture
+def site_in_training(start: Callable[..., subprocess.Popen[str]], run_folder: Path, tmp_path: Path) -> Iterator[str]:
+    """The address of a server of a run that another process trains at this moment."""
+    run, shape = tmp_path / "young", tmp_path / "tiny.toml"
+    shape.write_text('family = "gpt2"\nd_model = 32\nn_layers = 1\nn_heads = 2\ncontext_length = 64\n')
+    recipe = ("--steps", 1_000_000, "--batch-size", 2, "--checkpoint-every", 50)
+    trainer = start("pretrain", "--data", run_folder / "shards", "--model", shape, "--out", run, *recipe)
+    try:
+        while not (run / "metrics.jsonl").is_file():
+            assert trainer.poll() is None, trainer.communicate()[1]
+            time.sleep(0.05)
+        with served(start, run) as address:
+            yield address
+        assert trainer.poll() is None, "it trained all the while"
+    finally:
+        trainer.terminate()
+        trainer.communicate(timeout=60)
 
 
 @pytest.fixture(scope="session")
@@ -80,6 +108,11 @@ class Visit:
         self.complaints: list[str] = []
         self.requests: list[str] = []
         self.page.set_default_timeout(60_000)
+        if slow := os.environ.get("PELLUCID_BROWSER_SLOW"):
+            tools = context.new_cdp_session(self.page)
+            tools.send("Emulation.setCPUThrottlingRate", {"rate": float(slow)})
+            rates = {"latency": 300, "downloadThroughput": -1, "uploadThroughput": -1}
+            tools.send("Network.emulateNetworkConditions", {"offline": False, **rates})
         self.page.on("console", lambda said: self.complaints.append(said.text) if said.type == "error" else None)
         self.page.on("pageerror", lambda error: self.complaints.append(str(error)))
         self.page.on("request", lambda request: self.requests.append(request.url))
@@ -90,6 +123,12 @@ class Visit:
         self.page.goto(f"{self.site}/{address}?{urlencode(asked)}" if asked else f"{self.site}/{address}")
         self.drawn()
         return self.page
+
+    def follow(self, link: str) -> None:
+        """Click on what leads to another page and wait until that one is drawn, not the one that is left."""
+        with self.page.expect_navigation():
+            self.page.click(link)
+        self.drawn()
 
     def drawn(self) -> None:
         """Wait until the page has been drawn."""
@@ -110,8 +149,9 @@ class Visit:
 
 
 @pytest.fixture
-def visit(chromium: Any, site: str) -> Iterator[Visit]:
+def visit(chromium: Any, request: pytest.FixtureRequest) -> Iterator[Visit]:
     """A tab of 1280 × 900 in light colours; what the browser complains of fails the test."""
+    site = request.getfixturevalue(getattr(request, "param", "site"))
     context = chromium.new_context(viewport={"width": 1280, "height": 900}, color_scheme="light", accept_downloads=True)
     visit = Visit(context, site)
     yield visit

@@ -70,8 +70,7 @@ def test_tokens_are_cut_as_one_types_and_a_word_shows_its_merges(visit: Any) -> 
 def test_the_way_of_a_sentence_keeps_text_and_model(visit: Any, run_folder: Path) -> None:
     page = visit.open("tokens", text="Anna has it.", model=run_folder.name)
     for one in PAGES[1:5]:
-        page.click(f".top nav >> text={one.title}")
-        visit.drawn()
+        visit.follow(f".top nav >> text={one.title}")
         assert page.locator("h1").inner_text() == one.title
         assert page.input_value("#text") == "Anna has it."
         assert page.input_value("#model") == run_folder.name
@@ -188,6 +187,21 @@ def test_training_is_followed_while_it_goes_on(visit: Any, hostile_folder: Path)
     assert "It trains now" in page.locator("#now").inner_text()
 
 
+@pytest.mark.parametrize("visit", ["site_in_training"], indirect=True)
+def test_the_curve_grows_while_another_process_trains(visit: Any) -> None:
+    page = visit.open("training")
+    assert "It trains now" in page.locator("#now").inner_text()
+    seen = 0
+    for _ in range(3):
+        visit.until("(seen) => Number(document.querySelector('#now dd')?.textContent.replaceAll(',', '')) > seen", seen)
+        seen = int(page.locator("#now dd").first.inner_text().replace(",", ""))
+        drawn = page.locator("#curves svg").first.locator("path[fill=none]").first.get_attribute("d")
+        visit.until(
+            "(drawn) => document.querySelector('#curves svg path[fill=none]').getAttribute('d') !== drawn", drawn
+        )
+    assert page.locator("#model").input_value() == "young"
+
+
 def test_runs_are_compared_and_samples_leafed_through(visit: Any, run_folder: Path) -> None:
     page = visit.open("training", model=run_folder.name)
     lines = page.locator("#curves svg").first.locator("path[fill=none]").count()
@@ -209,8 +223,7 @@ def test_the_slider_of_checkpoints_moves_every_page(visit: Any, run_folder: Path
     page.keyboard.press("Home")
     visit.until("(before) => document.querySelector('#next tbody')?.innerText !== before", now)
     assert page.locator("#step").inner_text() == "0 steps"
-    page.click(".top nav >> text=Attention")
-    visit.drawn()
+    visit.follow(".top nav >> text=Attention")
     assert "checkpoint=step-00000000" in page.url
     assert page.locator("#step").inner_text() == "0 steps"
 
@@ -249,8 +262,8 @@ def test_a_talk_streams_and_every_word_says_why(visit: Any) -> None:
 
 def test_a_page_of_another_kind_of_model_offers_the_right_one(visit: Any, run_folder: Path) -> None:
     for address in ("classifier", "assistant"):
-        page = visit.open(address, model=run_folder.name)
-        page.click("#switch")
+        visit.open(address, model=run_folder.name)
+        visit.follow("#switch")
         visit.until("(name) => document.querySelector('#model').value === name", address)
 
 
