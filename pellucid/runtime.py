@@ -200,7 +200,7 @@ def write_run(out: Path, verb: str, config: dict[str, Any], data: dict[str, str]
     from pellucid.version import __version__
 
     versions = {"pellucid": __version__, "python": sys.version.split()[0], "torch": torch.__version__}
-    record = {"verb": verb, "command": sys.argv, "config": config, "data": data}
+    record = {"verb": verb, "command": ["pellucid", *sys.argv[1:]], "config": config, "data": data}
     write_json(out / "run.json", {**record, "versions": {**versions, "numpy": numpy.__version__}})
 
 

@@ -34,13 +34,13 @@ export function brief(value) {
  */
 export function lineChart(label, lines, options = {}) {
   const narrow = innerWidth < 16 * NARROW, width = narrow ? 340 : 620, height = narrow ? 230 : 270;
-  const left = 52, right = 14, top = 12, bottom = 38;
+  const left = 52, right = 14, top = options.y ? 26 : 12, bottom = 38;
   const all = [...lines.flatMap(({ points }) => points), ...(options.band?.points.flatMap(([x, low, high]) => [[x, low], [x, high]]) ?? [])];
   if (!all.length) return make("p", { className: "soft" }, "Nothing is there yet.");
-  const ys = [...all.map(([, y]) => y), ...(options.levels ?? []).map(({ y }) => y)];
+  const levels = options.levels ?? [], lowest = Math.min(...levels.map(({ y }) => y)), ys = [...all.map(([, y]) => y), ...levels.map(({ y }) => y)];
   const x0 = options.left ?? Math.min(...all.map(([x]) => x)), x1 = Math.max(options.right ?? Math.max(...all.map(([x]) => x)), x0 + 1e-9);
   let y0 = options.low ?? (options.zero ? 0 : Math.min(...ys)), y1 = options.high ?? Math.max(...ys);
-  if (options.low === undefined && !options.zero) y0 -= 0.05 * (y1 - y0);
+  if (options.low === undefined && !options.zero) y0 -= (levels.length ? 0.1 : 0.05) * (y1 - y0);
   if (options.high === undefined) y1 += 0.06 * (y1 - y0) || 1;
   const X = (x) => left + ((x - x0) / (x1 - x0)) * (width - left - right);
   const Y = (y) => height - bottom - ((Math.min(Math.max(y, y0), y1) - y0) / (y1 - y0 || 1)) * (height - top - bottom);
@@ -49,14 +49,14 @@ export function lineChart(label, lines, options = {}) {
     svg("text", { x: left - 8, y: Y(y) + 4, "text-anchor": "end", class: "soft" }, brief(y)));
   for (const x of ticks(x0, x1, narrow ? 4 : 6)) if (!options.wholeX || Number.isInteger(+x.toFixed(6)))
     drawing.append(svg("text", { x: X(x), y: height - bottom + 18, "text-anchor": "middle", class: "soft" }, brief(x)));
+  if (options.y) drawing.append(svg("text", { x: left, y: 12, class: "soft" }, options.y));
   if (options.x) drawing.append(svg("text", { x: width - right, y: height - 4, "text-anchor": "end", class: "soft" }, options.x));
   if (options.band?.points.length) {
     const { points } = options.band;
     const d = [...points.map(([x, , high]) => [x, high]), ...points.map(([x, low]) => [x, low]).reverse()].map(([x, y]) => `${X(x)} ${Y(y)}`).join("L");
     drawing.append(svg("path", { d: `M${d}Z`, fill: "var(--green)", "fill-opacity": 0.18 }));
   }
-  for (const { name, y } of options.levels ?? []) drawing.append(svg("path", { class: "wire", "stroke-dasharray": "4 4", d: `M${left} ${Y(y)}H${width - right}` }),
-    svg("text", { x: width - right, y: Y(y) - 5, "text-anchor": "end" }, name));
+  for (const { y } of levels) drawing.append(svg("path", { class: "wire", "stroke-dasharray": "4 4", d: `M${left} ${Y(y)}H${width - right}` }));
   for (const { x, name } of options.marks ?? []) drawing.append(svg("path", { stroke: "var(--ink)", "stroke-width": 1.5, d: `M${X(x)} ${top}V${height - bottom}` }, svg("title", {}, name)));
   for (const { points, colour, dash = "none", width: thick = 2, opacity = 1, dots } of lines) {
     const stroke = `var(${colour})`;
@@ -64,6 +64,8 @@ export function lineChart(label, lines, options = {}) {
       "stroke-width": thick, "stroke-dasharray": dash, "stroke-opacity": opacity, "stroke-linejoin": "round" }));
     if (dots || points.length === 1) for (const [x, y] of points) drawing.append(svg("circle", { cx: X(x), cy: Y(y), r: 3, fill: stroke }, svg("title", {}, `${brief(x)}: ${brief(y)}`)));
   }
+  for (const { name, y } of levels) // over the lines, with an edge of paper; below the lowest level there is nothing else
+    drawing.append(svg("text", { x: width - right, y: Y(y) + (y === lowest ? 14 : -5), "text-anchor": "end", class: "edged" }, name));
   return make("div", { className: "chart" }, keys(lines, options), drawing);
 }
 
@@ -81,6 +83,5 @@ function keys(lines, options) {
     patch.style.height = "9px";
     named.push(make("li", {}, patch, options.band.name));
   }
-  if (options.y) named.push(make("li", {}, `up: ${options.y}`));
   return make("ul", { className: "keys" }, named);
 }

@@ -4,7 +4,7 @@ import { make } from "./dom.js";
 const VARIABLES = ["--paper", "--raised", "--ink", "--soft", "--line", "--tint", "--blue", "--orange", "--green", "--purple",
   "--red", "--sky", "--accent", "--warm", "--s", "--m", "--l", "--xl", "--xxl", "--mono"];
 const PAINT = ["fill", "fill-opacity", "stroke", "stroke-width", "stroke-dasharray", "stroke-opacity", "opacity", "font-size",
-  "font-family", "font-weight", "text-anchor", "dominant-baseline"];
+  "font-family", "font-weight", "text-anchor", "dominant-baseline", "paint-order", "stroke-linejoin"];
 
 export function saveMenu(title, text, body) {
   const kinds = { PNG: savePng, SVG: saveSvg, HTML: saveHtml };

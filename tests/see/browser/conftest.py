@@ -62,8 +62,9 @@ def served(start: Callable[..., subprocess.Popen[str]], *folders: Path) -> Itera
 
 @pytest.fixture(scope="session")
 def site(start: Callable[..., subprocess.Popen[str]], run_folder: Path, hostile_folder: Path) -> Iterator[str]:
-    """The address of a server of the quickstart and the hostile model."""
-    with served(start, run_folder, hostile_folder) as address:
+    """The address of a server of the quickstart and, but for the docs' pictures, the hostile model."""
+    folders = [run_folder] if os.environ.get("PELLUCID_PICTURES") else [run_folder, hostile_folder]
+    with served(start, *folders) as address:
         yield address
 
 

@@ -45,6 +45,10 @@ def test_a_page_is_right_small_and_large_light_and_dark(
     pictures = os.environ.get("PELLUCID_PICTURES")
     page.set_viewport_size({"width": 1280, "height": 1000})
     page.emulate_media(color_scheme="light")
+    if address == "assistant":
+        page.fill("#question", "What is the opposite of hot?")
+        page.keyboard.press("Enter")
+        visit.until("() => document.querySelector('#why table')")
     page.wait_for_timeout(500)
     page.screenshot(path=Path(pictures or tmp_path) / f"{address}.png", full_page=False)
 
