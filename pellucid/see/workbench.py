@@ -7,7 +7,9 @@ so that the views behind get names, numbers and texts of a sane length.
 from __future__ import annotations
 
 import contextlib
+import re
 from collections.abc import Callable, Sequence
+from functools import cache
 from typing import Any, NamedTuple
 
 from starlette.datastructures import QueryParams
@@ -250,9 +252,23 @@ def frame(page: Page) -> str:
         environment()
         .get_template("workbench.html")
         .render(
-            page=page, number=place + 1, pages=PAGES, places=places(page.address), next=PAGES[(place + 1) % len(PAGES)]
+            page=page,
+            number=place + 1,
+            pages=PAGES,
+            places=places(page.address),
+            modules=modules(f"{page.address}.js"),
+            next=PAGES[(place + 1) % len(PAGES)],
         )
     )
+
+
+@cache
+def modules(script: str) -> list[str]:
+    """What a script imports, and what that imports: asked for at once, not each when the one before has come."""
+    direct = re.findall(
+        r'^import .* from "\./([\w-]+\.js)";$', (WEB / script).read_text(encoding="utf-8"), re.MULTILINE
+    )
+    return sorted({*direct, *(name for one in direct for name in modules(one))})
 
 
 async def file(request: Request) -> Response:
