@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 ARGS   ?=
-BENCH  ?= $(filter-out measure,$(basename $(notdir $(wildcard benchmarks/*.py))))
+BENCH  ?= $(filter-out measure workbench,$(basename $(notdir $(wildcard benchmarks/*.py))))
 export PYTHONUNBUFFERED = 1
 
 .PHONY: help install quickstart test test-nightly test-browser pictures test-ray lint format types bench clean

@@ -52,7 +52,8 @@ async function answer(question, temperature) {
   if (!text) line.append(make("span", { className: "soft" }, "(it said nothing)"));
   roving(line, (i) => explain(line, words, i));
   messages = [...asked, { role: "assistant", content: text }];
-  if (words.length) explain(line, words, 0);
+  const doubtful = words.reduce((least, { logprob }, i) => (logprob < words[least].logprob ? i : least), 0);
+  if (words.length) explain(line, words, doubtful);
 }
 
 /** Server-sent events as objects, as they come. */

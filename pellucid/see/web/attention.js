@@ -64,8 +64,9 @@ function drawSteps(i) {
     make("thead", {}, make("tr", {}, head.map((name, n) => make("th", { scope: "col", className: later(at[n]) + ([2, 3, 4, 5, 7].includes(n) ? " n" : "") },
       name || make("span", { className: "hidden" }, "as a bar"))))),
     make("tbody", {}, rows), make("tfoot", {}, sum));
-  steps.table.replaceChildren(
-    make("div", { className: "box", tabIndex: 0, role: "region", "aria-label": "The steps in numbers" }, table), legend());
+  const box = make("div", { className: "box", tabIndex: 0, role: "region", "aria-label": "The steps in numbers" }, table);
+  steps.table.replaceChildren(box, legend());
+  box.scrollLeft = table.querySelector("th.now").offsetLeft - 0.5 * box.clientWidth; // where it is too narrow for all
 }
 
 /** What is pressed stays where it is while the table under it is drawn anew, so the keyboard goes on from there. */
@@ -144,7 +145,9 @@ function drawArcs(i) {
   });
   about.tokens.forEach((_, n) => drawing.append(svg("text", { x: middles[n], y: reach + 18, "text-anchor": "middle", class: `code${n > i ? " soft" : ""}`,
     "font-size": 13, "font-weight": n === i ? 700 : 400 }, token(n))));
-  arcs.body.replaceChildren(make("div", { className: "scroll", tabIndex: 0, role: "region", "aria-label": "Arcs" }, drawing));
+  const box = make("div", { className: "scroll", tabIndex: 0, role: "region", "aria-label": "Arcs" }, drawing);
+  arcs.body.replaceChildren(box);
+  box.scrollLeft = middles[i] - 0.8 * box.clientWidth; // where it is too narrow: the chosen token and what is before it
 }
 
 const others = () => (state.others ?? "").split("\n").filter(Boolean).slice(0, 4);

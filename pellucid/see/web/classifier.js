@@ -46,8 +46,9 @@ function drawThreshold() {
   choice.section.hidden = !curve;
   if (!curve) return drawConfusion(null);
   const points = curve.points, chosen = scores.thresholds?.[label] ?? 0.5;
-  const nearest = points.reduce((best, point, i) => (Math.abs(point[2] - chosen) < Math.abs(points[best][2] - chosen) ? i : best), 0);
-  const start = Math.min(Number(state.cut ?? nearest), points.length - 1);
+  // Texts are said from the chosen threshold on: the counts are those of the lowest point that is not below it.
+  const above = points.reduce((best, [, , at], i) => (at >= chosen && (best < 0 || at < points[best][2]) ? i : best), -1);
+  const start = Math.min(Number(state.cut ?? Math.max(0, above)), points.length - 1);
   const said = make("output"), facts = make("dl", { className: "facts quiet" }), chart = make("div");
   const slider = make("input", { type: "range", id: "cut", min: 0, max: points.length - 1, value: start,
     oninput: () => { keep({ cut: slider.value }); show(Number(slider.value)); } });
@@ -93,7 +94,7 @@ function drawCalibration() {
   const { bins = [], calibration_error: error, temperature } = found.scores;
   calibration.section.hidden = !bins.length;
   if (!bins.length) return;
-  calibration.body.replaceChildren(make("div", { className: "columns" }, lineChart("Share right over probability said", [
+  calibration.body.replaceChildren(make("div", {}, lineChart("Share right over probability said", [
     { name: "as it should be", points: [[0, 0], [1, 1]], colour: "--soft", dash: "2 4", width: 1.5 },
     { name: "held-out texts", points: bins.map(({ said, right }) => [said, right]), colour: "--blue", dots: true },
   ], { x: "probability said", y: "share that was right", low: 0, high: 1.02, left: 0, right: 1 }),

@@ -67,17 +67,17 @@ async function drawPatterns() {
     rotary: "No vectors: queries and keys are turned by angles; their cosines and sines are shown." };
   patterns.text.textContent = `${kinds[found.kind]} ${whole(rows)} positions from top to bottom.` +
     (found.rows.length < rows || found.columns.length < columns ? " Rows and columns are evenly left out." : "");
-  const picture = (label, matrix, paint, wide) => {
+  const picture = (label, matrix, paint) => {
     const canvas = make("canvas", { role: "img", "aria-label": label, className: "strip" });
     small(canvas, matrix, paint);
     canvas.style.height = "auto";
-    canvas.style.aspectRatio = wide ? `${matrix[0].length} / ${matrix.length}` : "1";
+    canvas.style.aspectRatio = "1";
     return make("div", {}, make("h3", {}, label), canvas);
   };
   const most = largest(found.pattern);
   patterns.body.replaceChildren(make("div", { className: "charts" },
-    picture(`The vectors: ${columns} numbers from left to right`, found.pattern, signedPaint(most), true),
-    picture("How alike two positions are (cosine)", found.alike, signedPaint(1), false)), legend());
+    picture(`The vectors: ${columns} numbers from left to right`, found.pattern, signedPaint(most)),
+    picture("How alike two positions are (cosine)", found.alike, signedPaint(1))), legend());
 }
 
 start(async () => {

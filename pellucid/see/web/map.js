@@ -41,7 +41,9 @@ export function vocabularyMap(choose) {
       if (!name && !free) return;
       named.push([x, y]);
       context.fillStyle = ink("--ink");
-      context.fillText(visible(data.texts[id]), x + radius + 3, y + 4);
+      const text = visible(data.texts[id]), fits = x + radius + 3 + context.measureText(text).width < width;
+      context.textAlign = fits ? "left" : "right"; // at the right edge it stands before its dot
+      context.fillText(text, fits ? x + radius + 3 : x - radius - 3, y + 4);
     };
     dot(taken, ink("--red"), 5, true);
     if (hover >= 0) dot(hover, ink("--ink"), 4, true);
