@@ -32,7 +32,7 @@ CLICKS = {
 SLIDES = {
     "temperature": ("next-word", "#temperature", "#next table", ("0.5", "0.9", "1.3", "0.7")),
     "number of a vector": ("embeddings", "#number", "#sum .mono.small", ("5", "40", "90", "12")),
-    "sample of the training": ("training", "#sample", "#samples", ("0", "1", "2", "0")),
+    "sample of the training": ("training", "#sample", "#samples", ("0", "1", "2", "3")),
     "threshold": ("classifier", "#cut", "#threshold .facts", ("5", "40", "90", "12")),
 }
 DO = """async ([selector, place, value, watched, limit]) => {

@@ -12,8 +12,9 @@ import torch
 from pellucid.config import FitConfig, as_dict
 from pellucid.finetune.answers import Answer, answer_all, assistant_scores, reference_perplexity, same_text
 from pellucid.finetune.instruct import InstructionTuning, prepare_model, save_assistant
-from pellucid.finetune.instructions import Example, nearest_answers, read_instructions, split_examples
+from pellucid.finetune.instructions import Example, read_instructions, split_examples
 from pellucid.finetune.lora import Lora, merge_adapters, save_adapter, train_part
+from pellucid.finetune.nearest import nearest_answers
 from pellucid.finetune.recipes import ADAPTER_RATES, INSTRUCT_RATES, check_out, fit_config, hash_of, lora_of, open_model
 from pellucid.finetune.shown import show_examples
 from pellucid.model.gpt import GPT

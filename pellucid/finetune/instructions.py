@@ -1,4 +1,4 @@
-"""Instructions with answers, an honest split of them, and the nearest-example baseline."""
+"""Instructions with answers, and an honest split of them."""
 
 from __future__ import annotations
 
@@ -7,8 +7,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar
-
-from sklearn.feature_extraction.text import TfidfVectorizer
 
 from pellucid.finetune.conversation import Conversation, Message, answered, ask
 from pellucid.finetune.records import TURNS, Record, read_records, turns_of
@@ -104,15 +102,3 @@ def split_examples(
             f"{len(unique)} different instructions are too few for a train, a val and a test split: give more."
         )
     return splits
-
-
-def nearest_answers(train: Sequence[Example], test: Sequence[Example]) -> list[str]:
-    """For each test question the answer of the most alike training question (TF-IDF of words, cosine)."""
-    vectorizer = TfidfVectorizer(token_pattern=r"\S+")
-    known = vectorizer.fit_transform([f"{example.instruction} {example.input}" for example in train])
-    asked = vectorizer.transform([f"{example.instruction} {example.input}" for example in test])
-    answers = []
-    for first in range(0, len(test), 256):  # in slices: the product of all with all would not fit in memory
-        nearest = (asked[first : first + 256] @ known.T).toarray().argmax(axis=1)
-        answers += [train[index].output for index in nearest]
-    return answers

@@ -21,6 +21,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from pellucid.see.html import visible
+from pellucid.see.references import Band
 from pellucid.see.trace import Trace
 
 # A colour that matplotlib is given → the colour that the page sets in its place
@@ -71,16 +72,6 @@ class Level:
 
     name: str
     loss: float
-
-
-@dataclass(frozen=True)
-class Band:
-    """Where held-out losses are expected: from `low` to `high` at so many tokens."""
-
-    name: str
-    tokens: list[float]
-    low: list[float]
-    high: list[float]
 
 
 # ---------------------------------------------------------------- loss

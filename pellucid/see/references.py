@@ -14,12 +14,21 @@ from typing import Any
 
 from pellucid.pretrain.metrics import read_lines
 from pellucid.runtime import PellucidError, read_json
-from pellucid.see.pictures import Band
 
 DECIDING = (
     "corpus", "model", "steps", "batch_size", "context", "stride",
     "lr", "matrix_lr", "optimizer", "weight_decay", "schedule", "warmup_share", "decay_share", "clip", "average",
 )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Band:
+    """Where held-out losses are expected: from `low` to `high` at so many tokens."""
+
+    name: str
+    tokens: list[float]
+    low: list[float]
+    high: list[float]
 
 
 @dataclass(frozen=True)

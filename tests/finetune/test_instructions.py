@@ -13,7 +13,8 @@ from pellucid.config import FitConfig
 from pellucid.finetune.answers import Answer, answer_all, assistant_scores, same_text
 from pellucid.finetune.instruct import InstructionTuning, prepare_model
 from pellucid.finetune.instruct_commands import Lead, finetune_assistant
-from pellucid.finetune.instructions import Example, nearest_answers, read_instructions, split_examples
+from pellucid.finetune.instructions import Example, read_instructions, split_examples
+from pellucid.finetune.nearest import nearest_answers
 from pellucid.model.gpt import GPT
 from pellucid.pretrain.fit import fit
 from pellucid.runtime import DataError

@@ -11,8 +11,8 @@ import pytest
 
 from pellucid.config import PRESETS
 from pellucid.runtime import write_json
-from pellucid.see.pictures import Band, Curve, loss_picture
-from pellucid.see.references import recipe_of, reference_of
+from pellucid.see.pictures import Curve, loss_picture
+from pellucid.see.references import Band, recipe_of, reference_of
 from pellucid.see.report import write_runs_report
 from pellucid.see.views.training import training
 

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from pellucid.finetune.conversation import ROLE_TOKENS, ensure_role_tokens
-from pellucid.finetune.instructions import Example, read_instructions
+from pellucid.finetune.instructions import Example, to_example
+from pellucid.finetune.records import Record, read_records
 from pellucid.runtime import PellucidError, read_json
 from pellucid.see.shelf import Opened, Shelf
 from pellucid.see.trace import token_text
@@ -19,7 +20,7 @@ def examples(shelf: Shelf, name: str, number: int) -> dict[str, Any]:
     found = shelf.made.get(("examples", name), lambda: training_examples(shelf.folder(name)))
     if not found:
         return {"count": 0}
-    example = found[max(0, min(number, len(found) - 1))]
+    example = to_example(found[max(0, min(number, len(found) - 1))])
     return {
         "count": len(found),
         "number": max(0, min(number, len(found) - 1)),
@@ -29,7 +30,7 @@ def examples(shelf: Shelf, name: str, number: int) -> dict[str, Any]:
     }
 
 
-def training_examples(folder: Path) -> list[Example]:
+def training_examples(folder: Path) -> list[Record]:
     """Of the file that run.json names, or of the corpus of the quickstart around the folder; else none."""
     candidates = [folder.parent / "corpus" / "instructions.jsonl"]
     record = read_json(folder / "run.json") if (folder / "run.json").is_file() else {}
@@ -39,7 +40,7 @@ def training_examples(folder: Path) -> list[Example]:
     for file in candidates:
         try:
             if file.suffix in (".json", ".jsonl") and file.is_file():
-                return read_instructions(file)
+                return read_records(file)
         except PellucidError:
             continue
     return []

@@ -48,18 +48,19 @@ export function lineChart(label, lines, options = {}) {
   for (const y of ticks(y0, y1, narrow ? 4 : 5)) drawing.append(svg("path", { class: "grid", d: `M${left} ${Y(y)}H${width - right}` }),
     svg("text", { x: left - 8, y: Y(y) + 4, "text-anchor": "end", class: "soft" }, brief(y)));
   for (const x of ticks(x0, x1, narrow ? 4 : 6)) if (!options.wholeX || Number.isInteger(+x.toFixed(6)))
-    drawing.append(svg("text", { x: X(x), y: height - bottom + 18, "text-anchor": "middle", class: "soft" }, brief(x)));
+    drawing.append(svg("text", { x: Math.min(X(x), width - 16), y: height - bottom + 18, "text-anchor": "middle", class: "soft" }, brief(x)));
   if (options.y) drawing.append(svg("text", { x: left, y: 12, class: "soft" }, options.y));
   if (options.x) drawing.append(svg("text", { x: width - right, y: height - 4, "text-anchor": "end", class: "soft" }, options.x));
   if (options.band?.points.length) {
     const { points } = options.band;
     const d = [...points.map(([x, , high]) => [x, high]), ...points.map(([x, low]) => [x, low]).reverse()].map(([x, y]) => `${X(x)} ${Y(y)}`).join("L");
-    drawing.append(svg("path", { d: `M${d}Z`, fill: "var(--green)", "fill-opacity": 0.18 }));
+    drawing.append(svg("path", { d: `M${d}Z`, fill: "var(--green)", "fill-opacity": 0.4 }));
   }
   for (const { y } of levels) drawing.append(svg("path", { class: "wire", "stroke-dasharray": "4 4", d: `M${left} ${Y(y)}H${width - right}` }));
   for (const { x, name } of options.marks ?? []) drawing.append(svg("path", { stroke: "var(--ink)", "stroke-width": 1.5, d: `M${X(x)} ${top}V${height - bottom}` }, svg("title", {}, name)));
-  for (const { points, colour, dash = "none", width: thick = 2, opacity = 1, dots } of lines) {
-    const stroke = `var(${colour})`;
+  for (const { points: all, colour, dash = "none", width: thick = 2, opacity = 1, dots } of lines) {
+    const stroke = `var(${colour})`; // what lies above the chart is left out, but for where a line leaves it
+    const points = all.filter(([, y], i) => y <= y1 || all[i - 1]?.[1] <= y1 || all[i + 1]?.[1] <= y1);
     if (points.length > 1) drawing.append(svg("path", { d: `M${points.map(([x, y]) => `${X(x).toFixed(1)} ${Y(y).toFixed(1)}`).join("L")}`, fill: "none", stroke,
       "stroke-width": thick, "stroke-dasharray": dash, "stroke-opacity": opacity, "stroke-linejoin": "round" }));
     if (dots || points.length === 1) for (const [x, y] of points) drawing.append(svg("circle", { cx: X(x), cy: Y(y), r: 3, fill: stroke }, svg("title", {}, `${brief(x)}: ${brief(y)}`)));
