@@ -197,7 +197,7 @@ def classify(run: Run) -> Results:
     rates = rates_of(run.out, CLASSIFY_RATES)
     # the embedded messages are many, and learnt in seconds; a teacher helps with few, and odd ones
     taught = run.options.labels is not None and teachable(labelled, Rule())
-    minutes = (0.25 if taught else 0.04) * run.minutes
+    minutes = (0.1 if taught else 0.04) * run.minutes
     config = FitConfig(minutes=minutes, seed=run.options.seed, evaluate_share=0.25, **rates)  # type: ignore[arg-type]
     out = run.out / "classifier"
     return finetune_classifier(run.out, labelled, config, out, resume=True, way=Way(taught=taught))
