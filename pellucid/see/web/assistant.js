@@ -118,5 +118,6 @@ start(async () => {
     : known ? "The chosen model was not taught to talk." : "None of the served models was taught to talk: make one with pellucid finetune instruct, and serve its folder.";
   if (able) { if (!talk.list) buildTalk(); }
   else talk.body.replaceChildren(known ? make("button", { type: "button", id: "switch", className: "primary", onclick: () => { keep({ model: known.name, checkpoint: "" }); location.reload(); } }, `Talk with ${known.name}`) : "");
-  await buildMask();
+  if (training.model !== about.model) await buildMask(); // else what was typed stays
+  training.model = about.model;
 });

@@ -24,8 +24,17 @@ export function keep(change) {
 }
 
 const running = new Map();
+let stale = true; // what is chosen has changed, and `about` does not know it yet
+/** Give up all that was asked, and ask nothing more before `about` is new: its tokens must not meet another text's numbers. */
+function giveUp() {
+  stale = true;
+  for (const control of running.values()) control.abort();
+  running.clear();
+}
+
 /** The data of a view for what is chosen; an older question for the same view is given up. */
 export async function ask(view, more = {}, key = view) {
+  if (stale && view !== "about") throw new DOMException("given up", "AbortError");
   running.get(key)?.abort();
   const control = new AbortController();
   running.set(key, control);
@@ -60,9 +69,10 @@ let draw = async () => {};
 export let about = null;
 
 async function load() {
+  giveUp();
   await trying(async () => {
     const found = await ask("about");
-    about = found;
+    [about, stale] = [found, false];
     fillChoice();
     $("note").textContent = about.note;
     await draw(about);
@@ -70,11 +80,16 @@ async function load() {
   document.body.dataset.drawn = String(Number(document.body.dataset.drawn ?? 0) + 1);
 }
 
+/** What a run that trains has become since: its newest checkpoints, and what kind of model it is. */
+export async function renew() {
+  about = await ask("about", {}, "renew");
+  fillChoice();
+}
+
 function fillChoice() {
-  const model = $("model");
-  if (model.options.length !== about.models.length) {
-    model.replaceChildren(...about.models.map(({ name, kind }) => new Option(`${name} (${kind})`, name)));
-  }
+  const model = $("model"), said = about.models.map(({ name, kind }) => `${name} (${kind})`);
+  if (said.join("\n") !== [...model.options].map(({ text }) => text).join("\n"))
+    model.replaceChildren(...about.models.map(({ name }, i) => new Option(said[i], name)));
   model.value = about.model;
   if (document.activeElement !== $("text")) $("text").value = state.text ?? about.text;
   grow();
@@ -106,7 +121,7 @@ export function start(page) {
   const list = document.querySelector(".top nav ol"), here = list.querySelector("[aria-current]");
   list.scrollLeft = here.offsetLeft - list.offsetLeft - (list.clientWidth - here.offsetWidth) / 2;
   const soon = calmly(load, 120);
-  const changed = (change) => keep({ ...change, more: "" });
+  const changed = (change) => { keep({ ...change, more: "" }); giveUp(); };
   $("choice").onsubmit = (event) => event.preventDefault();
   $("text").oninput = () => { grow(); changed({ text: $("text").value, token: "" }); soon(); };
   $("text").onkeydown = (event) => {
@@ -122,7 +137,12 @@ export function start(page) {
     soon();
   };
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", load);
-  addEventListener("resize", calmly(() => about && trying(() => draw(about)), 150));
+  let width = innerWidth;
+  addEventListener("resize", calmly(() => {
+    if (innerWidth === width) return; // a telephone's keyboard changes the height: what is typed into stays
+    width = innerWidth;
+    load();
+  }, 150));
   return load();
 }
 

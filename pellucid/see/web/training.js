@@ -1,7 +1,7 @@
 // Page 6: the curves of a run, live while it trains; runs compared; what it wrote on the way.
 import { bar, make, number, printable, whole } from "./dom.js";
 import { brief, lineChart } from "./chart.js";
-import { about, ask, keep, start, state, trying, view } from "./frame.js";
+import { about, ask, keep, renew, start, state, trying, view } from "./frame.js";
 
 const EVERY = 1500; // milliseconds between two looks at a run
 const COLOURS = ["--blue", "--orange", "--green", "--purple", "--red", "--sky"];
@@ -24,9 +24,11 @@ async function look(name) {
 }
 
 async function refresh() {
+  const evaluated = () => runs.get(about.model).val.length, before = evaluated();
   const news = await Promise.all(shown().map(look));
-  if (news.some(Boolean)) draw();
-  else drawNow();
+  if (!news.some(Boolean)) return drawNow();
+  if (evaluated() !== before) await renew();
+  draw();
 }
 
 function watch() {
@@ -46,7 +48,7 @@ function drawNow() {
     now.body.replaceChildren();
     return;
   }
-  const alive = run.quiet !== null && run.quiet < 20;
+  const alive = run.quiet !== null && run.quiet < 20 && !(run.planned && last?.[STEP] >= run.planned);
   now.text.textContent = alive ? "It trains now; this page follows it." : "It is not training now.";
   const facts = [["steps", last ? whole(last[STEP]) : "–"], ["tokens", last ? brief(last[TOKENS] ?? 0) : "–"], ["loss, this batch", number(last?.[2])],
     ["loss, held-out text", number(val?.[2])], ["tokens a second", last?.[5] ? whole(last[5]) : "–"],
@@ -73,6 +75,14 @@ function drawCurves() {
   const loss = { ...options, y: "loss (nats)", high, band: own.band ?? undefined,
     levels: own.levels.map(({ name, loss: y }) => ({ name: `${name} ${number(y)}`, y })) };
   const chart = (title, element) => make("div", {}, make("h3", {}, title), element);
+  curves.charts.replaceChildren(
+      chart("Loss", lineChart("Loss over tokens", lines(2), loss)), chart("Learning rate", lineChart("Learning rate over tokens", lines(3), { ...options, zero: true })),
+      chart("Norm of the gradient", lineChart("Norm of the gradient over tokens", lines(4), { ...options, zero: true })),
+      chart("Tokens a second", lineChart("Tokens a second", lines(5), { ...options, zero: true })));
+}
+
+/** Built once for a model: the charts are drawn anew while somebody moves among the boxes by keyboard. */
+function buildCurves() {
   const boxes = about.models.filter(({ name }) => name !== about.model).map(({ name }) => make("label", { className: "field" },
     make("input", { type: "checkbox", checked: compared().has(name), onchange: (event) => {
       const names = compared();
@@ -80,11 +90,8 @@ function drawCurves() {
       keep({ compare: names.size ? JSON.stringify([...names]) : "" });
       trying(async () => { await Promise.all(shown().map(look)); draw(); });
     } }), name));
-  curves.body.replaceChildren(boxes.length ? make("div", { className: "controls", role: "group", "aria-label": "Compare with" }, make("span", { className: "small soft" }, "Compare with"), boxes) : "",
-    make("div", { className: "charts" },
-      chart("Loss", lineChart("Loss over tokens", lines(2), loss)), chart("Learning rate", lineChart("Learning rate over tokens", lines(3), { ...options, zero: true })),
-      chart("Norm of the gradient", lineChart("Norm of the gradient over tokens", lines(4), { ...options, zero: true })),
-      chart("Tokens a second", lineChart("Tokens a second", lines(5), { ...options, zero: true }))));
+  curves.charts = make("div", { className: "charts" });
+  curves.body.replaceChildren(boxes.length ? make("div", { className: "controls", role: "group", "aria-label": "Compare with" }, make("span", { className: "small soft" }, "Compare with"), boxes) : "", curves.charts);
 }
 
 function drawSamples() {
@@ -112,6 +119,7 @@ function draw() {
 }
 
 start(async () => {
+  buildCurves();
   await Promise.all(shown().map(look));
   draw();
   watch();

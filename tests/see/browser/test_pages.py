@@ -204,6 +204,45 @@ def test_the_curve_grows_while_another_process_trains(visit: Any) -> None:
             "(drawn) => document.querySelector('#curves svg path[fill=none]').getAttribute('d') !== drawn", drawn
         )
     assert page.locator("#model").input_value() == "young"
+    kept = "Number(document.querySelector('#checkpoint').max)"
+    visit.until(f"(before) => {kept} > before", page.evaluate(kept))  # an evaluation kept its weights
+
+
+def test_what_is_typed_and_pressed_stays_where_it_is(visit: Any, run_folder: Path) -> None:
+    page = visit.open("classifier", model="classifier")
+    page.locator("#message").press_sequentially("you won")
+    page.set_viewport_size({"width": 1280, "height": 500})  # as when a telephone shows its keyboard
+    page.wait_for_timeout(400)
+    assert page.evaluate("document.activeElement.id") == "message"
+    page = visit.open("assistant", model="assistant")
+    page.fill("#output", "yes")
+    page.set_viewport_size({"width": 700, "height": 500})
+    drawn = "Number(document.body.dataset.drawn)"
+    visit.until(f"() => {drawn} > 1")
+    assert page.input_value("#output") == "yes"
+    page = visit.open("training", model=run_folder.name)
+    box = page.get_by_label("assistant", exact=True)
+    box.focus()
+    page.keyboard.press("Space")
+    lines = "document.querySelectorAll('#curves svg')[0].querySelectorAll('path[fill=none]').length"
+    visit.until(f"() => {lines} > 2")
+    assert page.evaluate("document.activeElement.type") == "checkbox"
+
+
+def test_an_old_answer_never_meets_a_new_text(visit: Any, run_folder: Path) -> None:
+    problems = "window.said = []; new MutationObserver(() => said.push(document.querySelector('#problem').textContent))"
+    page = visit.open("attention", text=TEXT, model=run_folder.name)
+    page.evaluate(f"{problems}.observe(document.querySelector('#problem'), {{ childList: true }})")
+    for text in ("The red fox", "The", "The red fox has a lamp, and Ben has none.", "Ben", TEXT):
+        page.fill("#text", text)
+        page.wait_for_timeout(135)  # its answers are on their way when the next text comes
+    visit.until("(count) => document.querySelectorAll('#steps tbody tr').length === count", tokens_of(run_folder, TEXT))
+    assert [text for text in page.evaluate("said") if text] == []
+
+
+def tokens_of(run_folder: Path, text: str) -> int:
+    """How many tokens the page has of a text, with the one before it."""
+    return 1 + len(Tokenizer.load(run_folder).encode(text))
 
 
 def test_runs_are_compared_and_samples_leafed_through(visit: Any, run_folder: Path) -> None:
