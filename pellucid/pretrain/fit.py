@@ -164,7 +164,7 @@ class Sitting:
                 if stop or save or share >= 1:
                     self.saver.save(self.state, last=stop or share >= 1)
                     self.saved = time.monotonic()
-                if stop and share < 1:
+                if stop:  # after the last step, too: who stops does not want what comes behind training
                     raise KeyboardInterrupt
         if self.empty and world().first:
             inform(f"{self.empty:,} steps had no trained token and were skipped.")

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import resource
+import signal
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -43,6 +45,15 @@ class Stopping(LanguageModelling):
     def batches(self, step: int) -> Sequence[Any]:
         if step == self.stop_before:
             raise ConnectionError("pulled")
+        return super().batches(step)
+
+
+class Signalled(LanguageModelling):
+    """The same task, but somebody presses Ctrl-C while the last step is being made."""
+
+    def batches(self, step: int) -> Sequence[Any]:
+        if step == 2:
+            os.kill(os.getpid(), signal.SIGINT)
         return super().batches(step)
 
 
@@ -214,6 +225,18 @@ def test_minutes_instead_of_steps_end_in_about_that_time(shards: Shards, shape: 
 
 
 # ---------------------------------------------------------------- stopped and gone on
+
+
+def test_stopped_in_its_last_step_it_says_so_and_has_nothing_left_to_do_when_it_goes_on(
+    shards: Shards, shape: ModelConfig, tmp_path: Path
+) -> None:
+    config = FitConfig(steps=3, batch_size=2, dtype="float32", average=0.5)
+    with pytest.raises(KeyboardInterrupt):
+        fit(fresh(shape), Signalled(shards, config, CONTEXT), config, tmp_path / "stopped")
+    whole = train(shards, shape, config, tmp_path / "whole")
+    gone_on = train(shards, shape, config, tmp_path / "stopped", resume=True, stop=-1)
+    assert_same_bits(gone_on, whole)
+    assert without_times(tmp_path / "stopped/metrics.jsonl") == without_times(tmp_path / "whole/metrics.jsonl")
 
 
 @pytest.mark.parametrize("stop", [0, 1, 4, 6, 9, 11])
