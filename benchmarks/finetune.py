@@ -31,6 +31,7 @@ from scipy.stats import t
 
 from pellucid.finetune.labelled import Labelled, read_labelled
 from pellucid.finetune.splits import split_labelled
+from pellucid.runtime import PellucidError
 
 Json = dict[str, Any]
 PELLUCID = str(Path(sys.executable).with_name("pellucid"))
@@ -52,7 +53,10 @@ def main() -> None:
         parser.error("give a folder with instruct/ and gpt2/, or set PELLUCID_DATA")
     for part in arguments.only:
         print(part, file=sys.stderr, flush=True)
-        write(f"finetune_{part}", {"machine": machine(), **PARTS[part](arguments)})
+        try:
+            write(f"finetune_{part}", {"machine": machine(), **PARTS[part](arguments)})
+        except PellucidError as error:
+            raise SystemExit(str(error)) from None
 
 
 # ---------------------------------------------------------------- the loops
@@ -127,52 +131,58 @@ def seeds(arguments: argparse.Namespace) -> Json:
 
 
 def sms(arguments: argparse.Namespace) -> Json:
-    """All SMS messages but repeated ones, of each seed's own 80/20 split: F1 of spam beside the SVM's."""
-    return summarised(
-        arguments.seeds, [spam(arguments, seed, read_labelled(messages(arguments))) for seed in arguments.seeds]
-    )
+    """All SMS messages: F1 of spam on a fifth of them, beside the SVM's on the same splits."""
+    every = read_labelled(sms_file(arguments))
+    return summarised(arguments.seeds, [spam_scores(arguments, seed, every) for seed in arguments.seeds])
 
 
 def balanced(arguments: argparse.Namespace) -> Json:
-    """As many messages of both kinds, 747 and 747, in splits of 70/10/20, as in the book's chapter 6."""
+    """As many messages of both kinds, 747 and 747, as in the book's chapter 6; then those that repeat are dropped."""
+    kinds: dict[str, list[Labelled]] = {}
+    for one in read_labelled(sms_file(arguments)):
+        kinds.setdefault(one.label, []).append(one)
+    fewest = min(map(len, kinds.values()))
     rows = []
     for seed in arguments.seeds:
-        kinds: dict[str, list[Labelled]] = {}
-        for one in read_labelled(messages(arguments)):
-            kinds.setdefault(one.label, []).append(one)
-        fewest = min(map(len, kinds.values()))
         chosen = [one for members in kinds.values() for one in random.Random(seed).sample(members, fewest)]
-        rows.append(spam(arguments, seed, chosen))
+        rows.append(spam_scores(arguments, seed, chosen))
     return summarised(arguments.seeds, rows)
 
 
-def messages(arguments: argparse.Namespace) -> Path:
-    """The file of SMS messages."""
+def sms_file(arguments: argparse.Namespace) -> Path:
+    """Where the SMS messages are."""
     return Path(arguments.data).resolve() / "classify" / "SMSSpamCollection.tsv"
 
 
-def spam(arguments: argparse.Namespace, seed: int, labelled: list[Labelled]) -> Json:
-    """A classifier of messages from a model that was pretrained on three books and on the messages of train and val."""
+def spam_scores(arguments: argparse.Namespace, seed: int, labelled: list[Labelled]) -> Json:
+    """A classifier's scores on its test split (70/10/20), and its seconds: of the whole process of finetuning.
+
+    Its base model was pretrained on three books and the messages of train and val, as text.
+    """
     books = [Path(arguments.data).resolve() / "gutenberg" / name for name in ("pg11.txt", "pg84.txt", "pg174.txt")]
-    splits = split_labelled(labelled, seed=seed)
+    splits = split_labelled(labelled, seed=seed)  # the one that `finetune classify` makes with this seed
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        for split, members in splits.items():
-            rows = [{"text": one.text, "label": one.label} for one in members]
-            (folder / f"{split}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-        read = [*books, folder / "train.jsonl", folder / "val.jsonl"]
-        call("tokenizer", "train", *read, *read[-2:], "--vocab-size", 1024, "--out", folder / "tokenizer")
-        call("encode", *read, "--tokenizer", folder / "tokenizer", "--out", folder / "shards")
+        everything, read = folder / "messages.jsonl", folder / "read.jsonl"
+        write_lines(everything, [{"text": one.text, "label": one.label} for one in labelled])
+        write_lines(read, [{"text": one.text} for one in splits["train"] + splits["val"]])
+        # twice, so that the tokens are of messages more than of books
+        call("tokenizer", "train", *books, read, read, "--vocab-size", 1024, "--out", folder / "tokenizer")
+        call("encode", *books, read, "--tokenizer", folder / "tokenizer", "--out", folder / "shards")
         call("pretrain", "--data", folder / "shards", "--model", "laptop", "--steps", 1000, "--batch-size", 8,
              "--context", 128, "--seed", seed, "--out", folder / "base")  # fmt: skip
-        given = [f"--{part}={folder / f'{part}.jsonl'}" for part in ("val", "test")]
         began = time.perf_counter()
-        found = call("finetune", "classify", folder / "base", "--data", folder / "train.jsonl", *given,
-                     "--out", folder / "spam", "--seed", seed)  # fmt: skip
-        seconds = time.perf_counter() - began
-    row = {"f1": found["f1"], "accuracy": found["accuracy"], "svm_f1": found["svm_f1"], "seconds": round(seconds, 1)}
+        given = ("--data", everything, "--seed", seed, "--out", folder / "spam")
+        found = call("finetune", "classify", folder / "base", *given)
+        seconds = round(time.perf_counter() - began, 1)
+    row = {**{name: found[name] for name in ("texts", "f1", "accuracy", "svm_f1")}, "seconds": seconds}
     print(row, file=sys.stderr, flush=True)
     return row
+
+
+def write_lines(path: Path, rows: list[Json]) -> None:
+    """Write a jsonl file."""
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
 
 
 def call(*arguments: object) -> Json:
