@@ -1,6 +1,6 @@
 """The settings of the model and of the training as dataclasses, and how any dataclass of settings is read from TOML.
 
-`options.py` holds the settings of each verb. An unknown key in a TOML file is an error that suggests the nearest known
+`options/` holds the settings of each verb. An unknown key in a TOML file is an error that suggests the nearest known
 one, because a misspelt setting that is silently ignored costs a night of training.
 """
 

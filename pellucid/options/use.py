@@ -1,0 +1,115 @@
+"""What the verbs take that use a finished model, or look into it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+from tyro.conf import Positional, arg
+
+from pellucid.options.base import Options
+
+
+@dataclass(frozen=True)
+class Classify(Options):
+    """Say the class of each text, with its probability."""
+
+    run: Positional[Path]
+    """Run folder of a classifier."""
+    texts: Positional[tuple[str, ...]] = ()
+    """The texts."""
+    file: Path | None = None
+    """A file with a text on each line (- is standard input)."""
+    format: Literal["table", "csv", "jsonl"] = "table"
+    """How the answers are printed."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Compare(Options):
+    """Two models on the same held-out questions: a base model beside the tuned one, or two tuned ones."""
+
+    run_a: Positional[Path]
+    """Run folder of a model."""
+    run_b: Positional[Path]
+    """Run folder of another."""
+    data: Path
+    """json or jsonl with questions and answers; the part that `finetune` with the same seed held out is asked."""
+    html: Path | None = None
+    """A page to write: the answers side by side."""
+    questions: int = 100
+    """How many questions, at most."""
+    max_tokens: int = 100
+    """Longest answer, in tokens."""
+    seed: int = 0
+    """Seed of the split and of the choice of questions."""
+    judge: str = ""
+    """URL of an OpenAI-compatible server that judges, such as http://127.0.0.1:11434/v1."""
+    judge_model: str = ""
+    """The judge's model."""
+    judge_key_file: Path | None = None
+    """A file with the key that the judge's server asks for."""
+    repeats: int = 1
+    """How often the judge is asked about each pair, in each of the two orders."""
+
+
+@dataclass(frozen=True)
+class Chat(Options):
+    """Talk with an assistant; on a pipe, a line in is a reply out (--json: one message, one object)."""
+
+    run: Positional[Path]
+    """Run folder of an assistant."""
+    system: str = ""
+    """What the assistant is told before the talk begins."""
+    temperature: float = 0.0
+    """0 always takes the likeliest token."""
+    max_tokens: int = 200
+    """Longest reply, in tokens."""
+    seed: int = 0
+    """Same seed, same replies, on the same machine."""
+    dtype: Literal["auto", "float32", "bfloat16", "int8", "int4"] = "auto"
+    """Precision of the matrices; auto is the folder's own, so that nothing is lost."""
+    threads: int = 0
+    """Threads; 0 is one for each core, and one alone for a small model."""
+
+
+@dataclass(frozen=True)
+class Serve(Options):
+    """Serve runs on this machine: OpenAI's protocol for programs, the workbench for browsers."""
+
+    runs: Positional[Annotated[tuple[Path, ...], arg(metavar="RUN…")]]
+    """Run folders: models, assistants, classifiers. A client knows each by its folder's name."""
+    host: str = "127.0.0.1"
+    """Address to listen at; another than this machine's own needs --api-key-file."""
+    port: int = 8000
+    """Port to listen at; 0 finds a free one."""
+    api_key_file: Path | None = None
+    """A file with the key that clients must send."""
+    host_names: Annotated[tuple[str, ...], arg(metavar="NAME…")] = ()
+    """Other names under which clients reach this server, such as that of a proxy before it."""
+    batch: int = 0
+    """Texts that a model decodes together; 0 is as many as a gigabyte has room for, at most 64."""
+    queue: int = 256
+    """Texts that may wait for their turn; further ones are told to come again."""
+
+
+@dataclass(frozen=True)
+class See(Options):
+    """Look inside a model: one offline HTML page of tokens, attention, layers and next words."""
+
+    run: Positional[Path]
+    """Run folder."""
+    text: str = ""
+    """The text to look at; without it, one of the run's own samples."""
+    html: Path | None = None
+    """File to write; without it, see.html in the run folder."""
+
+
+@dataclass(frozen=True)
+class Report(Options):
+    """One offline HTML page about one or more runs."""
+
+    runs: Positional[tuple[Path, ...]]
+    """Run folders."""
+    html: Path
+    """File to write."""
