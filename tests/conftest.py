@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -19,6 +20,8 @@ from pellucid.runtime import exact_products
 from pellucid.text.bpe import BPETokenizer
 
 exact_products()  # before any product of the tests
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # started with & in a script: what is stopped here must hear it
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 ROOT = Path(__file__).parents[1]
 WORDS = "Anna gives the red lamp to Ben. Where is the fox? The blue fox has 12 lamps, and Ben has none: 3 + 4 = 7.\n"
 
