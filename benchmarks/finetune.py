@@ -196,7 +196,7 @@ def call(*arguments: object) -> Json:
 
 def summarised(seeds: list[int], rows: list[Json]) -> Json:
     """Each seed's figures, their means, and the 95 % interval of each mean (Student's t over the seeds)."""
-    names = rows[0]
+    names = [name for name in rows[0] if name != "texts"]  # how many were tested is no score
     return {
         "seeds": dict(zip(map(str, seeds), rows, strict=True)),
         "mean": {name: round(statistics.fmean(row[name] for row in rows), 4) for name in names},
