@@ -21,6 +21,8 @@ from tests.assistant.server.conftest import Serve
 ASKED = json.dumps({"model": "base", "prompt": "The fox", "temperature": 0, "max_tokens": 4})
 JSON = {"Content-Type": "application/json"}
 KEY = "a-long-and-random-word"
+LONG = {"max_tokens": 4096, "temperature": 0}
+"""The most probable tokens of this random model never end a text: none is over before the test looks."""
 
 
 def ask(url: str, method: str = "GET", path: str = "/healthz", body: Any = None, **headers: str) -> Any:
@@ -257,15 +259,15 @@ def texts_on_their_way(url: str) -> float:
 
 @pytest.mark.parametrize("stream", [False, True])
 def test_when_the_client_leaves_its_texts_are_decoded_no_further(url: str, stream: bool) -> None:
-    asked = {"model": "base", "prompt": "The", "max_tokens": 4000, "temperature": 1.5, "n": 8, "stream": stream}
+    asked = {"model": "base", "prompt": "The", **LONG, "n": 64, "stream": stream}  # for 40 s
     body = json.dumps(asked).encode()
     with raw(url) as connection:
         head = "POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: "
         connection.sendall(f"{head}{len(body)}\r\n\r\n".encode() + body)
         until = time.monotonic() + 20
-        while texts_on_their_way(url) < 8 and time.monotonic() < until:
+        while texts_on_their_way(url) < 64 and time.monotonic() < until:
             time.sleep(0.01)
-        assert texts_on_their_way(url) == 8
+        assert texts_on_their_way(url) == 64
     until = time.monotonic() + 20
     while texts_on_their_way(url) and time.monotonic() < until:
         time.sleep(0.02)
@@ -274,7 +276,7 @@ def test_when_the_client_leaves_its_texts_are_decoded_no_further(url: str, strea
 
 
 def test_more_than_can_wait_is_told_when_to_come_again(serve: Serve, folders: list[Path]) -> None:
-    long = {"model": "base", "prompt": "The", "max_tokens": 4000, "temperature": 1.5, "n": 4, "stream": True}
+    long = {"model": "base", "prompt": "The", **LONG, "n": 4, "stream": True}
     with serve(folders[:1], rows=2, waiting=2) as url, raw(url) as connection:
         body = json.dumps(long).encode()
         head = "POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: "
