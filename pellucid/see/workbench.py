@@ -194,7 +194,7 @@ DATA: dict[str, Callable[[Question], dict[str, Any]]] = {
     "block": lambda asked: block(asked.trace(), asked.whole("layer"), asked.whole("token")),
     "next-word": ask_next_word,
     "lens": lambda asked: lens(asked.trace()),
-    "training": lambda asked: training(asked.folder, asked.model, asked.asked.get("known", "")),
+    "training": lambda asked: training(asked.shelf, asked.model, asked.asked.get("known", "")),
     "classifier": lambda asked: results(asked.folder),
     "moved": lambda asked: moved(asked.shelf.open(asked.model, asked.checkpoint), asked.words("message")),
     "examples": lambda asked: examples(asked.shelf, asked.model, asked.whole("number")),

@@ -4,39 +4,44 @@ from __future__ import annotations
 
 import json
 import math
+import os
+import threading
 import time
+from array import array
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from pellucid.pretrain.metrics import read_lines
 from pellucid.runtime import PellucidError, read_json
 from pellucid.see.references import reference_of
+from pellucid.see.shelf import Shelf
 
 COLUMNS = ("step", "tokens", "loss", "lr", "grad_norm", "tokens_per_s")
 POINTS = 500  # of a curve, at most: means of neighbours
 SAMPLES = 60  # texts, the newest
 
 
-def training(folder: Path, name: str, known: str = "") -> dict[str, Any]:
+def training(shelf: Shelf, name: str, known: str = "") -> dict[str, Any]:
     """The curves and samples of a run; only `version`, where that is the one already `known`.
 
     A point holds COLUMNS, None for what the run did not write. `quiet` are the seconds since the last line.
     """
+    folder = shelf.folder(name)
     file = folder / "metrics.jsonl"
     state = file.stat() if file.is_file() else None
     version = f"{state.st_mtime_ns}.{state.st_size}" if state else "none"
     quiet = time.time() - state.st_mtime if state else None
     if version == known:
         return {"name": name, "version": version, "quiet": quiet}
-    lines = read_lines(file)
     return {
         "name": name,
         "version": version,
         "quiet": quiet,
         "columns": COLUMNS,
-        "train": thinned([row_of(line) for line in lines if line.get("split") == "train"]),
-        "val": [row_of(line) for line in lines if line.get("split") == "val"],
-        "scores": scores([line for line in lines if line.get("split") == "val"]),
+        **shelf.made.get(("metrics", folder), lambda: Followed(file)).curves(),
         "samples": [sample_of(line) for line in read_lines(folder / "samples.jsonl")][-SAMPLES:],
         "command": command(folder),
         "planned": planned(folder),
@@ -45,27 +50,80 @@ def training(folder: Path, name: str, known: str = "") -> dict[str, Any]:
     }
 
 
-def row_of(line: dict[str, Any]) -> list[float | None]:
-    """A line of metrics as a row of COLUMNS."""
+class Followed:
+    """A metrics.jsonl that grows: each line is read once, however often somebody looks and however long the run is."""
+
+    def __init__(self, file: Path) -> None:
+        self._file = file
+        self._lock = threading.Lock()
+        self._forget()
+
+    def _forget(self) -> None:
+        self._inode, self._end = 0, 0  # of what was read
+        self._train = array("d")  # rows of COLUMNS, one after the other
+        self._val: list[dict[str, Any]] = []
+
+    def curves(self) -> dict[str, Any]:
+        """The points of both splits, those of training thinned, and the newest scores."""
+        with self._lock:
+            for line in self._news():
+                if line.get("split") == "train":
+                    self._train.extend(row_of(line))
+                elif line.get("split") == "val":
+                    self._val.append(line)
+            train = np.array(self._train).reshape(-1, len(COLUMNS))
+            val = np.array([row_of(line) for line in self._val]).reshape(-1, len(COLUMNS))
+            return {"train": points(thinned(train)), "val": points(val), "scores": scores(self._val)}
+
+    def _news(self) -> Iterator[dict[str, Any]]:
+        """The objects of the lines that were written whole since the last look: all, where it is another file now."""
+        try:
+            with self._file.open("rb") as file:
+                state = os.fstat(file.fileno())
+                if state.st_ino != self._inode or state.st_size < self._end:  # a run that goes on writes another file
+                    self._forget()
+                self._inode = state.st_ino
+                file.seek(self._end)
+                written = file.read()
+        except OSError:  # it has gone
+            return self._forget()
+        whole = written[: written.rfind(b"\n") + 1]
+        self._end += len(whole)
+        for line in whole.splitlines():
+            try:
+                found = json.loads(line)
+            except ValueError:  # cut short by a crash
+                continue
+            if isinstance(found, dict):
+                yield found
+
+
+def row_of(line: dict[str, Any]) -> list[float]:
+    """A line of metrics as a row of COLUMNS; NaN for what is not there."""
     values: list[Any] = [line.get(name) for name in COLUMNS]
-    return [float(value) if _is_number(value) else None for value in values]
+    return [float(value) if _is_number(value) else math.nan for value in values]
 
 
 def _is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
-def thinned(rows: list[list[float | None]]) -> list[list[float | None]]:
-    """At most about POINTS rows: the means of neighbours, at the place of the last of them."""
+def thinned(rows: np.ndarray) -> np.ndarray:
+    """At most about POINTS rows: the means of neighbours (of what is there), at the place of the last of them."""
     size = -(-len(rows) // POINTS) or 1
-    parts = [rows[start : start + size] for start in range(0, len(rows), size)]
-    return [[*part[-1][:2], *(mean([row[i] for row in part]) for i in range(2, len(COLUMNS)))] for part in parts]
+    if size == 1:
+        return rows
+    starts = np.arange(0, len(rows), size)
+    there = np.add.reduceat(~np.isnan(rows), starts, dtype=np.int64)
+    with np.errstate(invalid="ignore"):  # nothing there: 0 / 0 is NaN again
+        means = np.add.reduceat(np.nan_to_num(rows), starts) / there
+    means[:, :2] = rows[[*(starts[1:] - 1), len(rows) - 1], :2]
+    return means
 
 
-def mean(values: list[float | None]) -> float | None:
-    """Of those that are there."""
-    there = [value for value in values if value is not None]
-    return sum(there) / len(there) if there else None
+def points(rows: np.ndarray) -> list[list[float | None]]:
+    """Rows as JSON has them."""
+    return [[None if math.isnan(value) else value for value in row] for row in rows.tolist()]
 
 
 def sample_of(line: dict[str, Any]) -> dict[str, Any]:
