@@ -10,10 +10,12 @@ from typing import Any
 import pytest
 
 from pellucid.config import PRESETS
+from pellucid.opened import Runs
 from pellucid.runtime import write_json
 from pellucid.see.pictures import Curve, loss_picture
 from pellucid.see.references import Band, recipe_of, reference_of
 from pellucid.see.report import write_runs_report
+from pellucid.see.shelf import Shelf
 from pellucid.see.views.training import training
 
 KNOWN = json.loads(files("pellucid.see").joinpath("references.json").read_text(encoding="utf-8"))
@@ -51,11 +53,13 @@ def test_a_run_by_another_recipe_has_no_reference(other: dict[str, Any], tmp_pat
 
 def test_the_training_page_gets_the_band_of_a_run_by_the_recipe_alone(quickstart: Path, tmp_path: Path) -> None:
     found = KNOWN["laptop"]
-    band = training(run_of(tmp_path / "good", "laptop"), "good")["band"]
+    other = run_of(tmp_path / "other", "laptop", steps=490)
+    shelf = Shelf(Runs([run_of(tmp_path / "good", "laptop"), other, quickstart]))
+    band = training(shelf, "good")["band"]
     assert band["points"] == [list(row) for row in zip(found["tokens"], found["low"], found["high"], strict=True)]
-    assert training(run_of(tmp_path / "other", "laptop", steps=490), "other")["band"] is None
+    assert training(shelf, "other")["band"] is None
     assert recipe_of(quickstart) is not None, "what a real run writes says all that decides"
-    assert training(quickstart, "quickstart")["band"] is None
+    assert training(shelf, quickstart.name)["band"] is None
 
 
 def test_references_are_of_presets_as_they_are_now() -> None:
