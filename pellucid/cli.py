@@ -7,14 +7,13 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
-import json
 import os
 import sys
 from importlib import import_module
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from pellucid.runtime import PellucidError, exact_products
+from pellucid.runtime import PellucidError, Verbatim, exact_products, one_line_of_json, printable
 from pellucid.version import __version__
 
 
@@ -75,7 +74,7 @@ def main() -> None:
     try:
         sys.exit(run(sys.argv[1:]))
     except PellucidError as error:
-        print(f"pellucid: {error}", file=sys.stderr)
+        print(f"pellucid: {printable(str(error))}", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
         print(
@@ -103,9 +102,9 @@ def run(arguments: list[str]) -> int:
     if int(os.environ.get("RANK", "0")) > 0:  # of the processes that torchrun started, the first one speaks
         return 0
     if settings.json:
-        print(json.dumps(result, ensure_ascii=False, allow_nan=False))
+        print(one_line_of_json(result))
     elif text:
-        print(text)
+        print(text if isinstance(text, Verbatim) else printable(text))
     return 0
 
 

@@ -348,6 +348,16 @@ def printable(text: str) -> str:
     return "".join(c if c.isprintable() or c in "\n\t" else f"\\x{ord(c):02x}" for c in text)
 
 
+class Verbatim(str):
+    """What a verb says that is printed as it is: it was made printable part by part, or goes where no terminal is."""
+
+
+def one_line_of_json(value: Any) -> str:
+    """JSON that is the same to a program, and holds no character that a terminal would obey."""
+    text = json.dumps(value, ensure_ascii=False, allow_nan=False)
+    return "".join(c if c.isprintable() else json.dumps(c)[1:-1] for c in text)
+
+
 def shown(value: Any) -> str:
     """Something out of a file or a network, short and harmless on a terminal."""
     try:

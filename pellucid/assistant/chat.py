@@ -139,7 +139,7 @@ def talk(session: ChatSession) -> None:
         if line.startswith("/"):
             if line.strip() in ("/quit", "/exit"):
                 return
-            print(command(session, line.strip()))
+            print(printable(command(session, line.strip())))
             continue
         try:
             for piece in session.reply(line):

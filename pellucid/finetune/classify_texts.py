@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,7 +13,7 @@ import numpy as np
 
 from pellucid.finetune.classify import Array, Classifier, decide, encode_texts, predict
 from pellucid.options import Classify
-from pellucid.runtime import DataError, printable, problem
+from pellucid.runtime import DataError, Verbatim, one_line_of_json, printable, problem
 from pellucid.text.documents import read_text
 from pellucid.text.tokenizer import Tokenizer
 
@@ -36,12 +35,13 @@ def classify(options: Classify) -> tuple[dict[str, Any], str]:
         lines = [f"{printable(r['label']):<{width}}  {r['probability']:.3f}  {one_line(r['text'])}" for r in results]
         return {"results": results}, "\n".join(lines)
     if options.format == "jsonl":
-        return {}, "\n".join(json.dumps(row, ensure_ascii=False) for row in results)
+        return {}, "\n".join(map(one_line_of_json, results))
     table = io.StringIO()
     writer = csv.DictWriter(table, ["text", "label", "probability"], lineterminator="\n")
     writer.writeheader()
     writer.writerows(results)
-    return {}, table.getvalue().rstrip("\n")
+    content = table.getvalue().rstrip("\n")
+    return {}, content if sys.stdout.isatty() else Verbatim(content)
 
 
 def sureness(row: Array, answer: Array) -> float:

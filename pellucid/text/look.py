@@ -16,12 +16,13 @@ from typing import Any, NamedTuple
 import regex
 from rich.bar import Bar
 from rich.cells import cell_len
-from rich.console import Console, RenderableType
+from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
+from rich.segment import Segment
 from rich.table import Table
 from rich.text import Text
 
 from pellucid.options import TokenizerReport, TokenizerShow
-from pellucid.runtime import DataError, inform, printable, problem
+from pellucid.runtime import DataError, Verbatim, inform, printable, problem
 from pellucid.text.bpe import BPETokenizer
 from pellucid.text.character import CharacterTokenizer
 from pellucid.text.documents import read_documents
@@ -126,12 +127,23 @@ def show_tokens(options: TokenizerShow) -> Outcome:
     return results[0] if len(results) == 1 else {"tokenizers": results}, render(drawn, console)
 
 
-def render(parts: Iterable[RenderableType], console: Console) -> str:
+def render(parts: Iterable[RenderableType], console: Console) -> Verbatim:
     """What `console` would print; plain strings are never wrapped."""
     with console.capture() as capture:
         for part in parts:
-            console.print(part, soft_wrap=isinstance(part, str))
-    return capture.get().rstrip("\n")
+            console.print(_Printable(part), soft_wrap=isinstance(part, str))
+    return Verbatim(capture.get().rstrip("\n"))
+
+
+@dataclass(frozen=True)
+class _Printable:
+    """What Rich draws, with its colours; other escape sequences came in a name or a text, and are shown, not obeyed."""
+
+    part: RenderableType
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        for segment in console.render(self.part, options):
+            yield Segment(printable(segment.text), segment.style, segment.control)
 
 
 def in_colour(console: Console) -> bool:
