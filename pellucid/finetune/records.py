@@ -76,24 +76,46 @@ class Record:
 
 def read_records(path: Path) -> list[Record]:
     """The records of a file: a JSON list, or an object on each line, whatever the file is called."""
+    return list(open_records(path))
+
+
+def open_records(path: Path) -> Sequence[Record]:
+    """The same, but where each stands on a line of its own it is parsed when it is asked for."""
     path = Path(path)
     text = read_text(path)
+    found: Sequence[Record]
     start = text.lstrip()[:1]
     if start == "[" or (path.suffix == ".json" and not _is_lines(text)):
         content = _parsed(f"{path}", text, 1)
         if not isinstance(content, list):
             raise DataError(problem(path, "no list", "a JSON list of records", "Put the records between [ and ]."))
-        found = [Record(value, path, number, text=text) for number, value in enumerate(content, start=1)]
+        found = [_object(Record(value, path, number, text=text)) for number, value in enumerate(content, start=1)]
     else:
-        lines = [(line, part) for line, part in enumerate(text.split("\n"), start=1) if part.strip()]
-        values = [(line, _parsed(f"{path}", part, line)) for line, part in lines]
-        found = [Record(value, path, number, line) for number, (line, value) in enumerate(values, start=1)]
+        found = _Lines(path, text)
     if not found:
         raise DataError(problem(path, "no record", "instructions with answers", "Check the file."))
-    for record in found:
-        if not isinstance(record.value, dict):
-            raise record.bad("no JSON object", KNOWN)
     return found
+
+
+class _Lines(Sequence[Record]):
+    """The records of a file with one on each line that is not empty."""
+
+    def __init__(self, path: Path, text: str) -> None:
+        self._path = path
+        self._lines = [(line, part) for line, part in enumerate(text.split("\n"), start=1) if part.strip()]
+
+    def __len__(self) -> int:
+        return len(self._lines)
+
+    def __getitem__(self, place: Any) -> Any:
+        line, part = self._lines[place]
+        return _object(Record(_parsed(f"{self._path}", part, line), self._path, place + 1, line))
+
+
+def _object(record: Record) -> Record:
+    if not isinstance(record.value, dict):
+        raise record.bad("no JSON object", KNOWN)
+    return record
 
 
 def _is_lines(text: str) -> bool:

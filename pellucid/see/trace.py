@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Literal, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -315,11 +316,7 @@ def token_text(tokenizer: Tokenizer, token: int) -> str:
 
 def rounded(values: Tensor) -> Any:
     """Nested lists of numbers with DIGITS decimals."""
-    return _round(values.double().tolist())
-
-
-def _round(value: Any) -> Any:
-    return [_round(item) for item in value] if isinstance(value, list) else round(value, DIGITS)
+    return np.round(values.detach().double().numpy(), DIGITS).tolist()
 
 
 def plain_word(word: NextWord) -> dict[str, Any]:

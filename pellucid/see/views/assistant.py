@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from pellucid.finetune.conversation import ROLE_TOKENS, ensure_role_tokens
 from pellucid.finetune.instructions import Example, to_example
-from pellucid.finetune.records import Record, read_records
+from pellucid.finetune.records import Record, open_records
 from pellucid.runtime import PellucidError, read_json
 from pellucid.see.shelf import Opened, Shelf
 from pellucid.see.trace import token_text
@@ -30,7 +31,7 @@ def examples(shelf: Shelf, name: str, number: int) -> dict[str, Any]:
     }
 
 
-def training_examples(folder: Path) -> list[Record]:
+def training_examples(folder: Path) -> Sequence[Record]:
     """Of the file that run.json names, or of the corpus of the quickstart around the folder; else none."""
     candidates = [folder.parent / "corpus" / "instructions.jsonl"]
     record = read_json(folder / "run.json") if (folder / "run.json").is_file() else {}
@@ -40,7 +41,7 @@ def training_examples(folder: Path) -> list[Record]:
     for file in candidates:
         try:
             if file.suffix in (".json", ".jsonl") and file.is_file():
-                return read_records(file)
+                return open_records(file)
         except PellucidError:
             continue
     return []
