@@ -3,13 +3,22 @@ import { ink, make, number } from "./dom.js";
 
 export const largest = (...rows) => Math.max(1e-9, ...rows.flat(3).map(Math.abs).filter(Number.isFinite));
 
+const made = new Map(); // what a colour is made of → its shades
+/** A colour in the 256 strengths that a pixel can have: thousands of cells are painted, and the browser reads each once. */
+function shades(name) {
+  const rgb = ink(name);
+  if (!made.has(rgb)) made.set(rgb, Array.from({ length: 256 }, (_, strength) => `rgba(${rgb}, ${strength / 255})`));
+  const all = made.get(rgb);
+  return (strength) => all[Math.round(255 * Math.min(1, strength))];
+}
+
 /** A vector as a row of colours; `most` is the value of full colour. */
 export function strip(values, most, label) {
   const canvas = make("canvas", { className: "strip", width: values.length, height: 1, role: "img",
     "aria-label": `${label}: ${values.length} numbers, from ${number(Math.min(...values))} to ${number(Math.max(...values))}` });
-  const context = canvas.getContext("2d"), below = ink("--warm"), above = ink("--accent");
+  const context = canvas.getContext("2d"), paint = signedPaint(most);
   values.forEach((value, x) => {
-    context.fillStyle = `rgba(${value < 0 ? below : above}, ${Math.min(1, Math.abs(value) / most)})`;
+    context.fillStyle = paint(value);
     context.fillRect(x, 0, 1, 1);
   });
   canvas.onmousemove = (event) => {
@@ -44,13 +53,13 @@ export function small(canvas, rows, paint) {
 
 /** Weights are from 0 to 1, and the small ones count, too: hence the root. */
 export function weightPaint() {
-  const accent = ink("--accent");
-  return (weight, y, x) => (x > y || weight === null ? "" : `rgba(${accent}, ${0.04 + 0.96 * Math.sqrt(weight)})`);
+  const accent = shades("--accent");
+  return (weight, y, x) => (x > y || weight === null ? "" : accent(0.04 + 0.96 * Math.sqrt(weight)));
 }
 
 export function signedPaint(most) {
-  const below = ink("--warm"), above = ink("--accent");
-  return (value) => (value === null ? "" : `rgba(${value < 0 ? below : above}, ${Math.min(1, Math.abs(value) / most)})`);
+  const below = shades("--warm"), above = shades("--accent");
+  return (value) => (value === null ? "" : (value < 0 ? below : above)(Math.abs(value) / most));
 }
 
 /** A square of numbers with the tokens on two sides; `row` is outlined, and `pick` told the cell under the pointer. */
