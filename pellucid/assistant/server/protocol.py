@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
 
 from pellucid.generation.sampling import COLDEST, Sampling
 
@@ -24,7 +24,15 @@ def _whole(number: Any) -> Any:
     return int(number) if isinstance(number, float) and number.is_integer() else number
 
 
+def _no(asked: bool) -> bool:
+    """Literal[False] would take 0.0, too, which equals it."""
+    if asked:
+        raise ValueError("we don't have this: leave it out.")
+    return asked
+
+
 WHOLE = BeforeValidator(_whole)
+No = Annotated[bool, AfterValidator(_no), WithJsonSchema({"type": "boolean", "const": False})]
 Id = Annotated[int, Field(ge=0, lt=1 << 31), WHOLE]
 Nothing = Annotated[float, Field(ge=0, le=0)]
 
@@ -93,7 +101,7 @@ class CompletionRequest(Wanted):
     )
     logprobs: Annotated[int, Field(ge=0, le=5), WHOLE] | None = None
     best_of: Annotated[int, Field(ge=1, le=1), WHOLE] | None = None
-    echo: Literal[False] | None = None
+    echo: No | None = None
     suffix: Literal[""] | None = None
 
     def prompts(self) -> Any:

@@ -179,6 +179,7 @@ def test_texts_are_classified_as_by_the_command(client: OpenAI, folders: list[Pa
         ({"n": 40, "prompt": ["a", "b"]}, "64 texts at most"),
         ({"logprobs": 50}, "logprobs"),
         ({"echo": True}, "echo"),
+        ({"echo": 0.0}, "echo"),
         ({"presence_penalty": 1}, "presence_penalty"),
         ({"extra_body": {"max_tokns": 3}}, "max_tokns: Extra inputs are not permitted"),
         ({"extra_body": {"temperature": "hot"}}, "found 'hot'"),
