@@ -75,16 +75,16 @@ class ProjectedLoss(torch.autograd.Function):
             return total
         hidden_gradient = torch.empty_like(hidden)
         weight_gradient = torch.empty_like(weight if ctx.needs_input_grad[1] else hidden[:0])
-        inputs, table = in_precision_of_products(hidden, weight)  # (N, D), (V or a little more, D)
+        inputs, table = in_precision_of_products(hidden, weight)  # (N, D), (V, D), or a little more of each
         room = inputs.new_zeros(min(ROWS, len(inputs)), len(table))
         words = room[:, : len(weight)]
         for first in range(0, len(inputs), ROWS):
             x, wanted = inputs[first : first + ROWS], targets[first : first + ROWS, None]
             gradient = torch.mm(x, table.mT, out=room[: len(x)])  # (R, V), first the logits themselves
-            for top in range(0, len(x), FEW):
-                rows = slice(top, min(top + FEW, len(x)))
+            for top in range(0, len(wanted), FEW):
+                rows = slice(top, min(top + FEW, len(wanted)))
                 total -= to_gradient(words[rows], wanted[rows])
-            hidden_gradient[first : first + ROWS] = gradient @ table
+            hidden_gradient[first : first + ROWS] = (gradient @ table)[: len(wanted)]
             if not ctx.needs_input_grad[1]:  # a frozen projection, beside adapters for instance
                 continue
             if x.dtype == weight.dtype:
@@ -121,11 +121,19 @@ def to_gradient(logits: Tensor, wanted: Tensor) -> Tensor:
 
 
 def in_precision_of_products(hidden: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
-    """Both as autocast would have them; then with rows of zeros up to a multiple of 64, which products want."""
+    """Both as autocast would have them; then with rows of zeros up to a multiple of 64.
+
+    Products want that; and for each number of rows that is new, oneDNN first writes itself a program, which would be
+    at each step where some tokens are trained and others only read (docs/performance.md).
+    """
     device = hidden.device.type
     if not torch.is_autocast_enabled(device):
         return hidden, weight
     dtype = torch.get_autocast_dtype(device)
-    table = weight.new_empty(-(-len(weight) // 64) * 64, weight.shape[1], dtype=dtype)
-    table[: len(weight)], table[len(weight) :] = weight, 0
-    return hidden.to(dtype), table
+
+    def filled_up(rows: Tensor) -> Tensor:
+        full = rows.new_empty(-(-len(rows) // 64) * 64, rows.shape[1], dtype=dtype)
+        full[: len(rows)], full[len(rows) :] = rows, 0
+        return full
+
+    return filled_up(hidden), filled_up(weight)
