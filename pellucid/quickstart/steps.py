@@ -52,7 +52,7 @@ from pellucid.text.word import WordTokenizer
 STORY_FAMILIES = ("story_where", "story_who", "story_what")
 # Which thing, which place, whose: a model tells these apart only when asked about stories alone for a while, at low
 # rates (docs/performance.md). So instruction tuning begins with that, for this share of its time and of its rates.
-LEAD_SHARE, LEAD_RATE = 0.3, 0.35
+LEAD_SHARE, LEAD_RATE = 0.23, 0.35
 
 
 def quickstart(options: Quickstart) -> tuple[Results, str]:
@@ -150,7 +150,7 @@ def describe_model(run: Run) -> Results:
 
 def pretrain(run: Run) -> Results:
     """Train the model from scratch for its share of the time."""
-    config = FitConfig(minutes=0.53 * run.minutes, batch_size=8, decay_share=0.9, seed=run.options.seed)
+    config = FitConfig(minutes=0.5 * run.minutes, batch_size=8, decay_share=0.9, seed=run.options.seed)
     shards = Shards.open(run.out / "shards")
     context = training_context(run, shards)
     return train_language_model(
@@ -216,7 +216,7 @@ def instruct(run: Run) -> Results:
         config = replace(config, minutes=(1 - LEAD_SHARE) * minutes)
     questions = max(50, min(1000, int(1000 * run.minutes)))
     shards = Shards.open(run.out / "shards")  # the text goes on beside the answers, so that its facts are not forgotten
-    replay = LanguageModelling(shards, replace(config, batch_size=4), training_context(run, shards))
+    replay = LanguageModelling(shards, replace(config, batch_size=2), training_context(run, shards))
     return finetune_assistant(
         run.out, examples, config, run.out / "assistant", True, is_right, questions=questions, replay=replay, lead=lead
     )
