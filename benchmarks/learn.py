@@ -28,7 +28,7 @@ from pellucid.model.gpt import GPT
 from pellucid.pretrain.evaluate import bytes_per_token, limited, measure, parts_of
 from pellucid.pretrain.language import LanguageModelling
 from pellucid.pretrain.metrics import read_lines
-from pellucid.runtime import exact_products
+from pellucid.runtime import PellucidError, exact_products
 from pellucid.text.character import CharacterTokenizer
 from pellucid.text.documents import Document
 from pellucid.text.shard_writer import write_shards
@@ -52,7 +52,10 @@ def main() -> None:
         parser.error("give a folder with text/ and gutenberg/, or set PELLUCID_DATA")
     for part in arguments.only:
         with tempfile.TemporaryDirectory() as folder:
-            found = PARTS[part](Path(arguments.data), Path(folder), arguments)
+            try:
+                found = PARTS[part](Path(arguments.data), Path(folder), arguments)
+            except (OSError, PellucidError) as error:
+                raise SystemExit(str(error)) from None
             write(f"learn_{part}", {"machine": machine(), **found})
 
 
@@ -118,7 +121,7 @@ def gutenberg(data: Path, folder: Path, arguments: argparse.Namespace) -> Json:
 
 
 def plain_loop(shards: Shards, seconds: float, batch: int = 8, rate: float = 1e-3, warmup: int = 100) -> GPT:
-    """AdamW in float32 on random windows of the whole context, a warm-up and then one rate, clipping: nothing more."""
+    """AdamW in float32 on the windows that ours has, a warm-up and then one rate, clipping: nothing more."""
     exact_products()
     torch.manual_seed(0)
     model = GPT(model_config("laptop-large", shards.vocab_size))

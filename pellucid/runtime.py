@@ -355,7 +355,7 @@ class Verbatim(str):
 def one_line_of_json(value: Any) -> str:
     """JSON that is the same to a program, and holds no character that a terminal would obey."""
     text = json.dumps(value, ensure_ascii=False, allow_nan=False)
-    return "".join(c if c.isprintable() else json.dumps(c)[1:-1] for c in text)
+    return text if text.isprintable() else "".join(c if c.isprintable() else json.dumps(c)[1:-1] for c in text)
 
 
 def shown(value: Any) -> str:

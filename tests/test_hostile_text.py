@@ -5,10 +5,13 @@ Escape sequences of seven and of eight bits, a line that turns around, HTML, scr
 
 from __future__ import annotations
 
+import csv
+import io
 import json
 import re
 import shutil
 import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -160,3 +163,15 @@ def test_a_complaint_is_harmless(name: str, home: Path, call: Cli) -> None:
 def test_json_is_the_same_text_to_whoever_reads_it(home: Path, call: Cli) -> None:
     done = call("classify", home / "classifier", ATTACK, "--json")
     assert json.loads(done.stdout)["results"][0]["text"] == ATTACK
+
+
+@pytest.mark.parametrize("terminal", [False, True])
+def test_csv_is_exact_in_a_file_and_harmless_on_a_terminal(
+    home: Path, call: Cli, terminal: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: terminal)
+    done = call("classify", home / "classifier", ATTACK, "--format", "csv")
+    (row,) = csv.DictReader(io.StringIO(done.stdout, newline=""))
+    assert (row["text"] == ATTACK) is not terminal
+    if terminal:
+        assert_harmless(done)

@@ -161,14 +161,14 @@ def command(session: ChatSession, line: str) -> str:
         return "(forgotten)"
     if name == "/why":
         rows = [f"{said!r:>16} {p:6.1%}   likeliest {best!r} {most:.1%}" for said, p, best, most in session.why()]
-        return printable("\n".join(rows)) or "(nothing was said yet)"
+        return "\n".join(rows) or "(nothing was said yet)"
     if name in ("/save", "/load"):
         if not value.strip():
             return f"({name}: found no file name; expected one, such as {name} talk.json)"
         try:
             return (save_talk if name == "/save" else load_talk)(session, Path(value.strip()).expanduser())
         except PellucidError as error:
-            return f"({printable(str(error))})"
+            return f"({error})"
     if name == "/temperature":
         try:
             session.sampling = Sampling(float(value))

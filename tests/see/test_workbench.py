@@ -9,7 +9,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -26,10 +25,9 @@ from pellucid.model.gpt import GPT
 from pellucid.model.layers import LayerNorm
 from pellucid.opened import Runs
 from pellucid.pretrain.commands import train_language_model
-from pellucid.pretrain.metrics import MetricsLog
 from pellucid.pretrain.snapshots import snapshots
 from pellucid.see.source import NAMES, place
-from pellucid.see.views.training import POINTS, Followed
+from pellucid.see.views.training import POINTS
 from pellucid.see.workbench import LONGEST, PAGES, routes
 from pellucid.text.bpe import BPETokenizer
 from pellucid.text.documents import Document
@@ -282,37 +280,6 @@ def test_a_run_in_the_making_is_followed(training_client: TestClient, trained: P
     assert news["train"][-1][0] == 4008
     assert len(news["train"]) <= POINTS + 1
     assert news["quiet"] < 60
-
-
-def test_each_line_is_read_once_and_a_curve_is_the_mean_of_neighbours(tmp_path: Path) -> None:
-    file = tmp_path / "metrics.jsonl"
-    losses = np.random.default_rng(7).normal(size=3000)
-    lines = [
-        json.dumps({"step": i, "split": "train", "loss": loss, "tokens": 2 * i} | ({"lr": 0.5} if i % 2 else {}))
-        for i, loss in enumerate(losses.tolist(), 1)
-    ]
-    followed = Followed(file)
-    assert followed.curves() == {"train": [], "val": [], "scores": {}}
-    file.write_text("\n".join(lines[:1500]) + "\n" + lines[1500][:20])
-    assert followed.curves()["train"][-1][0] == 1500
-    with file.open("a") as end:
-        end.write(lines[1500][20:] + '\n7\n{"step": 1501, "split": "val", "loss": NaN, "bits": 2}\n')
-        end.write("\n".join(lines[1501:]) + "\n")
-    found = followed.curves()
-    assert found == Followed(file).curves()
-    assert found["val"] == [[1501, *[None] * 5]] and found["scores"] == {"bits": 2}
-    assert [row[:2] for row in found["train"]] == [[6 * i, 12 * i] for i in range(1, 501)]
-    assert [row[2] for row in found["train"]] == pytest.approx(losses.reshape(500, 6).mean(axis=1))
-    assert {row[3] for row in found["train"]} == {0.5} and {row[4] for row in found["train"]} == {None}
-    with file.open("r+b") as begin:
-        begin.write(b"#")
-    assert followed.curves() == found, "what was read is not read again"
-    with file.open("r+b") as begin:
-        begin.write(b"{")
-    MetricsLog(tmp_path, step=10)  # the run is stopped, and goes on from its tenth step
-    assert [row[0] for row in followed.curves()["train"]] == list(range(1, 11))
-    file.unlink()
-    assert followed.curves()["train"] == []
 
 
 def test_a_run_without_a_model_yet_is_seen_by_its_newest_weights(trained: Path, tmp_path: Path) -> None:

@@ -14,13 +14,9 @@ function shades(name) {
 
 /** A vector as a row of colours; `most` is the value of full colour. */
 export function strip(values, most, label) {
-  const canvas = make("canvas", { className: "strip", width: values.length, height: 1, role: "img",
+  const canvas = make("canvas", { className: "strip", role: "img",
     "aria-label": `${label}: ${values.length} numbers, from ${number(Math.min(...values))} to ${number(Math.max(...values))}` });
-  const context = canvas.getContext("2d"), paint = signedPaint(most);
-  values.forEach((value, x) => {
-    context.fillStyle = paint(value);
-    context.fillRect(x, 0, 1, 1);
-  });
+  small(canvas, [values], signedPaint(most));
   canvas.onmousemove = (event) => {
     const x = Math.min(values.length - 1, Math.floor((event.offsetX / canvas.clientWidth) * values.length));
     canvas.title = `number ${x + 1}: ${number(values[x], 6)}`;
