@@ -28,6 +28,7 @@ from pellucid.finetune.recipes import ADAPTER_RATES, CLASSIFY_RATES, check_out, 
 from pellucid.finetune.scores import classification_scores, positive_label, probability_scores
 from pellucid.finetune.splits import read_splits
 from pellucid.options import FinetuneClassify
+from pellucid.pretrain.distributed import joined, leave_the_rest_to_the_first, restarted
 from pellucid.pretrain.fit import fit
 from pellucid.runtime import inform, pick_device, printable, write_json, write_run
 from pellucid.text.tokenizer import Tokenizer
@@ -70,6 +71,7 @@ def finetune_classifier(
     tell_cut(task, splits, tokenizer, context)
     train_part(model, gpt, way.train, way.lora)
     fit(model, task, config, out, resume)
+    leave_the_rest_to_the_first()
     positive = positive_label([example.label for example in splits["train"]]) if len(labels) == 2 else None
     calibrate(model, task, None if rule.several else positive)
     if way.train == "lora":
@@ -154,7 +156,8 @@ def finetune_classify(options: FinetuneClassify) -> tuple[dict[str, Any], str]:
     rule = Rule(options.multi_label, options.cut)
     way = Way(options.train, options.class_weight, lora, options.teacher == "linear" and teachable(splits, rule))
     config = classify_config(options, len(splits["train"]), way)
-    result = finetune_classifier(options.run, splits, config, options.out, options.resume, rule, way)
+    with joined():
+        result = finetune_classifier(options.run, splits, config, options.out, options.resume or restarted(), rule, way)
     hashes = hash_of(options.data, options.val, options.test)
     write_run(options.out, "finetune classify", as_dict(options) | as_dict(config), hashes)
     write_json(options.out / "scores.json", result)

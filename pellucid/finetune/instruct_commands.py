@@ -19,6 +19,7 @@ from pellucid.finetune.recipes import ADAPTER_RATES, INSTRUCT_RATES, check_out, 
 from pellucid.finetune.shown import show_examples
 from pellucid.model.gpt import GPT
 from pellucid.options import FinetuneInstruct
+from pellucid.pretrain.distributed import joined, leave_the_rest_to_the_first, restarted
 from pellucid.pretrain.fit import fit
 from pellucid.pretrain.language import LanguageModelling
 from pellucid.runtime import pick_device, write_json, write_run
@@ -104,6 +105,7 @@ def finetune_assistant(
     if lead:
         lead.fit(pupil, splits, out / "lead", resume)
     fit(pupil.model, task, config, out, resume)
+    leave_the_rest_to_the_first()
     pupil.save(out, merge)
     return examined(pupil.model, pupil.tokenizer, splits, is_right, questions)
 
@@ -153,17 +155,18 @@ def finetune_instruct(options: FinetuneInstruct) -> tuple[dict[str, Any], str]:
     splits = split_examples(read_instructions(options.data), seed=options.seed)
     lora = lora_of(options)
     config = fit_config(options, options.epochs, len(splits["train"]), ADAPTER_RATES if lora else INSTRUCT_RATES)
-    result = finetune_assistant(
-        options.run,
-        splits,
-        config,
-        options.out,
-        options.resume,
-        train=options.train,
-        lora=lora,
-        packing=options.packing,
-        merge=options.merge,
-    )
+    with joined():
+        result = finetune_assistant(
+            options.run,
+            splits,
+            config,
+            options.out,
+            options.resume or restarted(),
+            train=options.train,
+            lora=lora,
+            packing=options.packing,
+            merge=options.merge,
+        )
     write_run(options.out, "finetune instruct", as_dict(options) | as_dict(config), hash_of(options.data))
     write_json(options.out / "scores.json", result)
     return summary(result, options.out, alone=lora is not None and not options.merge)

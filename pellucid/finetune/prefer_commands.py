@@ -19,6 +19,7 @@ from pellucid.finetune.prefer import REFERENCE, Pair, PreferenceTuning, read_pai
 from pellucid.finetune.recipes import PREFER_RATES, check_out, fit_config, hash_of, lora_of
 from pellucid.finetune.shown import show_examples
 from pellucid.options import FinetunePrefer
+from pellucid.pretrain.distributed import joined, leave_the_rest_to_the_first, restarted
 from pellucid.pretrain.fit import check_nothing_there, fit
 from pellucid.runtime import ConfigError, DataError, problem, write_json, write_run
 from pellucid.text.tokenizer import Tokenizer
@@ -31,16 +32,20 @@ def finetune_prefer(options: FinetunePrefer) -> tuple[dict[str, Any], str]:
     check_out(options)
     if not 0 < options.beta < math.inf:
         raise ConfigError(problem("--beta", str(options.beta), "a number above 0", "0.1 is the default."))
+    if options.dtype == "bfloat16":
+        reason = "the reference is what the model says in float32"
+        raise ConfigError(problem("--dtype bfloat16", reason, "float32", "Leave it out."))
     if lack := lacks(Tokenizer.load(options.run)):
         advice = "Make one first, with `pellucid finetune instruct`."
         raise DataError(problem(options.run, lack, "an assistant", advice))
     splits = split_examples(read_pairs(options.data), seed=options.seed)
     # The reference is what the model says in float32, so the model is compared with it in float32.
     config = replace(fit_config(options, options.epochs, len(splits["train"]), PREFER_RATES), dtype="float32")
-    result = prefer(
-        options.run, splits, config, options.out, options.resume, options.beta, options.train, lora_of(options),
-        options.merge,
-    )  # fmt: skip
+    with joined():
+        result = prefer(
+            options.run, splits, config, options.out, options.resume or restarted(), options.beta, options.train,
+            lora_of(options), options.merge,
+        )  # fmt: skip
     write_run(options.out, "finetune prefer", as_dict(options) | as_dict(config), hash_of(options.data))
     write_json(options.out / "scores.json", result)
     found, text = summary(result, options.out, alone=options.train == "lora" and not options.merge)
@@ -73,6 +78,7 @@ def prefer(
     without_dropout(pupil.model)
     task.refer(pupil.model, out / "training" / REFERENCE)
     fit(pupil.model, task, config, out, resume)
+    leave_the_rest_to_the_first()
     pupil.model.eval()
     with torch.inference_mode():
         preference = {**task.scores(pupil.model, "test"), "pairs": len(task.rows["test"])}

@@ -65,7 +65,7 @@ def fit_config(options: Finetuning, epochs: float, examples: int, rates: dict[st
     scale = options.lr / found["lr"] if options.lr else 1.0
     scaled = {**found, "lr": found["lr"] * scale, "matrix_lr": found["matrix_lr"] * scale}
     adapted = {"optimizer": "adamw"} if options.train == "lora" or rates is PREFER_RATES else {}
-    given = {"batch_size": options.batch_size, "seed": options.seed, "checkpoint_every": options.checkpoint_every}
+    given = {name: getattr(options, name) for name in ("batch_size", "seed", "checkpoint_every", "dtype")}
     return FitConfig(steps=steps, **given, **scaled, **adapted)  # type: ignore[arg-type]
 
 

@@ -37,6 +37,8 @@ class Finetuning(Options):
     """Layers of each block that get LoRA's matrices, such as attention.query attention.value; without it, all."""
     base: Literal["float32", "int8"] = "float32"
     """Precision of the frozen matrices beside LoRA's; int8 takes a quarter of the memory."""
+    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
+    """Precision of the matrix products in training; auto keeps the faster one."""
     resume: bool = False
     """Go on from the newest checkpoint in --out."""
 

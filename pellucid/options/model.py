@@ -37,6 +37,8 @@ class Training(Options):
     """Gradient checkpointing: keep only what goes into each block; less memory, a third slower."""
     average: float = 0.0
     """Evaluate, and end with, a running average of the weights (EMA) that keeps this share at each step, as 0.999."""
+    evaluations: int = 10
+    """How many times held-out text is looked at and a sample is taken, the last time at the end."""
     early_stop: int = 0
     """End after so many evaluations in a row without a lower loss, with the best weights; 0 never does."""
     best: bool = False

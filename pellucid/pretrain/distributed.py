@@ -1,6 +1,6 @@
 """Many processes, one run: who is there, what they tell each other, and how they share a model.
 
-    torchrun --nproc-per-node N -m pellucid pretrain …
+    torchrun --nproc-per-node N -m pellucid pretrain …    (and finetune)
 
 Every process sees the same batch and takes its own slice of it; what they add up is a sum of losses, a count of trained
 tokens, and the gradients. Alone, everything here does nothing. Pages: PyTorch, "Distributed Data Parallel".
@@ -93,6 +93,12 @@ def joined() -> Iterator[World]:
         yield world()
     finally:
         dist.destroy_process_group()
+
+
+def leave_the_rest_to_the_first() -> None:
+    """End all processes but the first: what comes behind training is not divided. Within `joined`."""
+    if not world().first:
+        raise SystemExit(0)
 
 
 class Whole(nn.Module):

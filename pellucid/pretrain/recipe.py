@@ -67,6 +67,10 @@ def fit_config(options: Training, shape: ModelConfig, context: int) -> FitConfig
 
     With --steps neither minutes nor tokens count, with --tokens no minutes.
     """
+    if options.evaluations < 1:
+        raise ConfigError(
+            problem("--evaluations", f"{options.evaluations}", "1 or more", "The last one is at the end.")
+        )
     if options.tokens < 0:
         raise ConfigError(problem("--tokens", f"{options.tokens}", "a number above 0", "Change it."))
     batch = options.batch_size
@@ -88,6 +92,7 @@ def fit_config(options: Training, shape: ModelConfig, context: int) -> FitConfig
         schedule=options.schedule,
         recompute=options.recompute,
         average=options.average,
+        evaluate_share=1 / options.evaluations,
         early_stop=options.early_stop,
         best=options.best,
         spikes=options.spikes,

@@ -239,7 +239,11 @@ def test_the_command_makes_a_better_assistant_of_an_assistant_alone(
     found = json.loads(done.stdout)
     assert found["preference"]["pairs"] == found["questions"] == 3
     assert call("chat", out, "--max-tokens", 3, stdin="Hi\n").returncode == 0
-    for base, more, said in [(base_folder, [], "not taught to talk"), (assistant, ["--beta", 0], "--beta")]:
+    for base, more, said in [
+        (base_folder, [], "not taught to talk"),
+        (assistant, ["--beta", 0], "--beta"),
+        (assistant, ["--dtype", "bfloat16"], "float32"),
+    ]:
         done = call("finetune", "prefer", base, "--data", data, "--out", tmp_path / "no", *more)
         assert done.returncode == 2
         assert said in done.stderr

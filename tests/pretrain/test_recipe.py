@@ -48,6 +48,8 @@ def test_what_is_given_wins_over_the_rule() -> None:
     assert fit_config(Training(steps=7, tokens=10**9), PRESETS["laptop"], 256).steps == 7
     with pytest.raises(ConfigError, match="--tokens"):
         fit_config(Training(tokens=-1), PRESETS["laptop"], 256)
+    with pytest.raises(ConfigError, match="--evaluations"):
+        fit_config(Training(evaluations=0), PRESETS["laptop"], 256)
 
 
 def test_a_llama_with_an_output_layer_counts_it() -> None:
@@ -210,8 +212,9 @@ def test_the_verb_takes_it_all(call: Any, shards: Shards, shape_file: Path, tmp_
     out = tmp_path / "run"
     done = call("pretrain", "--data", shards.folder, "--model", shape_file, "--out", out, "--tokens", 1000, "--json",
                 "--average", 0.9, "--best", "--recompute", "--schedule", "cosine", "--keep", 1, "--prompts", "Ben",
-                "--dtype", "float32")  # fmt: skip
+                "--dtype", "float32", "--evaluations", 3)  # fmt: skip
     assert done.returncode == 0, done.stderr
     said = json.loads(done.stdout)
+    assert len(scores_of(out)) == 3
     assert 1000 <= said["tokens"] < 1000 + 16 * json.loads((out / "run.json").read_text())["config"]["batch_size"]
     assert said["val_loss"] == min(scores_of(out))
