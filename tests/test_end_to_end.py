@@ -22,6 +22,8 @@ from pellucid.finetune.labelled import read_labelled
 from pellucid.finetune.splits import split_labelled
 from pellucid.model.gpt import GPT
 from pellucid.pretrain.metrics import read_lines
+from pellucid.quickstart.steps import repeated
+from pellucid.text.documents import Document
 from pellucid.text.shards import Shards
 from pellucid.text.tinyworld import FAMILIES
 from pellucid.text.tokenizer import END_OF_TEXT, Tokenizer
@@ -278,6 +280,13 @@ def test_own_text_labels_and_instructions_go_the_whole_way(cli: Any, tmp_path: P
     changed = cli("quickstart", "--minutes", 0.05, "--out", tmp_path / "run", *own)
     assert changed.returncode == 2
     assert "other settings or files" in changed.stderr
+
+
+@pytest.mark.parametrize(("text", "times"), [(1_000, 1), (6_000, 6), (10**6, 10)])
+def test_own_messages_are_repeated_to_a_sixth_of_the_text_at_most_ten_times(text: int, times: int) -> None:
+    messages = [Document("m" * 100, "labels.csv"), Document("n" * 100, "labels.csv")]
+    assert repeated(messages, [Document("t" * text, "book.txt")]) == messages * times
+    assert repeated([], []) == []
 
 
 BAD: list[tuple[str, bytes | None, str]] = [

@@ -1,6 +1,7 @@
 """Probabilities that can be believed, and from which one on a class is said: both chosen on the val split.
 
-Page: Guo et al. 2017, "On Calibration of Modern Neural Networks" (temperature scaling, expected calibration error).
+Pages: Guo et al. 2017, "On Calibration of Modern Neural Networks" (temperature scaling, expected calibration error);
+Lipton et al. 2014, "Thresholding Classifiers to Maximize F1 Score" (of calibrated probabilities, and its noise).
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ def best_temperature(logits: Array, targets: Array, several: bool = False) -> fl
 
 
 def best_threshold(probabilities: Array, truth: Array) -> float:
-    """The threshold on (N,) probabilities with the highest F1 of (N,) truths; of equals the one nearest to 0.5.
+    """The threshold on (N,) probabilities with the highest F1 of (N,) truths, 0 to 1; of equals the one nearest to 0.5.
 
     It stands in the middle between two probabilities, so that a text at the edge is not decided by rounding.
     """
@@ -46,13 +47,15 @@ def best_threshold(probabilities: Array, truth: Array) -> float:
 def thresholds(
     probabilities: Array, targets: Array, labels: Sequence[str], rule: Rule, positive: str | None
 ) -> dict[str, float]:
-    """Thresholds of the labels that are said by one: all with several labels, the positive class of two, else none."""
-    if rule.several:
-        return {label: best_threshold(probabilities[:, i], targets[:, i]) for i, label in enumerate(labels)}
-    if positive is None:
-        return {}
-    place = list(labels).index(positive)
-    return {positive: best_threshold(probabilities[:, place], targets[:, place])}
+    """Thresholds of the labels that are said by one: all with several labels, the positive class of two, else none.
+
+    A text counts half as what it is, and half as what the calibrated model takes it for: else one odd text among few
+    moves the threshold anywhere (docs/performance.md).
+    """
+    judged = labels if rule.several else [label for label in labels if label == positive]
+    believed = (targets + probabilities) / 2
+    places = {label: list(labels).index(label) for label in judged}
+    return {label: best_threshold(probabilities[:, i], believed[:, i]) for label, i in places.items()}
 
 
 def calibration(confidence: Array, right: Array, bins: int = 10) -> tuple[float, list[dict[str, float]]]:

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 ONE, TWO = 0.4, 0.5  # shares of parts of one text, and of parts of two; the rest are words in any order
-CHANGED = 0.3
+CHANGED = 0.5
 
 
 def made_up(texts: Sequence[str], count: int, seed: int) -> list[str]:
@@ -47,11 +47,11 @@ def part(words: list[str], generator: np.random.Generator) -> list[str]:
 
 
 def changed(words: list[str], generator: np.random.Generator) -> list[str]:
-    """Half of the digits are others; a tenth in lower case, a twentieth in upper case; a tenth of the words is lost."""
+    """Half of the digits are others; a tenth in lower case, a quarter in upper case; a tenth of the words is lost."""
     kept = [word for word in words if generator.random() >= 0.1] or words
     kept = [_other_digits(word, generator) for word in kept]
     case = generator.random()
-    if case < 0.15:
+    if case < 0.35:
         kept = [word.lower() if case < 0.1 else word.upper() for word in kept]
     return kept
 

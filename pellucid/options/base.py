@@ -30,6 +30,6 @@ class Quickstart(Options):
     instructions: Path | None = None
     """Own instructions with answers (json, jsonl); without it, the embedded ones."""
     minutes: float = 0.0
-    """Time to aim at; more minutes, a better model. 0 is 5.2 with the embedded corpus and 15 with own text."""
+    """Time to aim at; more minutes, a better model. 0 is 5.2 with the embedded corpus and 18 with own text."""
     seed: int = 0
     """Seed of everything that is random."""

@@ -72,7 +72,7 @@ class Run:
     @property
     def minutes(self) -> float:
         """The time to aim at for everything."""
-        return self.options.minutes or (15.0 if self.options.text else 5.2)
+        return self.options.minutes or (18.0 if self.options.text else 5.2)
 
     def step(self, name: str, title: str, work: Callable[[Run], Results], show: Callable[[Results], str]) -> None:
         """Do a step, or take its result from an earlier, stopped run; then show it."""

@@ -50,6 +50,8 @@ from pellucid.text.tinyworld.files import write_documents, write_instructions, w
 from pellucid.text.word import WordTokenizer
 
 STORY_FAMILIES = ("story_where", "story_who", "story_what")
+MESSAGES = 1 / 6  # of the text: what the user's own labelled texts are repeated for, or they would hardly be met
+MOST_REPEATS = 10
 # Which thing, which place, whose: a model tells these apart only when asked about stories alone for a while, at low
 # rates (docs/performance.md). So instruction tuning begins with that, for this share of its time and of its rates.
 LEAD_SHARE, LEAD_RATE = 0.23, 0.35
@@ -83,7 +85,7 @@ def make_text(run: Run) -> Results:
     if not options.instructions:
         write_instructions(corpus / "instructions.jsonl", max(1000, int(12000 * run.minutes)), options.seed)
     splits = split_documents(read_documents(sources))
-    splits["train"] += own_messages(run)
+    splits["train"] += repeated(own_messages(run), splits["train"])
     train = [document.text for document in splits["train"]]
     tokenizer = BPETokenizer.train(train, vocab_size=4096)
     shards = write_shards(splits, tokenizer, run.out / "shards")
@@ -109,6 +111,13 @@ def own_messages(run: Run) -> list[Document]:
         return []
     train = split_labelled(read_labelled(run.options.labels), seed=run.options.seed)["train"]
     return [Document(example.text, str(run.options.labels)) for example in train if example.text.strip()]
+
+
+def repeated(messages: list[Document], beside: list[Document]) -> list[Document]:
+    """Few and short texts as often as it takes to be a share of all text worth the name (docs/performance.md)."""
+    size, rest = (sum(len(document.text) for document in some) for some in (messages, beside))
+    times = round(MESSAGES / (1 - MESSAGES) * rest / max(size, 1))
+    return messages * max(1, min(times, MOST_REPEATS))
 
 
 def read_inputs(run: Run) -> tuple[Any, Any]:
@@ -197,7 +206,7 @@ def classify(run: Run) -> Results:
     rates = rates_of(run.out, CLASSIFY_RATES)
     # the embedded messages are many, and learnt in seconds; a teacher helps with few, and odd ones
     taught = run.options.labels is not None and teachable(labelled, Rule())
-    minutes = (0.1 if taught else 0.04) * run.minutes
+    minutes = (0.24 if taught else 0.04) * run.minutes
     config = FitConfig(minutes=minutes, seed=run.options.seed, evaluate_share=0.25, **rates)  # type: ignore[arg-type]
     out = run.out / "classifier"
     return finetune_classifier(run.out, labelled, config, out, resume=True, way=Way(taught=taught))

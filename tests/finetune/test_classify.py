@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from transformers import AutoModelForSequenceClassification, GPT2Config, GPT2ForSequenceClassification
 
 from pellucid.config import FitConfig
-from pellucid.finetune.calibration import best_temperature, best_threshold
+from pellucid.finetune.calibration import best_temperature, best_threshold, thresholds
 from pellucid.finetune.classify import Classification, Classifier, Rule, cut_row, decide, encode_texts, predict
 from pellucid.finetune.labelled import Labelled
 from pellucid.finetune.padded import LengthGroupedSampler, pad
@@ -226,6 +226,16 @@ def test_no_threshold_has_a_higher_f1_than_the_chosen_one(pairs: list[tuple[floa
 
     chosen = best_threshold(probabilities, truth)
     assert f1(chosen) >= max(f1(limit) for limit in (0.2, 0.35, 0.47, 0.5, 0.55, 0.8)) - 1e-12
+
+
+def test_two_odd_texts_do_not_move_a_threshold_where_the_model_thinks_otherwise() -> None:
+    probabilities = np.array([0.99] * 10 + [0.3] + [0.2] * 2 + [0.01] * 30)
+    truth = np.array([1.0] * 10 + [0.0] + [1.0] * 2 + [0.0] * 30)
+    both, truths = (np.stack([1 - x, x], axis=1) for x in (probabilities, truth))
+    assert best_threshold(probabilities, truth) == pytest.approx(0.105)  # what truths alone ask for
+    assert thresholds(both, truths, ["ham", "spam"], Rule(), "spam") == {"spam": 0.5}
+    assert thresholds(both, truths, ["ham", "spam"], Rule(several=True), None).keys() == {"ham", "spam"}
+    assert thresholds(both, truths, ["ham", "spam"], Rule(), None) == {}
 
 
 def test_an_answer_follows_the_threshold_and_a_folder_keeps_it(
