@@ -25,7 +25,7 @@ from pellucid.generation.compiled.model import CompiledModel
 from pellucid.generation.engine import make_dice, seen_tokens
 from pellucid.generation.fast import CompiledSlots
 from pellucid.generation.reader import common_beginning, newest
-from pellucid.generation.sampling import GREEDY, Sampling, choose, next_token
+from pellucid.generation.sampling import GREEDY, Sampling, draw
 from pellucid.generation.slots import AnySlots, TorchSlots
 from pellucid.generation.writer import Writer
 from pellucid.model.gpt import GPT
@@ -219,7 +219,7 @@ class Continuous:
             penalised = sampling.repetition_penalty != 1
             seen = torch.cat([_known(texts[row].seen) for row in rows]) if penalised else None
             numbers = [texts[row].die.random() for row in rows]
-            for row, token in zip(rows, choose(next_token(logits, sampling, seen), numbers).tolist(), strict=True):
+            for row, token in zip(rows, draw(logits, sampling, seen, numbers).tolist(), strict=True):
                 drawn[row] = token
         return drawn
 

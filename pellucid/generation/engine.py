@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from pellucid.generation.reader import AnyReader, Reader, newest
-from pellucid.generation.sampling import GREEDY, Sampling, choose, next_token
+from pellucid.generation.sampling import GREEDY, Sampling, draw
 from pellucid.generation.writer import Writer
 from pellucid.model.gpt import GPT
 from pellucid.runtime import ConfigError, problem
@@ -175,7 +175,7 @@ def decode(
     logits = reader.read(prompts)[:, :vocab_size]
     seen = seen_tokens(prompts, logits) if sampling.repetition_penalty != 1 else None
     for left in range(max_tokens, 0, -1):
-        chosen = choose(next_token(logits, sampling, seen), [die.random() for die in dice])
+        chosen = draw(logits, sampling, seen, [die.random() for die in dice])
         if seen is not None:
             seen.scatter_(1, chosen[:, None], True)
         yield chosen

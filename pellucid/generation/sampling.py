@@ -105,10 +105,23 @@ def choose(table: NextToken, numbers: Sequence[float]) -> Tensor:
         points = points.minimum(last.nextafter(torch.zeros_like(last)))
         chosen = torch.searchsorted(ends, points, right=True)  # the first whose end lies beyond the point
         chosen = chosen.clamp(max=ends.shape[1] - 1)
-    if not bool((table.probability.gather(1, chosen) > 0).all()):
+    _check((table.probability.gather(1, chosen) > 0).all())
+    return chosen[:, 0]
+
+
+def draw(logits: Tensor, sampling: Sampling, seen: Tensor | None, numbers: Sequence[float]) -> Tensor:
+    """What `choose` takes of `next_token`, (B,); where only the likeliest can be taken, without the table."""
+    if sampling.temperature > 0 or seen is not None:
+        return choose(next_token(logits, sampling, seen), numbers)
+    chosen = logits.argmax(dim=1)
+    _check(logits.gather(1, chosen[:, None]).isfinite().all())
+    return chosen
+
+
+def _check(good: Tensor) -> None:
+    if not bool(good):
         advice = "The weights are damaged or their training diverged: try an earlier checkpoint."
         raise DataError(problem("logits", "values that are no numbers", "finite ones", advice))
-    return chosen[:, 0]
 
 
 def _penalised(logits: Tensor, seen: Tensor, penalty: float) -> Tensor:

@@ -12,7 +12,19 @@ from hypothesis import strategies as st
 from numba import njit
 
 from pellucid.generation.compiled.model import CompiledModel
-from pellucid.generation.compiled.vectors import as_floats, dot, dot_anywhere, first, load_bytes, total
+from pellucid.generation.compiled.vectors import (
+    as_floats,
+    dot,
+    dot_anywhere,
+    first,
+    load,
+    load_bytes,
+    load_four,
+    put_four,
+    times,
+    totals,
+    zeros,
+)
 from pellucid.generation.engine import continue_plainly, decode, stream_ids
 from pellucid.generation.fast import CompiledReader, Index
 from pellucid.generation.reader import Reader
@@ -137,8 +149,24 @@ def test_the_index_finds_what_followed_last_time() -> None:
 @njit
 def both_dots(unsigned: Any, signed: Any, start: Any) -> Any:
     a, b = load_bytes(unsigned, 0), load_bytes(signed, 0)
-    one, other = dot(first(start), a, b), dot_anywhere(first(start), a, b)
-    return total(as_floats(one)), total(as_floats(other))
+    one, other = as_floats(dot(first(start), a, b)), as_floats(dot_anywhere(first(start), a, b))
+    out = np.empty(4, np.float32)
+    put_four(out, 0, totals(one, other, zeros(), zeros()))
+    return out[0], out[1]
+
+
+@njit
+def four_totals(numbers: Any) -> Any:
+    out = np.full(6, np.float32(7))
+    sums = totals(load(numbers, 0), load(numbers, 16), load(numbers, 32), load(numbers, 48))
+    put_four(out, 1, times(sums, load_four(numbers, 60)))
+    return out
+
+
+def test_four_sums_are_made_and_scaled_at_once_and_nothing_else_is_written() -> None:
+    numbers = np.arange(64, dtype=np.float32)
+    expected = numbers.reshape(4, 16).sum(axis=1) * numbers[60:]
+    assert four_totals(numbers).tolist() == [7, *expected.tolist(), 7]
 
 
 @settings(max_examples=50, deadline=None)

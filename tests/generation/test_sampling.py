@@ -22,7 +22,7 @@ from transformers import (
 )
 
 from pellucid.generation.engine import seen_tokens
-from pellucid.generation.sampling import Sampling, choose, next_token
+from pellucid.generation.sampling import Sampling, choose, draw, next_token
 from pellucid.runtime import ConfigError, DataError
 
 VOCAB = 40
@@ -154,6 +154,17 @@ def test_logits_that_are_no_numbers_are_an_error_and_no_token(temperature: float
     logits[1, 7] = math.nan
     with pytest.raises(DataError, match="logits: found values that are no numbers"):
         choose(next_token(logits, Sampling(temperature)), [0.5, 0.5])
+    with pytest.raises(DataError, match="logits: found values that are no numbers"):
+        draw(logits, Sampling(temperature), None, [0.5, 0.5])
+
+
+@pytest.mark.parametrize("sampling", [Sampling(0.0), Sampling(0.0, repetition_penalty=1.5), Sampling(0.8, top_k=5)])
+def test_without_the_table_the_same_tokens_are_drawn(sampling: Sampling) -> None:
+    logits = some_logits(3).round()  # many are equally likely
+    seen = logits > 1 if sampling.repetition_penalty != 1 else None
+    for number in (0.0, 0.3, 0.999):
+        expected = choose(next_token(logits, sampling, seen), [number] * len(logits))
+        assert torch.equal(draw(logits, sampling, seen, [number] * len(logits)), expected)
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from pellucid.config import ModelConfig
 from pellucid.generation.compiled.packing import BITS, Dtype, Weights, in_precision, pack
 from pellucid.generation.compiled.passes import SIDE, Cache, Room, forward
+from pellucid.generation.compiled.stretches import LONG, Stretches, fastest
 from pellucid.generation.compiled.team import Team
 from pellucid.model.formats.folder import WEIGHTS, find_tensors, read_as_kept, read_settings
 from pellucid.model.formats.quantised import GROUP, QUANTISED
@@ -41,6 +42,7 @@ class CompiledModel:
         threads = threads or (settle_threads() if self.nbytes > ALONE else 1)
         self.team = Team(threads)
         self._room: Room | None = None
+        self._stretches: Stretches | None = None
 
     @classmethod
     def of(cls, model: GPT, dtype: Dtype = "float32", threads: int = 0) -> CompiledModel:
@@ -90,12 +92,14 @@ class CompiledModel:
     ) -> NDArray[np.float32]:
         """Read `ids`, each at a place of one of the slots; the logits after the rows `wanted` (the last): (rows, V).
 
-        The tokens of one text stand in order, and what is before them in its slot was read.
+        The tokens of one text stand side by side and in order, and what is before them in its slot was read.
         """
         wanted = [len(ids) - 1] if wanted is None else wanted
         vocabulary = self.config.vocab_size
         out = np.empty((len(wanted), -(-vocabulary // 4) * 4), np.float32)
         slots.grow(max(places) + 1)
+        if len(ids) > LONG:
+            ids, which, places, wanted = self._after_stretches(slots, ids, which, places, wanted)
         room = self._room_for(slots)
         numbers = [np.array(one, np.int64) for one in (ids, which, places)]
         done = 0
@@ -106,6 +110,25 @@ class CompiledModel:
             done += len(asked)
             self.team.run(forward, *(one[part] for one in numbers), asked, rows, *self.packed, slots.cache, room)
         return out[:, :vocabulary]
+
+    def _after_stretches(
+        self, slots: Slots, ids: Sequence[int], which: Sequence[int], places: Sequence[int], wanted: Sequence[int]
+    ) -> tuple[list[int], ...]:
+        """Read the beginnings that are long, up to where logits are wanted; what is left for the compiled pass."""
+        left: list[int] = []
+        begins = [row for row in range(len(ids)) if row == 0 or which[row] != which[row - 1]]
+        for begin, stop in zip(begins, [*begins[1:], len(ids)], strict=True):
+            end = min((row for row in wanted if begin <= row < stop), default=stop)
+            if end - begin >= LONG:
+                if self._stretches is None:
+                    products = torch.float32 if self.dtype == "float32" else fastest()
+                    self._stretches = Stretches(self.config, self.packed, products, self.team.threads)
+                self._stretches.read(ids[begin:end], slots.cache, which[begin], places[begin])
+                begin = end
+            left += range(begin, stop)
+        again = {row: i for i, row in enumerate(left)}
+        return ([ids[row] for row in left], [which[row] for row in left], [places[row] for row in left],
+                [again[row] for row in wanted])  # fmt: skip
 
     def _room_for(self, slots: Slots) -> Room:
         keys, values = slots.cache.keys, slots.cache.values

@@ -4,9 +4,9 @@ A matrix (O outputs × I inputs) lies in memory row by row, as the model has it,
 rows at a time; the next four are asked for meanwhile, which is what brings a core to the rate of the memory. Each sum
 is added up in the same order however many vectors there are, so one alone gets the same bits as one among many.
 
-With bytes, the vectors become bytes, too: groups of 64 numbers from -127 to 127 with a scale each, so that products are
-exact in whole numbers within a group. Kept matrices are offset to be unsigned, as the processor's instruction wants
-one side; the sum of a group times the offset is taken off where the sum begins.
+With bytes, the vectors become bytes, too: spans of 64 to 256 numbers from -127 to 127 with a scale each, so that
+products are exact in whole numbers within a span. Kept matrices are offset to be unsigned, as the processor's
+instruction wants one side; the sum of a span times the offset is taken off where the sum begins.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from numba import njit, types
 from numba.extending import overload
 
 from pellucid.generation.compiled.vectors import (
+    BYTES,
     as_floats,
     dot,
     fetch,
@@ -25,11 +26,13 @@ from pellucid.generation.compiled.vectors import (
     high_nibbles,
     load,
     load_bytes,
+    load_four,
     low_nibbles,
     multiply_add,
+    put_four,
     spread,
     times,
-    total,
+    totals,
     zeros,
 )
 from pellucid.model.formats.quantised import GROUP
@@ -64,8 +67,7 @@ def _nothing() -> Any:
 
 @njit(**COMPILED)
 def _put(out: Any, at: Any, sums: Any) -> None:
-    for row, value in enumerate(sums):
-        out[at + row] = total(value)
+    put_four(out, at, totals(sums[0], sums[1], sums[2], sums[3]))
 
 
 @njit(**COMPILED)
@@ -115,78 +117,115 @@ def float_rows(
 
 
 @njit(**COMPILED)
-def to_bytes(x: Any, i: Any, groups: Any, numbers: Any, scales: Any, sums: Any, g: Any) -> None:
-    """`groups` groups of floats from x[i] on, as bytes with a scale and their sum each; the first is group g there."""
-    for group in range(groups):
+def to_bytes(x: Any, i: Any, spans: Any, span: Any, numbers: Any, scales: Any, sums: Any, first_span: Any) -> None:
+    """Spans of floats from x[i] on, as bytes with a scale and their sum each; the first is `first_span` there."""
+    for s in range(spans):
+        source, target = i + s * span, (first_span + s) * span
         bits = np.uint32(0)  # floats above 0 are in order as whole numbers, and of those LLVM finds the largest at once
-        for k in range(i + group * GROUP, i + (group + 1) * GROUP):
+        for k in range(source, source + span):
             bits = max(bits, np.uint32(np.float32(x[k]).view(np.uint32) & np.uint32(0x7FFFFFFF)))
         largest = np.uint32(bits).view(np.float32)
-        scale = largest / np.float32(127)
         back = np.float32(0) if largest == 0 else np.float32(127) / largest
         summed = np.int32(0)
-        source, target = i + group * GROUP, (g + group) * GROUP
-        for k in range(GROUP):
+        for k in range(span):
             number = np.int32(np.rint(x[source + k] * back))
             numbers[target + k] = np.int8(number)
             summed += number
-        scales[g + group], sums[g + group] = scale, summed
+        scales[first_span + s], sums[first_span + s] = largest / np.float32(127), summed
+
+
+def span_of(matrix: Any) -> Any:
+    """How many numbers of a vector share a scale, for a product with `matrix`: as many as its own do at the most."""
+    raise NotImplementedError("compiled only")
+
+
+@overload(span_of, strict=False)
+def _span_of(matrix: Any) -> Any:
+    def wide(matrix):  # type: ignore[no-untyped-def]
+        return 4 * GROUP if matrix[2] % (4 * GROUP) == 0 else 2 * GROUP if matrix[2] % (2 * GROUP) == 0 else GROUP
+
+    return wide if matrix[1].ndim == 1 else lambda matrix: GROUP
 
 
 @njit(**COMPILED)
-def _add_bytes(x: Any, scale: Any, begin: Any, a: Any, b: Any, c: Any, d: Any, sums: Any) -> Any:
-    """One vector's group times those of four rows, in whole numbers, then scaled and added to its four sums."""
+def _dots(x: Any, a: Any, b: Any, c: Any, d: Any, sums: Any) -> Any:
+    """64 bytes of one vector times those of four rows, added to its four sums, in whole numbers."""
+    return dot(sums[0], a, x), dot(sums[1], b, x), dot(sums[2], c, x), dot(sums[3], d, x)
+
+
+@njit(**COMPILED)
+def _scaled(scale: Any, dots: Any, sums: Any) -> Any:
+    """A span's whole numbers, scaled and added to the four sums."""
+    scales = spread(scale)
     return (
-        multiply_add(scale, as_floats(dot(begin, a, x)), sums[0]),
-        multiply_add(scale, as_floats(dot(begin, b, x)), sums[1]),
-        multiply_add(scale, as_floats(dot(begin, c, x)), sums[2]),
-        multiply_add(scale, as_floats(dot(begin, d, x)), sums[3]),
+        multiply_add(scales, as_floats(dots[0]), sums[0]),
+        multiply_add(scales, as_floats(dots[1]), sums[1]),
+        multiply_add(scales, as_floats(dots[2]), sums[2]),
+        multiply_add(scales, as_floats(dots[3]), sums[3]),
     )
 
 
 @njit(**COMPILED)
+def _offset(sums: Any, s: Any, offset: Any) -> Any:
+    """Where the four sums of a span begin, so that the offset falls out."""
+    begin = first(np.int32(-offset * sums[s]))
+    return begin, begin, begin, begin
+
+
+@njit(**COMPILED)
 def _put_scaled(out: Any, at: Any, sums: Any, scales: Any, row: Any) -> None:
-    for r, value in enumerate(sums):
-        out[at + r] = total(value) * scales[row + r]
+    # Not scaled once it lies there: to load what was just stored halves the speed of the whole product.
+    put_four(out, at, times(totals(sums[0], sums[1], sums[2], sums[3]), load_four(scales, row)))
 
 
 @njit(**COMPILED)
 def int8_rows(
-    out: Any, o_step: Any, numbers: Any, x_scales: Any, x_sums: Any, groups: Any, n: Any, w: Any, w_scales: Any,
-    first_row: Any, start: Any, end: Any,
+    out: Any, o_step: Any, numbers: Any, x_scales: Any, x_sums: Any, span: Any, n: Any, w: Any, w_scales: Any,
+    width: Any, first_row: Any, start: Any, end: Any,
 ) -> None:  # fmt: skip
     """As `float_rows`, for a matrix of bytes with a scale for each row; the matrix begins at row `first_row` of w."""
-    width = groups * GROUP
+    spans = width // span
     for row in range(start, end, ROWS):
         a = (first_row + row) * width
         b, c, d = a + width, a + 2 * width, a + 3 * width
         v = 0
         while v + 4 <= n:
-            g0, g1, g2, g3 = v * groups, (v + 1) * groups, (v + 2) * groups, (v + 3) * groups
-            s0, s1, s2, s3 = _nothing(), _nothing(), _nothing(), _nothing()
-            for g in range(groups):
-                k = g * GROUP
-                for place in (a, b, c, d):
-                    fetch(w, place + k + ROWS * width)
-                wa, wb, wc, wd = load_bytes(w, a + k), load_bytes(w, b + k), load_bytes(w, c + k), load_bytes(w, d + k)
-                s0 = _add_bytes(*_group(numbers, x_scales, x_sums, g0 + g, INT8_OFFSET), wa, wb, wc, wd, s0)
-                s1 = _add_bytes(*_group(numbers, x_scales, x_sums, g1 + g, INT8_OFFSET), wa, wb, wc, wd, s1)
-                s2 = _add_bytes(*_group(numbers, x_scales, x_sums, g2 + g, INT8_OFFSET), wa, wb, wc, wd, s2)
-                s3 = _add_bytes(*_group(numbers, x_scales, x_sums, g3 + g, INT8_OFFSET), wa, wb, wc, wd, s3)
-            _put_scaled(out, v * o_step + row, s0, w_scales, first_row + row)
-            _put_scaled(out, (v + 1) * o_step + row, s1, w_scales, first_row + row)
-            _put_scaled(out, (v + 2) * o_step + row, s2, w_scales, first_row + row)
-            _put_scaled(out, (v + 3) * o_step + row, s3, w_scales, first_row + row)
+            x0, x1, x2, x3 = v * width, (v + 1) * width, (v + 2) * width, (v + 3) * width
+            f0, f1, f2, f3 = _nothing(), _nothing(), _nothing(), _nothing()
+            for s in range(spans):
+                g0 = v * spans + s
+                g1, g2, g3 = g0 + spans, g0 + 2 * spans, g0 + 3 * spans
+                s0, s1 = _offset(x_sums, g0, INT8_OFFSET), _offset(x_sums, g1, INT8_OFFSET)
+                s2, s3 = _offset(x_sums, g2, INT8_OFFSET), _offset(x_sums, g3, INT8_OFFSET)
+                for k in range(s * span, (s + 1) * span, BYTES):
+                    if v == 0:
+                        for place in (a, b, c, d):
+                            fetch(w, place + k + ROWS * width)
+                    wa, wb = load_bytes(w, a + k), load_bytes(w, b + k)
+                    wc, wd = load_bytes(w, c + k), load_bytes(w, d + k)
+                    s0 = _dots(load_bytes(numbers, x0 + k), wa, wb, wc, wd, s0)
+                    s1 = _dots(load_bytes(numbers, x1 + k), wa, wb, wc, wd, s1)
+                    s2 = _dots(load_bytes(numbers, x2 + k), wa, wb, wc, wd, s2)
+                    s3 = _dots(load_bytes(numbers, x3 + k), wa, wb, wc, wd, s3)
+                f0, f1 = _scaled(x_scales[g0], s0, f0), _scaled(x_scales[g1], s1, f1)
+                f2, f3 = _scaled(x_scales[g2], s2, f2), _scaled(x_scales[g3], s3, f3)
+            _put_scaled(out, v * o_step + row, f0, w_scales, first_row + row)
+            _put_scaled(out, (v + 1) * o_step + row, f1, w_scales, first_row + row)
+            _put_scaled(out, (v + 2) * o_step + row, f2, w_scales, first_row + row)
+            _put_scaled(out, (v + 3) * o_step + row, f3, w_scales, first_row + row)
             v += 4
         while v < n:
-            s0 = _nothing()
-            for g in range(groups):
-                k = g * GROUP
-                for place in (a, b, c, d):
-                    fetch(w, place + k + ROWS * width)
-                wa, wb, wc, wd = load_bytes(w, a + k), load_bytes(w, b + k), load_bytes(w, c + k), load_bytes(w, d + k)
-                s0 = _add_bytes(*_group(numbers, x_scales, x_sums, v * groups + g, INT8_OFFSET), wa, wb, wc, wd, s0)
-            _put_scaled(out, v * o_step + row, s0, w_scales, first_row + row)
+            f0 = _nothing()
+            for s in range(spans):
+                s0 = _offset(x_sums, v * spans + s, INT8_OFFSET)
+                for k in range(s * span, (s + 1) * span, BYTES):
+                    for place in (a, b, c, d):
+                        fetch(w, place + k + ROWS * width)
+                    wa, wb = load_bytes(w, a + k), load_bytes(w, b + k)
+                    wc, wd = load_bytes(w, c + k), load_bytes(w, d + k)
+                    s0 = _dots(load_bytes(numbers, v * width + k), wa, wb, wc, wd, s0)
+                f0 = _scaled(x_scales[v * spans + s], s0, f0)
+            _put_scaled(out, v * o_step + row, f0, w_scales, first_row + row)
             v += 1
 
 
@@ -262,7 +301,7 @@ def _product(
 
     def of_bytes(out, o_step, x, i_step, taken, n, matrix, first_row, start, end):  # type: ignore[no-untyped-def]
         w, scales, width = matrix
-        int8_rows(out, o_step, *taken, width // GROUP, n, w, scales, first_row, start, end)
+        int8_rows(out, o_step, *taken, span_of(matrix), n, w, scales, width, first_row, start, end)
 
     def of_nibbles(out, o_step, x, i_step, taken, n, matrix, first_row, start, end):  # type: ignore[no-untyped-def]
         w, scales, width = matrix

@@ -8,7 +8,7 @@ import numpy as np
 from numba import njit, types
 from numba.extending import overload
 
-from pellucid.generation.compiled.products import COMPILED, GROUP, INT8_OFFSET, to_bytes
+from pellucid.generation.compiled.products import COMPILED, INT8_OFFSET, span_of, to_bytes
 from pellucid.generation.compiled.vectors import add_together, let_others
 
 LOOSE = {**COMPILED, "fastmath": {"reassoc", "contract", "nsz"}}  # sums in vectors, in an order of their own
@@ -132,7 +132,8 @@ def take(x: Any, at: Any, width: Any, matrix: Any, taken: Any, row: Any) -> None
 @overload(take, strict=False)
 def _take(x: Any, at: Any, width: Any, matrix: Any, taken: Any, row: Any) -> Any:
     def bytewise(x, at, width, matrix, taken, row):  # type: ignore[no-untyped-def]
-        to_bytes(x, at, width // GROUP, *taken, row * (width // GROUP))
+        span = span_of(matrix)
+        to_bytes(x, at, width // span, span, *taken, row * (width // span))
 
     def nothing(x, at, width, matrix, taken, row):  # type: ignore[no-untyped-def]
         pass
@@ -178,15 +179,16 @@ def add_bias(x: Any, step: Any, bias: Any, n: Any, start: Any, end: Any) -> None
 
 
 def take_all(x: Any, n: Any, width: Any, matrix: Any, taken: Any, arrived: Any, thread: Any, threads: Any) -> None:
-    """n vectors as bytes, shared among the threads by groups, where the matrix is of bytes."""
+    """n vectors as bytes, shared among the threads by spans, where the matrix is of bytes."""
     raise NotImplementedError("compiled only")
 
 
 @overload(take_all, strict=False)
 def _take_them_all(x: Any, n: Any, width: Any, matrix: Any, taken: Any, arrived: Any, thread: Any, threads: Any) -> Any:
     def bytewise(x, n, width, matrix, taken, arrived, thread, threads):  # type: ignore[no-untyped-def]
-        start, end = share(n * (width // GROUP), thread, threads)
-        to_bytes(x, start * GROUP, end - start, taken[0], taken[1], taken[2], start)
+        span = span_of(matrix)
+        start, end = share(n * (width // span), thread, threads)
+        to_bytes(x, start * span, end - start, span, *taken, start)
         meet(arrived, threads)
 
     def nothing(x, n, width, matrix, taken, arrived, thread, threads):  # type: ignore[no-untyped-def]

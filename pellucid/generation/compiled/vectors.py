@@ -106,6 +106,33 @@ def fetch(_: Any, array: Any, index: Any) -> Any:
     return types.void(array, types.intp), generate
 
 
+@intrinsic
+def load_four(_: Any, array: Any, index: Any) -> Any:
+    """array[index : index + 4] of float32, as the first four of 16."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        place = _place(context, builder, signature.args[0], *arguments)
+        four = builder.load(builder.bitcast(place, ir.VectorType(FLOAT, 4).as_pointer()), align=4)
+        return builder.shuffle_vector(four, four, ir.Constant(INTS, [0, 1, 2, 3] * 4))
+
+    return floats(array, types.intp), generate
+
+
+@intrinsic
+def put_four(_: Any, array: Any, index: Any, a: Any) -> Any:
+    """array[index : index + 4] = the first four."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        array, index, vector = arguments
+        kind = ir.VectorType(FLOAT, 4)
+        place = builder.bitcast(_place(context, builder, signature.args[0], array, index), kind.as_pointer())
+        four = builder.shuffle_vector(vector, vector, ir.Constant(ir.VectorType(INT, 4), [0, 1, 2, 3]))
+        builder.store(four, place, align=4)
+        return context.get_dummy_value()
+
+    return types.void(array, types.intp, floats), generate
+
+
 # ---------------------------------------------------------------- arithmetic
 
 
@@ -146,11 +173,24 @@ def multiply_add(_: Any, a: Any, b: Any, c: Any) -> Any:
 
 
 @intrinsic
-def total(_: Any, a: Any) -> Any:
-    """The sum of the 16 floats, always in the same order."""
-    return types.float32(floats), lambda context, builder, signature, arguments: _call(
-        builder, "llvm.vector.reduce.fadd.v16f32", FLOAT, [FLOAT(-0.0), *arguments], fastmath=("reassoc",)
-    )
+def totals(_: Any, a: Any, b: Any, c: Any, d: Any) -> Any:
+    """The sums of the 16 floats of each of the four, as the first four; always added half to half."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        def shuffled(one: Any, other: Any, places: list[int]) -> Any:
+            return builder.shuffle_vector(one, other, ir.Constant(INTS, places))
+
+        def halved(one: Any, other: Any, width: int) -> Any:
+            """Parts of `width` numbers, their halves added: those of one vector first, then those of the other."""
+            starts = [start + i for start in range(0, 2 * LANES, width) for i in range(width // 2)]
+            return builder.fadd(shuffled(one, other, starts), shuffled(one, other, [at + width // 2 for at in starts]))
+
+        both = halved(halved(*arguments[:2], 16), halved(*arguments[2:], 16), 8)  # four numbers of each
+        for width in (4, 2):
+            both = halved(both, both, width)
+        return both
+
+    return floats(floats, floats, floats, floats), generate
 
 
 @intrinsic

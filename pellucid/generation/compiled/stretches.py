@@ -1,0 +1,181 @@
+"""Long stretches of one text: read by the readable model itself, on the packed weights and into the same slots.
+
+A few tokens wait for the memory, and the compiled pass reads it as fast as it gives. Hundreds of tokens wait for the
+processor, and there torch's products of whole matrices are two to ten times as fast. So a prompt goes through `GPT`,
+each of whose matrices is a part of a packed one, brought into the precision that this machine multiplies fastest when
+its turn comes. Nothing is kept twice.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from functools import cache
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from pellucid.config import ModelConfig
+from pellucid.generation.compiled.packing import Packed
+from pellucid.generation.compiled.passes import Cache, Matrix
+from pellucid.generation.compiled.products import INT4_OFFSET, INT8_OFFSET, ROWS
+from pellucid.model.cache import KVCache
+from pellucid.model.formats.quantised import GROUP
+from pellucid.model.gpt import GPT
+from pellucid.model.outline import Outline
+
+# T tokens of the stretch, S places of a slot, G heads of keys and values, K width of a head, O outputs, I inputs
+
+LONG = 64  # tokens from which a stretch is faster here than in the compiled pass
+TOGETHER = 512  # tokens that go through at a time: more are no faster, and take more memory
+
+
+class Stretches:
+    """`read` takes the tokens of one text that stand in a row, and leaves their keys and values in its slot.
+
+    `dtype` is the precision of the products; see `fastest`.
+    """
+
+    def __init__(self, config: ModelConfig, packed: Packed, dtype: torch.dtype, threads: int) -> None:
+        self.config, self.dtype, self.threads = config, dtype, threads
+        self.model = over(config, packed, dtype)
+
+    @torch.inference_mode()
+    def read(self, ids: Sequence[int], cache: Cache, slot: int, place: int) -> None:
+        """Read `ids`, of which the first stands at `place` of the slot; what is before it was read."""
+        usual = torch.get_num_threads()
+        torch.set_num_threads(self.threads)
+        rows = Row(self.config, cache, slot, place, self.dtype)
+        with torch.autocast("cpu", torch.bfloat16, enabled=self.dtype == torch.bfloat16):
+            for part in torch.tensor([ids]).split(TOGETHER, dim=1):
+                self.model.hidden(part, rows)
+        torch.set_num_threads(usual)
+
+
+class Row(KVCache):
+    """One slot of the compiled model as the readable one knows its cache: the same memory, looked at in its order."""
+
+    def __init__(self, config: ModelConfig, cache: Cache, slot: int, used: int, dtype: torch.dtype) -> None:
+        self.keys = as_tensor(cache.keys)[:, slot : slot + 1, :, :, : config.d_head]
+        self.values = as_tensor(cache.values)[:, slot : slot + 1, :, : config.d_head].mT
+        self.padding, self.used, self.dtype = None, used, dtype
+
+    def store(self, layer: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+        """Put the new (1, G, T, K) behind the old ones; all of them, (1, G, S, K), in the precision of the products."""
+        all_keys, all_values = super().store(layer, keys, values)
+        return all_keys.to(self.dtype), all_values.to(self.dtype).contiguous()
+
+
+class Kept(nn.Module):
+    """Rows of a packed matrix as a linear layer, or as an embedding."""
+
+    def __init__(
+        self, matrix: Matrix, first: int, shape: Sequence[int], dtype: torch.dtype, bias: Tensor | None = None
+    ) -> None:
+        super().__init__()
+        numbers, scales, _ = matrix
+        rows, self.inputs = shape
+        lines = len(scales) if scales.size else len(numbers) // matrix[2]
+        self.numbers = as_tensor(numbers.reshape(lines, -1)[first : first + rows])
+        self.scales = as_tensor(scales[first : first + rows]) if scales.size else None
+        self.dtype, self.bias = dtype, bias
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(1, T, I) → (1, T, O)."""
+        return F.linear(x, self.plain(self.numbers, self.scales), self.bias)
+
+    def plain(self, numbers: Tensor, scales: Tensor | None) -> Tensor:
+        """Some rows (O, I), in the precision of the products."""
+        if scales is None:
+            return numbers[:, : self.inputs].to(self.dtype)
+        if scales.dim() == 1:
+            whole = numbers[:, : self.inputs].to(self.dtype).sub_(INT8_OFFSET)  # exact, also in bfloat16
+            return (whole * scales[:, None]).to(self.dtype)
+        halves = numbers.view(len(numbers), -1, GROUP)
+        whole = torch.stack([halves & 15, halves >> 4], dim=2).flatten(1, 2).to(self.dtype).sub_(INT4_OFFSET)
+        return (whole * scales[:, :, None]).flatten(1)[:, : self.inputs].to(self.dtype)
+
+
+class KeptEmbedding(Kept):
+    """Rows of a packed matrix, looked up."""
+
+    def forward(self, ids: Tensor) -> Tensor:
+        """(1, T) → (1, T, D)."""
+        scales = None if self.scales is None else self.scales[ids[0]]
+        return self.plain(self.numbers[ids[0]], scales)[None].float()
+
+
+def over(config: ModelConfig, packed: Packed, dtype: torch.dtype) -> GPT:
+    """The readable model, each of its parts a part of `packed`. Its logits are left out."""
+    matrices, vectors = packed.matrices, packed.vectors
+    with Outline():
+        model = GPT(config).eval()
+
+    def keep(part: Any, name: str, matrix: Matrix, first: int, bias: NDArray[np.float32] | None) -> int:
+        shape = getattr(part, name).weight.shape
+        setattr(part, name, Kept(matrix, first, shape, dtype, None if bias is None else as_tensor(bias[: shape[0]])))
+        return int(shape[0])
+
+    blocks: Any = model.blocks
+    for i, block in enumerate(blocks):
+        attention, feed_forward = block.attention, block.feed_forward
+        first, done = i * padded(vectors.attention.shape[1]), 0
+        for name in ("query", "key", "value"):
+            done += keep(attention, name, matrices.attention, first + done, vectors.attention[i, done:])
+        rows, wide = padded(config.d_model), padded(config.d_ff)
+        keep(attention, "output", matrices.output, i * rows, vectors.output[i])
+        if config.family == "llama":
+            keep(feed_forward, "gate", matrices.expand, 2 * i * wide, None)
+            keep(feed_forward, "expand", matrices.expand, (2 * i + 1) * wide, None)
+        else:
+            keep(feed_forward, "expand", matrices.expand, i * wide, vectors.expand[i])
+        keep(feed_forward, "contract", matrices.contract, i * rows, vectors.contract[i])
+    shape = (config.vocab_size, config.d_model)
+    model.token_embedding = KeptEmbedding(matrices.embedding, 0, shape, dtype)  # type: ignore[assignment]
+    found = {"position_embedding.weight": vectors.positions, **norms(config, packed)}
+    kept = {name: as_tensor(array) for name, array in found.items() if name in model.state_dict()}
+    model.load_state_dict(kept, strict=False, assign=True)
+    return model
+
+
+def norms(config: ModelConfig, packed: Packed) -> dict[str, NDArray[np.float32]]:
+    """The norms' weights and biases, by their names in the model."""
+    vectors, found = packed.vectors, {}
+    halves = [f"blocks.{i}.{half}" for i in range(config.n_layers) for half in ("attention_norm", "feed_forward_norm")]
+    for row, name in enumerate([*halves, "final_norm"]):
+        found |= {f"{name}.weight": vectors.norms[row], f"{name}.bias": vectors.norm_biases[row]}
+    for i in range(config.n_layers):
+        found[f"blocks.{i}.attention.query_norm.weight"] = vectors.query_norms[i]
+        found[f"blocks.{i}.attention.key_norm.weight"] = vectors.key_norms[i]
+    return found
+
+
+def padded(rows: int) -> int:
+    """Rows that a matrix of so many takes in a packed one."""
+    return -(-rows // ROWS) * ROWS
+
+
+def as_tensor(array: NDArray[Any]) -> Tensor:
+    """The same memory; uint16 is bfloat16."""
+    found = torch.from_numpy(array)
+    return found.view(torch.bfloat16) if found.dtype == torch.uint16 else found
+
+
+@cache
+def fastest() -> torch.dtype:
+    """bfloat16 where this machine multiplies in it faster than in float32: measured, in some milliseconds."""
+
+    def seconds(dtype: torch.dtype) -> float:
+        x = torch.ones(512, 512, dtype=dtype)
+        times = []
+        for _ in range(5):
+            began = time.perf_counter()
+            x @ x
+            times.append(time.perf_counter() - began)
+        return min(times)
+
+    return min((torch.float32, torch.bfloat16), key=seconds)
