@@ -96,18 +96,20 @@ def ctranslate2(asked: Json) -> Iterator[list[int]]:
     model = library.Generator(str(folder), compute_type=asked["dtype"], **threads)
     names = json.loads((folder / "vocabulary.json").read_text(encoding="utf-8"))
     yield []
-    made: queue.Queue[int] = queue.Queue()
+    made: queue.Queue[tuple[int, int]] = queue.Queue()  # rows come in any order
     prompts = [[names[token] for token in prompt] for prompt in prompts_of(asked)]
 
     def work() -> None:
         model.generate_batch(
             prompts, max_length=asked["tokens"], min_length=asked["tokens"], sampling_topk=1, beam_size=1,
-            include_prompt_in_result=False, max_batch_size=0, callback=lambda step: made.put(step.token_id) or False,
+            include_prompt_in_result=False, max_batch_size=0,
+            callback=lambda step: made.put((step.batch_id, step.token_id)) or False,
         )  # fmt: skip
 
     threading.Thread(target=work).start()
     while True:
-        yield [made.get(timeout=600) for _ in prompts]
+        step = dict(made.get(timeout=600) for _ in prompts)
+        yield [step[row] for row in range(len(prompts))]
 
 
 def llama_cpp(asked: Json) -> Iterator[list[int]]:
