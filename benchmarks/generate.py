@@ -1,8 +1,9 @@
 """Decoding beside other libraries: `python benchmarks/generate.py [--threads N] [--prompts 16 900] [--batches 1 8 32]`.
 
 GPT-2 124M with random weights, saved once and read by all; greedy. Each figure is the median of whole processes that
-took turns (decoding/contenders.py). PELLUCID_LLMS_PYTHON and PELLUCID_LLAMA_CPP_PYTHON name Pythons that have
-llms-from-scratch and llama-cpp-python, whose pins differ. llama.cpp reads the file that `pellucid export` writes.
+took turns (decoding/contenders.py). PELLUCID_LLMS_FROM_SCRATCH_PYTHON, PELLUCID_LITGPT_PYTHON and PELLUCID_LLAMA_CPP_PYTHON name
+Pythons that have llms-from-scratch, litgpt and llama-cpp-python, whose pins differ. llama.cpp reads the file that
+`pellucid export` writes.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from measure import machine, timed, write
+from measure import machine, write
 
 Json = dict[str, Any]
 DECODERS = Path(__file__).parent / "decoding" / "contenders.py"
@@ -41,13 +42,22 @@ class Contender(NamedTuple):
         return sys.executable if find_spec(self.library) else ""
 
 
-ELSEWHERE = {"llms_from_scratch": "PELLUCID_LLMS_PYTHON", "llama_cpp": "PELLUCID_LLAMA_CPP_PYTHON"}
+QUESTIONS = [
+    "Sort these words: pear, apple, fig, kiwi, lemon, plum", "Hello, who are you?", "Spell the word basket.",
+    "What is 17 + 25?", "Continue the pattern: lamp sun lamp sun lamp",
+]  # fmt: skip
+ELSEWHERE = {
+    "llms_from_scratch": "PELLUCID_LLMS_FROM_SCRATCH_PYTHON", "litgpt": "PELLUCID_LITGPT_PYTHON",
+    "llama_cpp": "PELLUCID_LLAMA_CPP_PYTHON",
+}  # fmt: skip
+OWN_WEIGHTS = set(ELSEWHERE) - {"llama_cpp"}  # those that cannot read the model, and say something else
 CONTENDERS = [
     *(Contender("pellucid", dtype) for dtype in ("float32", "bfloat16", "int8", "int4")),
     *(Contender("transformers", dtype) for dtype in ("float32", "bfloat16")),
     *(Contender("ctranslate2", dtype) for dtype in ("float32", "int8")),
     *(Contender("llama_cpp", dtype) for dtype in ("float32", "bfloat16", "int8", "int4")),
     *(Contender("llms_from_scratch", dtype) for dtype in ("float32", "bfloat16")),
+    *(Contender("litgpt", dtype) for dtype in ("float32", "bfloat16")),
 ]
 
 
@@ -60,6 +70,7 @@ def main() -> None:
     parser.add_argument("--tokens", type=int, default=64)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--only", nargs="*", default=[], help="library or library:dtype")
+    parser.add_argument("--chat", help="an assistant's folder, whose replies are timed, too")
     asked = parser.parse_args()
     known = [one for one in CONTENDERS if one.python]
     wanted = [one for one in known if not asked.only or {one.library, ":".join(one)} & set(asked.only)]
@@ -82,6 +93,8 @@ def main() -> None:
                 print(case, file=sys.stderr, flush=True)
                 results[f"prompt {prompt}, batch {batch}"] = compare(wanted, {**case, "model": folder}, asked.rounds)
         results["start"] = start_to_first_token(Path(folder), asked.threads, asked.rounds)
+    if asked.chat:
+        results["chat"] = chat_speed(asked.chat)
     write("generate", results)
 
 
@@ -125,7 +138,9 @@ def compare(contenders: list[Contender], case: Json, rounds: int) -> Json:
             if done.returncode:
                 raise SystemExit(f"{':'.join(one)}: {done.stderr[-2000:]}")
             found[one].append(json.loads(done.stdout.splitlines()[-1]))
-    said = {tuple(runs[0]["ids"]) for one, runs in found.items() if one.dtype == "float32" and "llms" not in one[0]}
+    said = {
+        tuple(runs[0]["ids"]) for one, runs in found.items() if one.dtype == "float32" and one[0] not in OWN_WEIGHTS
+    }
     assert len(said) <= 1, f"float32 texts differ: {said}"
     return {
         ":".join(one): {
@@ -137,13 +152,42 @@ def compare(contenders: list[Contender], case: Json, rounds: int) -> Json:
 
 
 def start_to_first_token(folder: Path, threads: int, rounds: int) -> Json:
-    """Seconds of whole processes of `pellucid generate` that make one token."""
+    """Seconds of `pellucid generate`, from its start until it says what it made of one token, and until its end."""
     found = {}
     for name, where in (("float32", folder), ("int8", folder / "int8")):
-        asked = ("generate", str(where), "--prompt", "Once", "--max-tokens", "1", "--threads", str(threads))
-        seconds = [timed(lambda asked=asked: pellucid(*asked)) for _ in range(rounds + 1)]
-        found[f"pellucid:{name}"] = round(statistics.median(seconds[1:]), 2)
+        asked = ("generate", str(where), "--prompt", "Once", "--max-tokens", "1", "--threads", str(threads), "--json")
+        seconds = []
+        for _ in range(rounds + 1):
+            began = time.perf_counter()
+            with subprocess.Popen([sys.executable, "-m", "pellucid", *asked], stdout=subprocess.PIPE) as process:
+                assert process.stdout is not None and process.stdout.readline()
+                first = time.perf_counter() - began
+            seconds.append((first, time.perf_counter() - began))
+        medians = [round(statistics.median(column), 2) for column in zip(*seconds[1:], strict=True)]
+        found[f"pellucid:{name}"] = dict(zip(("first_token_s", "end_s"), medians, strict=True))
     return found
+
+
+def chat_speed(run: str) -> Json:
+    """Tokens a second of an assistant, reading the questions included, and milliseconds until its first text."""
+    from pellucid.assistant.chat import ChatSession
+    from pellucid.generation.compiled.model import CompiledModel
+    from pellucid.generation.sampling import GREEDY
+    from pellucid.text.tokenizer import Tokenizer
+
+    session = ChatSession(CompiledModel.load(run), Tokenizer.load(run), GREEDY)
+    tokens, seconds, firsts = 0, 0.0, []
+    for question in QUESTIONS * 5:
+        session.history = []
+        began = time.perf_counter()
+        pieces = session.reply(question)
+        next(pieces)
+        firsts.append(1000 * (time.perf_counter() - began))
+        for _ in pieces:
+            pass
+        seconds += time.perf_counter() - began
+        tokens += len(session.last[1]) + 1  # and end-of-text
+    return {"tokens_per_s": round(tokens / seconds), "first_ms": round(statistics.median(firsts), 2)}
 
 
 if __name__ == "__main__":

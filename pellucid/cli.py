@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import gc
 import os
 import sys
 from importlib import import_module
 from pathlib import Path
+from types import ModuleType
 from typing import Any, NamedTuple
 
 from pellucid.runtime import PellucidError, Verbatim, exact_products, one_line_of_json, printable
@@ -84,6 +86,8 @@ def main() -> None:
     except BrokenPipeError:  # the reader of our output has left, as `head` does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(0)
+    finally:
+        gc.freeze()  # nothing is looked through for garbage on the way out: with torch that took half a second
 
 
 def run(arguments: list[str]) -> int:
@@ -98,7 +102,7 @@ def run(arguments: list[str]) -> int:
     verb = VERBS[name]
     settings = read_settings(name, verb, rest)
     module, function = verb.function.split(":")
-    result, text = getattr(import_module(module), function)(settings)
+    result, text = getattr(imported(module), function)(settings)
     if int(os.environ.get("RANK", "0")) > 0:  # of the processes that torchrun started, the first one speaks
         return 0
     if settings.json:
@@ -108,9 +112,18 @@ def run(arguments: list[str]) -> int:
     return 0
 
 
+def imported(name: str) -> ModuleType:
+    """A module, imported with the collector at rest: torch makes a million objects then, and none is garbage."""
+    gc.disable()
+    try:
+        return import_module(name)
+    finally:
+        gc.enable()
+
+
 def serve(settings: Any) -> Any:
     """`pellucid serve`: the one verb of two packages that know nothing of each other, the server and its pages."""
-    commands, workbench = import_module("pellucid.assistant.server.commands"), import_module("pellucid.see.workbench")
+    commands, workbench = imported("pellucid.assistant.server.commands"), imported("pellucid.see.workbench")
     return commands.serve(settings, workbench.routes)
 
 

@@ -266,6 +266,12 @@ def keep_freed_memory() -> None:
         libc.mallopt(m_trim_threshold, 2**31 - 1)
 
 
+def return_freed_memory() -> None:
+    """Tell glibc to return what is free to the system, holes included: after a load that took more than it keeps."""
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL("libc.so.6").malloc_trim(0)
+
+
 @functools.cache
 def most_threads() -> int:
     """How many threads torch had when this was first asked: one for each core, or what OMP_NUM_THREADS says."""

@@ -77,6 +77,32 @@ def llms_from_scratch(asked: Json) -> Iterator[list[int]]:
             logits = model(chosen[:, None], cache=cache)
 
 
+def litgpt(asked: Json) -> Iterator[list[int]]:
+    """Its model with its cache, of the same sizes, weights of its own (positions are rotary: it has no learnt ones)."""
+    import torch
+    from litgpt import GPT, Config
+
+    torch.set_num_threads(asked["threads"])
+    config = Config(
+        name="gpt2", block_size=1024, vocab_size=50257, padded_vocab_size=50257, n_layer=12, n_head=12, n_embd=768,
+        parallel_residual=False, bias=True, gelu_approximate="tanh", rotary_percentage=1.0,
+    )  # fmt: skip
+    model = GPT(config)
+    model.lm_head.weight = model.transformer.wte.weight
+    model = model.to(getattr(torch, asked["dtype"])).eval()
+    place = asked["prompt"]
+    model.max_seq_length = place + asked["tokens"]
+    model.set_kv_cache(asked["batch"], dtype=getattr(torch, asked["dtype"]))
+    with torch.inference_mode():
+        yield []
+        logits = model(torch.tensor(prompts_of(asked)), torch.arange(place))
+        while True:
+            chosen = logits[:, -1].argmax(dim=1)
+            yield chosen.tolist()
+            logits = model(chosen[:, None], torch.tensor([place]))
+            place += 1
+
+
 def ctranslate2(asked: Json) -> Iterator[list[int]]:
     """Its generator, on the folder converted by its own converter; tokens come by its callback, as they are made."""
     import queue

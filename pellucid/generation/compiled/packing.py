@@ -18,6 +18,7 @@ from pellucid.config import ModelConfig
 from pellucid.generation.compiled.passes import Matrices, Matrix, Sizes, Vectors
 from pellucid.generation.compiled.products import INT4_OFFSET, INT8_OFFSET, ROWS, STEP
 from pellucid.model.formats.quantised import GROUP, Quantised, in_few_bits, quantise
+from pellucid.runtime import return_freed_memory
 
 Dtype = Literal["float32", "bfloat16", "int8", "int4"]
 Weights = dict[str, Tensor | Quantised]
@@ -133,6 +134,8 @@ def matrix(blocks: Sequence[list[Tensor | Quantised]], rows: int, dtype: Dtype, 
             count = len(part.numbers) if isinstance(part, Quantised) else len(part)
             fill(numbers[at : at + count], scales[at : at + count], part, dtype)
             at += count
+    del part
+    return_freed_memory()
     return numbers.reshape(-1), scales, width
 
 
@@ -141,8 +144,9 @@ def fill(numbers: NDArray[Any], scales: NDArray[np.float32], part: Tensor | Quan
     if dtype in BITS:
         if not isinstance(part, Quantised) or part.bits != BITS[dtype]:
             part = quantise(plain(part), BITS[dtype])
-        found = part.numbers.cpu().numpy()
-        numbers[:, : found.shape[1]] = found.view(np.uint8) ^ np.uint8(INT8_OFFSET) if dtype == "int8" else found
+        found = part.numbers.cpu().numpy().view(np.uint8)
+        offset = np.uint8(INT8_OFFSET if dtype == "int8" else 0)
+        np.bitwise_xor(found, offset, out=numbers[:, : found.shape[1]])  # no copy between
         scales[...] = part.scales.cpu().numpy()
         return
     weight = plain(part)

@@ -16,7 +16,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 from torch.nn import functional as F
 
-from pellucid.model.formats.tensor_files import Stored, damaged, read_header, rows_of
+from pellucid.model.formats.tensor_files import FLOATS, WHOLE, Stored, damaged, read_header, rows_of
 from pellucid.runtime import atomic_file, shown
 
 # O outputs, I inputs, G groups of 64 inputs
@@ -133,7 +133,9 @@ def _checked(path: Path, name: str, stored: Stored, dtype: str, shape: tuple[int
     """The tensor, of this precision and shape, its numbers finite."""
     if stored.shape != shape or stored.dtype != dtype:
         damaged(path, f"tensor {name} of shape {shown(stored.shape)} and {stored.dtype}", f"{shape} and {dtype}")
-    parts = torch.cat([rows.clone() for _, rows in rows_of(stored)])
-    if dtype == "F32" and not bool(torch.isfinite(parts).all()):
+    whole = torch.empty(shape, dtype=(FLOATS | WHOLE)[dtype])
+    for place, rows in rows_of(stored):
+        whole[place] = rows
+    if dtype == "F32" and not bool(torch.isfinite(whole).all()):
         damaged(path, f"NaN or infinity in {name}", "finite numbers")
-    return parts
+    return whole
