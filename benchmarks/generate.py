@@ -1,9 +1,8 @@
 """Decoding beside other libraries: `python benchmarks/generate.py [--threads N] [--prompts 16 900] [--batches 1 8 32]`.
 
 GPT-2 124M with random weights, saved once and read by all; greedy. Each figure is the median of whole processes that
-took turns (decoding/contenders.py). PELLUCID_LLMS_FROM_SCRATCH_PYTHON, PELLUCID_LITGPT_PYTHON and PELLUCID_LLAMA_CPP_PYTHON name
-Pythons that have llms-from-scratch, litgpt and llama-cpp-python, whose pins differ. llama.cpp reads the file that
-`pellucid export` writes.
+took turns (decoding/contenders.py). llama.cpp reads the file that `pellucid export` writes. Peers of other pins have
+a Python of their own: PELLUCID_LLMS_FROM_SCRATCH_PYTHON, PELLUCID_LITGPT_PYTHON and PELLUCID_LLAMA_CPP_PYTHON name it.
 """
 
 from __future__ import annotations

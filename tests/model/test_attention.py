@@ -12,16 +12,19 @@ from torch import Tensor
 
 from pellucid.config import ModelConfig
 from pellucid.model.attention import (
+    BLOCK,
     CausalAttention,
     CausalSelfAttention,
     SelfAttention,
     SeveralHeads,
+    attention_in_blocks,
     attention_weights,
     batched_attention,
     causal_mask,
     for_each_query,
     mix_by_similarity,
 )
+from pellucid.model.cache import KVCache
 from pellucid.model.layers import together
 
 shapes = st.tuples(
@@ -122,6 +125,27 @@ def test_the_batched_way_has_the_gradients_of_the_explicit_one(
     slow = torch.autograd.grad((weights @ for_each_query(v, q) * towards).sum(), (q, k, v))
     for ours, expected in zip(fast, slow, strict=True):
         assert_close(ours, expected)
+
+
+@pytest.mark.parametrize("before", [0, 37])
+@pytest.mark.parametrize("window", [0, 50])
+def test_attention_in_blocks_is_the_explicit_one_also_behind_others_and_with_empty_columns(
+    before: int, window: int
+) -> None:
+    torch.manual_seed(before + window)
+    length = 2 * BLOCK + 9
+    q, k, v = noise(2, 6, length, 8), noise(2, 3, before + length, 8), noise(2, 3, before + length, 8)
+    cache = KVCache(ModelConfig(vocab_size=7), 2, before + length, padding=torch.tensor([0, 5]))
+    cache.used = before
+    seen = cache.mask(length, window)
+    assert seen is not None
+    expected = attention_weights(q, for_each_query(k, q), seen) @ for_each_query(v, q)
+    assert_close(attention_in_blocks(q, k, v, seen), expected)
+    halves = [part.bfloat16() for part in (q, k, v)]
+    attention = CausalAttention(ModelConfig("llama", vocab_size=7, n_heads=6, n_kv_heads=3, d_head=8, window=window))
+    chosen = attention.eval().attend(*halves, seen, causal=False)
+    assert torch.equal(chosen, attention_in_blocks(*halves, seen))
+    torch.testing.assert_close(chosen.float(), expected, rtol=0.03, atol=0.03)
 
 
 @settings(max_examples=20, deadline=None)

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 
 from pellucid.assistant.server.errors import RefusedError
 from pellucid.config import ModelConfig
+from pellucid.generation.compiled.model import CompiledModel
 from pellucid.generation.continuous import Continuous, Event
 from pellucid.generation.sampling import GREEDY, Sampling
 from pellucid.model.gpt import GPT
@@ -87,7 +88,7 @@ STEP = 5.0  # seconds that a step may take at the end
 class Engine:
     """The thread of one model. All but `close` is called from the event loop it was made in."""
 
-    def __init__(self, model: GPT, tokenizer: Tokenizer, rows: int = 0, waiting: int = WAITING) -> None:
+    def __init__(self, model: GPT | CompiledModel, tokenizer: Tokenizer, rows: int = 0, waiting: int = WAITING) -> None:
         self.model, self.tokenizer = model, tokenizer
         self.rows, self.waiting = rows or fitting_rows(model.config), waiting
         self.count = 0  # texts that are decoded or wait

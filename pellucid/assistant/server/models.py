@@ -10,8 +10,8 @@ from typing import Literal, TypeVar
 from pellucid.assistant.server.engine import WAITING, Engine
 from pellucid.finetune.classify import Classifier
 from pellucid.finetune.conversation import lacks
+from pellucid.generation.compiled.model import CompiledModel
 from pellucid.model.formats.folder import read_settings
-from pellucid.model.gpt import GPT
 from pellucid.opened import Runs
 from pellucid.runtime import DataError, problem
 from pellucid.text.tokenizer import Tokenizer
@@ -41,7 +41,7 @@ class OpenModels:
     async def engine(self, name: str, wanted: tuple[Kind, ...]) -> Engine:
         """The engine of a run of one of these kinds; a new one where a training run has replaced the weights."""
         await self.check(name, wanted)
-        model, tokenizer = await self._loaded(name, GPT.load), await self._loaded(name, Tokenizer.load)
+        model, tokenizer = await self._loaded(name, CompiledModel.load), await self._loaded(name, Tokenizer.load)
         engine = self.engines.get(name)
         if engine is None or engine.model is not model:
             if engine is not None:
