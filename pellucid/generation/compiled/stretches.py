@@ -31,7 +31,8 @@ from pellucid.model.outline import Outline
 # T tokens of the stretch, S places of a slot, G heads of keys and values, K width of a head, O outputs, I inputs
 
 LONG = 64  # tokens from which a stretch is faster here than in the compiled pass
-TOGETHER = 512  # tokens that go through at a time: more are no faster, and take more memory
+TOGETHER = 1024  # tokens that go through at a time
+FEW = 256  # rows of bytes that are made whole at a time: few enough for the caches
 
 
 class Stretches:
@@ -71,33 +72,46 @@ class Row(KVCache):
 
 
 class Kept(nn.Module):
-    """Rows of a packed matrix as a linear layer, or as an embedding."""
+    """Rows of a packed matrix as a linear layer, or as an embedding.
+
+    Those of bytes are made whole in `room`, which all share: memory that is new each time costs more than the rest.
+    """
 
     def __init__(
-        self, matrix: Matrix, first: int, shape: Sequence[int], dtype: torch.dtype, bias: Tensor | None = None
+        self, matrix: Matrix, first: int, shape: Sequence[int], room: Tensor, bias: Tensor | None = None
     ) -> None:
         super().__init__()
-        numbers, scales, _ = matrix
+        numbers, scales, width = matrix
         rows, self.inputs = shape
-        lines = len(scales) if scales.size else len(numbers) // matrix[2]
+        lines = len(scales) if scales.size else len(numbers) // width
         self.numbers = as_tensor(numbers.reshape(lines, -1)[first : first + rows])
         self.scales = as_tensor(scales[first : first + rows]) if scales.size else None
-        self.dtype, self.bias = dtype, bias
+        self.room, self.bias = room, bias
 
     def forward(self, x: Tensor) -> Tensor:
         """(1, T, I) → (1, T, O)."""
-        return F.linear(x, self.plain(self.numbers, self.scales), self.bias)
+        return F.linear(x, self.weight(), self.bias)
+
+    def weight(self) -> Tensor:
+        """(O, I), in the precision of the products."""
+        if self.scales is None:
+            return self.numbers[:, : self.inputs].to(self.room.dtype)
+        whole = self.room[: len(self.numbers) * self.inputs].view(-1, self.inputs)
+        for part, numbers, scales in zip(
+            whole.split(FEW), self.numbers.split(FEW), self.scales.split(FEW), strict=True
+        ):
+            part.copy_(self.plain(numbers, scales))
+        return whole
 
     def plain(self, numbers: Tensor, scales: Tensor | None) -> Tensor:
-        """Some rows (O, I), in the precision of the products."""
+        """Some rows, in float32."""
         if scales is None:
-            return numbers[:, : self.inputs].to(self.dtype)
+            return numbers[:, : self.inputs].float()
         if scales.dim() == 1:
-            whole = numbers[:, : self.inputs].to(self.dtype).sub_(INT8_OFFSET)  # exact, also in bfloat16
-            return (whole * scales[:, None]).to(self.dtype)
+            return numbers[:, : self.inputs].float().sub_(INT8_OFFSET).mul_(scales[:, None])
         halves = numbers.view(len(numbers), -1, GROUP)
-        whole = torch.stack([halves & 15, halves >> 4], dim=2).flatten(1, 2).to(self.dtype).sub_(INT4_OFFSET)
-        return (whole * scales[:, :, None]).flatten(1)[:, : self.inputs].to(self.dtype)
+        both = torch.stack([halves & 15, halves >> 4], dim=2).flatten(1, 2).float()
+        return both.sub_(INT4_OFFSET).mul_(scales[:, :, None]).flatten(1)[:, : self.inputs]
 
 
 class KeptEmbedding(Kept):
@@ -106,7 +120,7 @@ class KeptEmbedding(Kept):
     def forward(self, ids: Tensor) -> Tensor:
         """(1, T) → (1, T, D)."""
         scales = None if self.scales is None else self.scales[ids[0]]
-        return self.plain(self.numbers[ids[0]], scales)[None].float()
+        return self.plain(self.numbers[ids[0]], scales)[None]
 
 
 def over(config: ModelConfig, packed: Packed, dtype: torch.dtype) -> GPT:
@@ -114,10 +128,12 @@ def over(config: ModelConfig, packed: Packed, dtype: torch.dtype) -> GPT:
     matrices, vectors = packed.matrices, packed.vectors
     with Outline():
         model = GPT(config).eval()
+    largest = config.d_model * max(config.d_ff, config.n_heads * config.d_head)
+    room = torch.empty(largest if matrices.expand[1].size else 0, dtype=dtype)
 
     def keep(part: Any, name: str, matrix: Matrix, first: int, bias: NDArray[np.float32] | None) -> int:
         shape = getattr(part, name).weight.shape
-        setattr(part, name, Kept(matrix, first, shape, dtype, None if bias is None else as_tensor(bias[: shape[0]])))
+        setattr(part, name, Kept(matrix, first, shape, room, None if bias is None else as_tensor(bias[: shape[0]])))
         return int(shape[0])
 
     blocks: Any = model.blocks
@@ -135,7 +151,7 @@ def over(config: ModelConfig, packed: Packed, dtype: torch.dtype) -> GPT:
             keep(feed_forward, "expand", matrices.expand, i * wide, vectors.expand[i])
         keep(feed_forward, "contract", matrices.contract, i * rows, vectors.contract[i])
     shape = (config.vocab_size, config.d_model)
-    model.token_embedding = KeptEmbedding(matrices.embedding, 0, shape, dtype)  # type: ignore[assignment]
+    model.token_embedding = KeptEmbedding(matrices.embedding, 0, shape, room)  # type: ignore[assignment]
     found = {"position_embedding.weight": vectors.positions, **norms(config, packed)}
     kept = {name: as_tensor(array) for name, array in found.items() if name in model.state_dict()}
     model.load_state_dict(kept, strict=False, assign=True)
