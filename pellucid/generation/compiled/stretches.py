@@ -30,7 +30,7 @@ from pellucid.model.outline import Outline
 
 # T tokens of the stretch, S places of a slot, G heads of keys and values, K width of a head, O outputs, I inputs
 
-LONG = 64  # tokens from which a stretch is faster here than in the compiled pass
+LONG = 128  # tokens from which a stretch is faster here than in the compiled pass, of bytes too
 TOGETHER = 1024  # tokens that go through at a time
 FEW = 256  # rows of bytes that are made whole at a time: few enough for the caches
 
@@ -48,13 +48,15 @@ class Stretches:
     @torch.inference_mode()
     def read(self, ids: Sequence[int], cache: Cache, slot: int, place: int) -> None:
         """Read `ids`, of which the first stands at `place` of the slot; what is before it was read."""
+        row = Row(self.config, cache, slot, place, self.dtype)
         usual = torch.get_num_threads()
         torch.set_num_threads(self.threads)
-        rows = Row(self.config, cache, slot, place, self.dtype)
-        with torch.autocast("cpu", torch.bfloat16, enabled=self.dtype == torch.bfloat16):
-            for part in torch.tensor([ids]).split(TOGETHER, dim=1):
-                self.model.hidden(part, rows)
-        torch.set_num_threads(usual)
+        try:
+            with torch.autocast("cpu", torch.bfloat16, enabled=self.dtype == torch.bfloat16):
+                for part in torch.tensor([ids]).split(TOGETHER, dim=1):
+                    self.model.hidden(part, row)
+        finally:
+            torch.set_num_threads(usual)
 
 
 class Row(KVCache):
