@@ -29,7 +29,16 @@ SAFE_CUT = (
     rb"[!-=?-~](?= )|[0-9A-Za-z](?=[\r\n])|(?:[\xe5-\xe8][\x80-\xbf]|\xe3\x81)[\x81-\xbf](?=\xe3\x80\x82|\xef\xbc\x8c)"
 )
 LONGEST_CUT = 6  # bytes that a safe cut looks at
-FORCED_CUT = rb"[^\s<|endoftx>](?=[^\s<\x80-\xbf])"  # in a word of megabytes: a piece may span it, a separator cannot
+# In a word of megabytes, behind a visible character: a piece may span it, a separator cannot.
+WIDE_SPACES = (
+    rb"\xe3\x80\x80",
+    rb"\xc2[\x85\xa0]",
+    rb"\xe1\x9a\x80",
+    rb"\xe2\x80[\x80-\x8a\xa8\xa9\xaf]",
+    rb"\xe2\x81\x9f",
+)
+NOT_BEHIND_SPACE = b"".join(b"(?<!" + space + b")" for space in WIDE_SPACES)
+FORCED_CUT = rb"[^\s\x1c-\x1f<|endoftx>]" + NOT_BEHIND_SPACE + rb"(?=[^\s<\x80-\xbf])"
 _SAFE_CUT, _ANY_CUT = re.compile(SAFE_CUT), re.compile(SAFE_CUT + b"|" + FORCED_CUT)
 _SEPARATOR = re.compile(rf"^{re.escape(END_OF_TEXT)}[ \t]*$\n?", re.M)
 

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 import regex
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from pellucid.runtime import DataError, PellucidError
@@ -225,6 +225,8 @@ TEXT = st.lists(
 
 @settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(TEXT, min_size=1, max_size=3), st.integers(1, 60), st.integers(4, 40), st.integers(1, 9))
+@example([["\n<|endoftext|>\n", "\u3000", "\u3000"]], 1, 4, 1)
+@example([["\n<|endoftext|>\n", "\u3000", "\u3000", "\u3000", "\u3000"]], 60, 4, 9)
 def test_no_division_changes_the_documents_of_text_files(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: list[list[str]], unit: int, part: int, block: int
 ) -> None:
