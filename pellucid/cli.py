@@ -113,7 +113,7 @@ def run(arguments: list[str]) -> int:
 
 
 def imported(name: str) -> ModuleType:
-    """A module, imported with the collector at rest: torch makes a million objects then, and none is garbage."""
+    """A module, imported with the garbage collector at rest: of all that torch makes then, nothing is garbage."""
     gc.disable()
     try:
         return import_module(name)

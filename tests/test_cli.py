@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import subprocess
 import sys
@@ -12,8 +13,8 @@ from typing import Any
 
 import pytest
 
-from pellucid import options
-from pellucid.cli import VERBS, find_verb
+from pellucid import options, version
+from pellucid.cli import VERBS, find_verb, imported
 from pellucid.runtime import PellucidError, printable
 
 Cli = Any
@@ -38,6 +39,12 @@ def test_the_start_takes_less_than_a_third_of_a_second(arguments: list[str]) -> 
         subprocess.run([sys.executable, *arguments], check=True, capture_output=True, cwd=Path(__file__).parents[1])
         times.append(time.perf_counter() - began)
     assert min(times) < 0.3
+
+
+def test_the_garbage_collector_works_again_once_a_verb_is_imported() -> None:
+    with pytest.raises(ModuleNotFoundError):
+        imported("pellucid.nothing")
+    assert imported("pellucid.version") is version and gc.isenabled()
 
 
 @pytest.mark.parametrize("code", ["import pellucid", "import pellucid.cli; pellucid.cli.run(['--help'])"])

@@ -130,7 +130,7 @@ class CausalAttention(nn.Module):
         if self.fused and (causal or mask is not None) and q.requires_grad and q.device.type == "cpu":
             seen = causal_mask(q.shape[2], q.device, self.window) if causal or mask is None else mask
             return batched_attention(q, k, v, seen, dropout)
-        if self.fused and mask is not None and q.shape[2] > BLOCK and is_half_on_cpu(q, k, v):
+        if self.fused and mask is not None and not dropout and q.shape[2] > BLOCK and is_bfloat16_on_cpu(q, k, v):
             return attention_in_blocks(q, k, v, mask)
         if causal and (not self.fused or 0 < self.window < q.shape[2]):
             mask, causal = causal_mask(q.shape[2], q.device, self.window), False
@@ -195,7 +195,7 @@ def batched_attention(q: Tensor, k: Tensor, v: Tensor, seen: Tensor, dropout: fl
     return torch.bmm(weights, v.flatten(0, 1)).view(q.shape)
 
 
-def is_half_on_cpu(*tensors: Tensor) -> bool:
+def is_bfloat16_on_cpu(*tensors: Tensor) -> bool:
     """Whether all are bfloat16 on a CPU, where the fused kernel is slow."""
     return all(tensor.dtype == torch.bfloat16 and tensor.device.type == "cpu" for tensor in tensors)
 

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from numba import njit
 
 from pellucid.generation.compiled.model import CompiledModel
+from pellucid.generation.compiled.products import NONE, product, span_of, to_bytes
 from pellucid.generation.compiled.vectors import (
     as_floats,
     dot,
@@ -153,6 +154,37 @@ def both_dots(unsigned: Any, signed: Any, start: Any) -> Any:
     out = np.empty(4, np.float32)
     put_four(out, 0, totals(one, other, zeros(), zeros()))
     return out[0], out[1]
+
+
+@njit
+def bytes_times(x: Any, n: Any, matrix: Any, out: Any) -> Any:
+    """n vectors times all rows of a matrix of bytes; the vectors as they were rounded, in the end."""
+    width, span = matrix[2], span_of(matrix)
+    numbers, scales, sums = np.zeros(n * width, np.int8), np.zeros(n * width, np.float32), np.zeros(n * width, np.int32)
+    to_bytes(x, 0, n * width // span, span, numbers, scales, sums, 0)
+    product(out, len(matrix[1]), x, width, (numbers, scales, sums), n, matrix, NONE, NONE, np.int64(len(matrix[1])))
+    for place in range(n * width):
+        x[place] = np.float32(numbers[place]) * scales[place // span]
+    return span
+
+
+@pytest.mark.parametrize(("width", "span"), [(64, 64), (128, 128), (192, 64), (384, 128), (512, 256), (768, 256)])
+@pytest.mark.parametrize("count", [1, 3, 4, 9])
+def test_vectors_times_a_matrix_of_bytes_are_the_sums_whatever_shares_a_scale(
+    width: int, span: int, count: int
+) -> None:
+    dice = np.random.default_rng(width + count)
+    rows = 8
+    numbers = dice.integers(1, 256, rows * width, dtype=np.uint8)
+    scales = dice.uniform(0.5, 2, rows).astype(np.float32)
+    x = dice.normal(size=count * width).astype(np.float32) * np.repeat(dice.uniform(0.1, 9, count * width // 64), 64)
+    x, before, out = x.astype(np.float32), x.copy(), np.zeros(count * rows, np.float32)
+    assert bytes_times(x, count, (numbers, scales, width), out) == span
+    largest = np.abs(before).reshape(-1, span).max(axis=1, keepdims=True)
+    assert (np.abs(before - x).reshape(-1, span) <= largest / 254 * 1.001).all()
+    weights = (numbers.reshape(rows, width).astype(np.float64) - 128) * scales[:, None]
+    expected = x.reshape(count, width).astype(np.float64) @ weights.T
+    np.testing.assert_allclose(out.reshape(count, rows), expected, rtol=1e-4, atol=1e-4 * np.abs(expected).max())
 
 
 @njit

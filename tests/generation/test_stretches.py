@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from pellucid.generation.compiled import stretches
 from pellucid.generation.compiled.model import CompiledModel
 from pellucid.generation.compiled.stretches import LONG, Stretches
 from pellucid.generation.engine import continue_plainly, stream_ids
@@ -46,16 +47,17 @@ def test_logits_after_a_long_prompt_are_those_of_the_readable_model(name: str, d
 @pytest.mark.parametrize("dtype", TOLERANCE)
 @pytest.mark.parametrize("products", [torch.float32, torch.bfloat16])
 def test_a_stretch_leaves_in_the_slot_what_the_compiled_pass_would(
-    name: str, dtype: Any, products: torch.dtype
+    name: str, dtype: Any, products: torch.dtype, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(stretches, "TOGETHER", 50)  # so that one stretch takes several goes
     model = lively(WIDE[name])
     compiled = CompiledModel.of(model, dtype, threads=1)
     ids = some_ids(model.config, 1, TOKENS)[0].tolist()
     slots = compiled.slots(3)
     slots.grow(TOKENS)
-    stretches = Stretches(model.config, compiled.packed, products, threads=1)
-    stretches.read(ids[:40], slots.cache, 1, 0)
-    stretches.read(ids[40:-1], slots.cache, 1, 40)
+    reader = Stretches(model.config, compiled.packed, products, threads=1)
+    reader.read(ids[:40], slots.cache, 1, 0)
+    reader.read(ids[40:-1], slots.cache, 1, 40)
     found = compiled.logits(slots, ids[-1:], [1], [TOKENS - 1])[0]
     tolerance = max(TOLERANCE[dtype], TOLERANCE["bfloat16"] if products == torch.bfloat16 else 0)
     assert difference(torch.from_numpy(found), torch.from_numpy(token_by_token(compiled, ids))) < tolerance

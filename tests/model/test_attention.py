@@ -146,6 +146,9 @@ def test_attention_in_blocks_is_the_explicit_one_also_behind_others_and_with_emp
     chosen = attention.eval().attend(*halves, seen, causal=False)
     assert torch.equal(chosen, attention_in_blocks(*halves, seen))
     torch.testing.assert_close(chosen.float(), expected, rtol=0.03, atol=0.03)
+    attention.dropout = 0.9  # as in a frozen block while the others train
+    dropped = attention.train().attend(*halves, seen, causal=False)
+    assert (dropped == 0).sum() > (chosen == 0).sum()
 
 
 @settings(max_examples=20, deadline=None)
