@@ -26,7 +26,7 @@ def test_layer_norm_equals_its_formula(rows: int, width: int, shift: float, scal
     x = scale * torch.randn(rows, 3, width) + shift
     found, exact = norm(x).double(), norm.double().explicit(x.double())
     # Numbers far from 0 and close together lose what float32 cannot tell apart, stretched by as much as they are.
-    stretch = float(norm.weight.abs().max() / (x.double().var(dim=-1, unbiased=False) + norm.eps).sqrt().min())
+    stretch = float(norm.weight.detach().abs().max() / (x.double().var(dim=-1, unbiased=False) + norm.eps).sqrt().min())
     rounding = 4 * torch.finfo(torch.float32).eps * float(x.abs().max()) * stretch
     torch.testing.assert_close(found, exact, rtol=1e-5, atol=1e-5 + rounding)
 
