@@ -16,6 +16,7 @@ from pellucid.finetune.padded import LengthGroupedSampler, pad
 from pellucid.generation.engine import generate_batch
 from pellucid.model.gpt import GPT
 from pellucid.model.segments import Segments, pack
+from pellucid.pretrain.alike import Alike
 from pellucid.pretrain.language import LanguageModelling, TokenBatch
 from pellucid.pretrain.loss import Loss, token_loss
 from pellucid.runtime import DataError, inform, problem
@@ -62,6 +63,7 @@ class InstructionTuning:
         """
         self.tokenizer = tokenizer
         self.replay = replay
+        self.alike: Alike | None = None
         self.room = context_length if packing else 0
         self.rows = {
             name: encode_examples(members, tokenizer, context_length, name)
@@ -84,9 +86,19 @@ class InstructionTuning:
         device = model.device
         inputs, targets = batch.inputs.to(device), batch.targets.to(device)
         if isinstance(batch, TokenBatch):
-            return token_loss(model, inputs, targets)
+            return token_loss(model, inputs, targets, alike=self.alike)
         segments = Segments(batch.segments.tolist(), inputs.shape[1], device) if batch.segments is not None else None
-        return token_loss(model, inputs, targets, batch.trained.to(device), segments)
+        return token_loss(model, inputs, targets, batch.trained.to(device), segments, self.alike)
+
+    def used(self) -> Tensor:
+        """The tokens of all conversations and of the text that is replayed."""
+        used = torch.zeros(self.tokenizer.vocab_size, dtype=torch.bool)
+        used[self.tokenizer.end_of_text] = True
+        used[torch.tensor([token for ids, _ in self.rows["train"] for token in ids])] = True
+        if self.replay:
+            text = self.replay.used()
+            used[: len(text)] |= text
+        return used
 
     def evaluate(self, model: GPT) -> dict[str, float]:
         """Loss on (the first 512 conversations of) the val split."""

@@ -15,6 +15,7 @@ from pellucid.config import FitConfig, ModelConfig, as_dict, model_config
 from pellucid.model.gpt import GPT
 from pellucid.model.outline import Outline
 from pellucid.options import Evaluate, Pretrain
+from pellucid.pretrain.alike import start_alike
 from pellucid.pretrain.checkpoint import newest_checkpoint
 from pellucid.pretrain.distributed import joined, restarted, world
 from pellucid.pretrain.evaluate import bytes_per_token, limited, measure, parts_of
@@ -57,6 +58,7 @@ def train_language_model(
     # what is to be divided over processes goes to their devices slice by slice
     model = GPT(shape) if config.shard else GPT(shape).to(pick_device(config.device))
     task = LanguageModelling(shards, config, context, in_order, stride=stride, prompts=tuple(prompts))
+    start_alike(model.output_weight, task.used())
     settled: dict[str, Any] = {}
 
     def begin(config: FitConfig, tried: dict[str, float]) -> None:

@@ -21,6 +21,7 @@ from torch import nn
 
 from pellucid.config import FitConfig, as_dict
 from pellucid.model.gpt import GPT
+from pellucid.pretrain.alike import find_alike
 from pellucid.pretrain.averages import copied_weights, move_average, with_weights
 from pellucid.pretrain.checkpoint import (
     Progress,
@@ -38,7 +39,7 @@ from pellucid.pretrain.optim import make_optimizers
 from pellucid.pretrain.snapshots import drop_snapshots, save_snapshot
 from pellucid.pretrain.speed import settle_precision
 from pellucid.pretrain.step import TroubleError, train_step
-from pellucid.pretrain.task import Describing, Task
+from pellucid.pretrain.task import Describing, Reading, Task
 from pellucid.runtime import (
     DataError,
     PellucidError,
@@ -103,6 +104,8 @@ class Sitting:
         for module in model.modules():
             if isinstance(module, GPT):
                 module.recompute = config.recompute
+                if isinstance(task, Reading):
+                    task.alike = find_alike(module.output_weight, task.used())
         self.saver = Saver(out / "training", config.keep)
         self.troubles: list[str] = []
         self.empty = 0  # steps of this sitting without a trained token

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -15,6 +16,7 @@ from pellucid.config import FitConfig
 from pellucid.generation.engine import stream_ids
 from pellucid.generation.sampling import Sampling
 from pellucid.model.gpt import GPT
+from pellucid.pretrain.alike import Alike
 from pellucid.pretrain.evaluate import bytes_per_token, limited, measure, parts_of
 from pellucid.pretrain.loss import Loss, token_loss
 from pellucid.runtime import PellucidError
@@ -23,6 +25,7 @@ from pellucid.text.shards import Shards
 
 VALIDATION_TOKENS = 20_000
 Stride = int | Literal["random"]
+LONG_TEXT, A_PART = 100_000_000, 1_000_000  # tokens
 SHUFFLED = 200  # windows that an ordered pass mixes with each other
 
 
@@ -51,6 +54,7 @@ class LanguageModelling:
     """Tokens between the beginnings of two windows; 0 begins them at documents where these fit, random anywhere."""
     prompts: tuple[str, ...] = ()
     """Beginnings that are continued at each evaluation."""
+    alike: Alike | None = None
     _cached: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -88,7 +92,14 @@ class LanguageModelling:
 
     def loss(self, model: GPT, batch: TokenBatch) -> Loss:
         """Cross-entropy over all positions."""
-        return token_loss(model, batch.inputs.to(model.device), batch.targets.to(model.device))
+        return token_loss(model, batch.inputs.to(model.device), batch.targets.to(model.device), alike=self.alike)
+
+    def used(self) -> Tensor:
+        """The tokens of the train split; of a very long one, where few are left out, all."""
+        used = np.full(self.shards.vocab_size, len(self.train) > LONG_TEXT)
+        for start in range(0, 0 if used[0] else len(self.train), A_PART):
+            used[self.train[start : start + A_PART]] = True
+        return torch.from_numpy(used)
 
     def evaluate(self, model: GPT) -> dict[str, float]:
         """Loss on a fixed part of the val split."""

@@ -7,6 +7,7 @@ vocabulary, the widest product of a small model.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +17,7 @@ from torch import Tensor
 
 from pellucid.model.gpt import GPT
 from pellucid.model.segments import Segments
+from pellucid.pretrain.alike import Alike
 
 # B batch, T tokens, N trained tokens, D width, V vocabulary
 
@@ -41,18 +43,26 @@ def explicit_token_loss(model: GPT, inputs: Tensor, targets: Tensor, trained: Te
 
 
 def token_loss(
-    model: GPT, inputs: Tensor, targets: Tensor, trained: Tensor | None = None, segments: Segments | None = None
+    model: GPT,
+    inputs: Tensor,
+    targets: Tensor,
+    trained: Tensor | None = None,
+    segments: Segments | None = None,
+    alike: Alike | None = None,
 ) -> Loss:
     """The same, with logits for the trained positions only. No trained token: the sum is 0, not NaN.
 
-    `segments` says which texts stand together in a row without seeing each other.
+    `segments` says which texts stand together in a row without seeing each other, `alike` which tokens, none of them a
+    target, have equal vectors.
     """
     hidden = model.hidden(inputs, segments)
     hidden = hidden.flatten(0, 1) if trained is None else hidden[trained]  # (N, D)
     wanted = targets.flatten() if trained is None else targets[trained]  # (N,)
     if hidden.requires_grad:
-        weight = model.output_weight
-        total: Tensor = ProjectedLoss.apply(hidden, weight, wanted)  # type: ignore[no-untyped-call]
+        weight, times = model.output_weight, 1
+        if alike:
+            weight, wanted, times = alike.table(weight), alike.place[wanted], alike.count
+        total: Tensor = ProjectedLoss.apply(hidden, weight, wanted, times)  # type: ignore[no-untyped-call]
     else:
         total = F.cross_entropy(model.logits(hidden).float(), wanted, reduction="sum")
     return Loss(total, wanted.numel())
@@ -67,8 +77,8 @@ class ProjectedLoss(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx: Any, hidden: Tensor, weight: Tensor, targets: Tensor) -> Tensor:
-        """Sum of the losses of hidden (N, D) against targets (N,), by weight (V, D)."""
+    def forward(ctx: Any, hidden: Tensor, weight: Tensor, targets: Tensor, times: int = 1) -> Tensor:
+        """Sum of the losses of hidden (N, D) against targets (N,), by weight (V, D), whose last row counts `times`."""
         total = torch.zeros((), device=hidden.device)
         if not len(hidden):
             ctx.gradients = torch.zeros_like(hidden), torch.zeros_like(weight)
@@ -76,14 +86,14 @@ class ProjectedLoss(torch.autograd.Function):
         hidden_gradient = torch.empty_like(hidden)
         weight_gradient = torch.empty_like(weight if ctx.needs_input_grad[1] else hidden[:0])
         inputs, table = in_precision_of_products(hidden, weight)  # (N, D), (V, D), or a little more of each
-        room = inputs.new_zeros(min(ROWS, len(inputs)), len(table))
+        room = inputs.new_empty(min(ROWS, len(inputs)), len(table))
         words = room[:, : len(weight)]
         for first in range(0, len(inputs), ROWS):
             x, wanted = inputs[first : first + ROWS], targets[first : first + ROWS, None]
             gradient = torch.mm(x, table.mT, out=room[: len(x)])  # (R, V), first the logits themselves
             for top in range(0, len(wanted), FEW):
                 rows = slice(top, min(top + FEW, len(wanted)))
-                total -= to_gradient(words[rows], wanted[rows])
+                total -= to_gradient(words[rows], wanted[rows], times)
             hidden_gradient[first : first + ROWS] = (gradient @ table)[: len(wanted)]
             if not ctx.needs_input_grad[1]:  # a frozen projection, beside adapters for instance
                 continue
@@ -100,21 +110,27 @@ class ProjectedLoss(torch.autograd.Function):
         return total
 
     @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor | None, None]:
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor | None, None, None]:
         """The two gradients, scaled by that of the sum; they are given away, so this works once."""
         scale, found = gradients[0], ctx.gradients
         ctx.gradients = None
         if scale.device.type != "cpu" or scale != 1:
             torch._foreach_mul_(found, scale)
-        return found[0], found[1] if ctx.needs_input_grad[1] else None, None
+        return found[0], found[1] if ctx.needs_input_grad[1] else None, None, None
 
 
-def to_gradient(logits: Tensor, wanted: Tensor) -> Tensor:
-    """Put softmax − one-hot in the place of logits (R, V); the sum of log-probabilities of the `wanted` (R, 1)."""
+def to_gradient(logits: Tensor, wanted: Tensor, times: int = 1) -> Tensor:
+    """Put softmax − one-hot in the place of logits (R, V); the sum of log-probabilities of the `wanted` (R, 1).
+
+    The last column stands for `times` tokens.
+    """
     scores = logits.float()  # the logits themselves where they are float32
-    torch.log_softmax(scores, 1, out=scores)
-    total = scores.gather(1, wanted).sum()
-    scores.exp_().scatter_add_(1, wanted, scores.new_full((1, 1), -1.0).expand_as(wanted))
+    if times > 1:
+        scores[:, -1] += math.log(times)
+    total = (scores.gather(1, wanted) - scores.amax(1, keepdim=True)).sum()
+    torch.softmax(scores, 1, out=scores)
+    total += scores.amax(1).log().sum()  # the largest probability is 1 / (the sum that softmax divides by)
+    scores.scatter_add_(1, wanted, scores.new_full((1, 1), -1.0).expand_as(wanted))
     if logits.dtype != scores.dtype:
         logits.copy_(scores)
     return total

@@ -11,6 +11,7 @@ from typing import Any, Protocol, runtime_checkable
 
 from torch import Tensor
 
+from pellucid.pretrain.alike import Alike
 from pellucid.pretrain.loss import Loss
 
 
@@ -41,6 +42,16 @@ class Describing(Protocol):
 
     def describe(self, step: int) -> str:
         """Where the examples of a step come from, in a few words, so that a bad one can be found."""
+
+
+@runtime_checkable
+class Reading(Protocol):
+    """A task that knows which tokens its texts hold; `alike` is the loop's answer, which `loss` may use."""
+
+    alike: Alike | None
+
+    def used(self) -> Tensor:
+        """(V,) booleans: whether a token is met anywhere in the training texts."""
 
 
 def pieces(batches: Sequence[Any], rows: int = 0, rank: int = 0, ranks: int = 1) -> Iterator[Any]:
