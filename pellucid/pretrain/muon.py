@@ -31,7 +31,7 @@ class Muon(torch.optim.Optimizer):
         matrices: Iterable[nn.Parameter],
         lr: float,
         weight_decay: float = 0.1,
-        momentum: float = 0.95,
+        momentum: float = 0.85,
         dtype: torch.dtype = torch.float32,
     ) -> None:
         super().__init__(matrices, {"lr": lr, "weight_decay": weight_decay, "momentum": momentum})

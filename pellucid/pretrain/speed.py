@@ -25,6 +25,7 @@ from pellucid.runtime import keep_freed_memory
 DTYPES = ("float32", "bfloat16")
 TRIAL_TOKENS = 1024  # of each step of a trial: enough to tell, and a trial takes no more memory than the run
 LONG = 1.0  # seconds of a step that make one enough
+SLOWER = 2.0  # times as long as in another precision: that, too
 
 
 @dataclass(frozen=True)
@@ -103,7 +104,7 @@ def measure_speed(model: nn.Module, task: Task, config: FitConfig, steps: int = 
             with suppress(TroubleError):
                 train_step(twin, trial_task, optimizers, trial, step, 0.0, shared)
             times.append(time.perf_counter() - began)
-            if times[-1] > LONG:
+            if times[-1] > min([LONG, *(SLOWER * best for best in tried.values())]):
                 break
         tried[dtype] = min(times)
         del twin, optimizers, shared  # or the next one's memory comes on top

@@ -207,7 +207,7 @@ def classify(run: Run) -> Results:
     # the embedded messages are many, and learnt in seconds; a teacher helps with few, and odd ones
     taught = run.options.labels is not None and teachable(labelled, Rule())
     minutes = (0.24 if taught else 0.04) * run.minutes
-    config = FitConfig(minutes=minutes, seed=run.options.seed, evaluate_share=0.25, **rates)  # type: ignore[arg-type]
+    config = settings(run, minutes, evaluate_share=0.25, **rates)
     out = run.out / "classifier"
     return finetune_classifier(run.out, labelled, config, out, resume=True, way=Way(taught=taught))
 
@@ -217,8 +217,7 @@ def instruct(run: Run) -> Results:
     _, examples = read_inputs(run)
     left = run.minutes - run.spent() / 60 - 0.08 * run.minutes  # the rest answers the test questions and reports
     minutes = max(0.1 * run.minutes, min(left, 0.4 * run.minutes))
-    rates: Any = INSTRUCT_RATES
-    config = FitConfig(minutes=minutes, decay_share=0.9, seed=run.options.seed, evaluate_share=0.2, **rates)
+    config = settings(run, minutes, decay_share=0.9, evaluate_share=0.2, **INSTRUCT_RATES)
     is_right, lead = same_text, None
     if not run.options.instructions:
         is_right, lead = solves, Lead(STORY_FAMILIES, leading(config))
@@ -229,6 +228,11 @@ def instruct(run: Run) -> Results:
     return finetune_assistant(
         run.out, examples, config, run.out / "assistant", True, is_right, questions=questions, replay=replay, lead=lead
     )
+
+
+def settings(run: Run, minutes: float, **more: Any) -> FitConfig:
+    """How to finetune for so many minutes: in the precision that pretraining has found to be the faster one."""
+    return FitConfig(minutes=minutes, seed=run.options.seed, dtype=run.results["pretrain"]["dtype"], **more)
 
 
 def leading(config: FitConfig) -> FitConfig:
