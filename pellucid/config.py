@@ -144,9 +144,9 @@ class ModelConfig:
 
 PRESETS: dict[str, ModelConfig] = {
     "laptop": ModelConfig(d_model=96, n_layers=2, n_heads=3, context_length=256),
-    "laptop-large": ModelConfig(d_model=256, n_layers=4, n_heads=4, context_length=256),
+    "laptop-large": ModelConfig(d_model=160, n_layers=4, n_heads=5, context_length=256),
     "laptop-llama": ModelConfig("llama", d_model=96, n_layers=2, n_heads=3, n_kv_heads=1, context_length=256),
-    "laptop-large-llama": ModelConfig("llama", d_model=256, n_layers=4, n_heads=4, n_kv_heads=1, context_length=256),
+    "laptop-large-llama": ModelConfig("llama", d_model=160, n_layers=4, n_heads=5, n_kv_heads=1, context_length=256),
     "gpt2": ModelConfig(d_model=768, n_layers=12, n_heads=12, dropout=0.1),
     "gpt2-medium": ModelConfig(d_model=1024, n_layers=24, n_heads=16, dropout=0.1),
     "gpt2-large": ModelConfig(d_model=1280, n_layers=36, n_heads=20, dropout=0.1),

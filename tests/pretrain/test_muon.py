@@ -12,7 +12,7 @@ def trained(optimizer, **settings):
     """Matrices after five steps with the same random gradients."""
     generator = torch.Generator().manual_seed(1)
     matrices = [torch.nn.Parameter(torch.randn(shape, generator=generator)) for shape in SHAPES]
-    made = optimizer(matrices, lr=0.03, weight_decay=0.1, **settings)
+    made = optimizer(matrices, lr=0.03, weight_decay=0.1, momentum=0.95, **settings)
     for _ in range(5):
         for matrix in matrices:
             matrix.grad = torch.randn(matrix.shape, generator=generator)
