@@ -90,7 +90,8 @@ def measure_speed(model: nn.Module, task: Task, config: FitConfig, steps: int = 
     """Seconds per step of a copy of the model, in each precision that may be used; the model itself is untouched."""
     keep_freed_memory()
     state = torch.get_rng_state()
-    trial_task, tried = Few(task), {}
+    trial_task = Few(task)
+    tried: dict[str, float] = {}
     for dtype in DTYPES if config.dtype == "auto" else (config.dtype,):
         trial = replace(config, dtype=dtype)  # type: ignore[arg-type]
         twin = copy.deepcopy(model)
