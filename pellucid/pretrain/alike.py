@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-FEWEST = 1 / 16  # of the vocabulary: for fewer tokens it does not pay
+LEAST_SHARE = 1 / 16  # of the vocabulary: for fewer tokens it does not pay
 
 
 @dataclass(frozen=True)
@@ -35,6 +35,8 @@ class Alike:
 
 
 class _Rows(torch.autograd.Function):
+    """Rows of the weight; the way back gives each of the equal rows the same part, which keeps them equal."""
+
     @staticmethod
     def forward(ctx: Any, weight: Tensor, alike: Alike) -> Tensor:
         ctx.alike = alike
@@ -47,34 +49,39 @@ class _Rows(torch.autograd.Function):
         return gradient.index_select(0, ctx.alike.place), None
 
 
+def unused_ids(weight: Tensor, used: Tensor) -> Tensor:
+    """The ids of the rows of `weight` (V, D) that are not `used` (up to V booleans; those behind its end are not)."""
+    unused = torch.ones(len(weight), dtype=torch.bool)
+    unused[: len(used)] = ~used
+    return unused.nonzero()[:, 0].to(weight.device)
+
+
 @torch.no_grad()
 def start_alike(weight: Tensor, used: Tensor) -> None:
-    """Let the vectors of all tokens that are not `used` (V,) start at zero."""
-    weight[~used.to(weight.device)] = 0.0
+    """Let the vectors of all tokens that are not `used` start at zero."""
+    weight[unused_ids(weight, used)] = 0.0
 
 
 @torch.no_grad()
 def find_alike(weight: Tensor, used: Tensor) -> Alike | None:
     """The largest group of equal rows (to rounding) of `weight` (V, D) among the tokens not `used`, if it pays.
 
-    Tokens behind the end of `used` are not; a weight that is divided over processes has no such group.
+    A weight that is divided over processes has no such group.
     """
     if hasattr(weight, "full_tensor"):
         return None
-    unused = torch.ones(len(weight), dtype=torch.bool)
-    unused[: len(used)] = ~used
-    ids = unused.to(weight.device).nonzero()[:, 0]
-    if len(ids) <= FEWEST * len(weight):
+    ids, least = unused_ids(weight, used), LEAST_SHARE * len(weight)
+    if len(ids) <= least:
         return None
     vectors = weight[ids]
     values, counts = torch.unique(vectors[:, 0], return_counts=True)
-    model = vectors[vectors[:, 0] == values[counts.argmax()]][0]
-    group = ids[torch.isclose(vectors, model, rtol=1e-4, atol=1e-6).all(dim=1)]
-    if len(group) <= FEWEST * len(weight):
+    commonest = vectors[vectors[:, 0] == values[counts.argmax()]][0]
+    group = ids[torch.isclose(vectors, commonest, rtol=1e-4, atol=1e-6).all(dim=1)]
+    if len(group) <= least:
         return None
-    alone = torch.ones(len(weight), dtype=torch.bool, device=weight.device)
-    alone[group] = False
-    rows = torch.cat([alone.nonzero()[:, 0], group[:1]])
+    others = torch.ones(len(weight), dtype=torch.bool, device=weight.device)
+    others[group] = False
+    rows = torch.cat([others.nonzero()[:, 0], group[:1]])
     place = torch.full((len(weight),), len(rows) - 1, device=weight.device)
     place[rows] = torch.arange(len(rows), device=weight.device)
     return Alike(rows, place, len(group))

@@ -25,7 +25,8 @@ from pellucid.text.shards import Shards
 
 VALIDATION_TOKENS = 20_000
 Stride = int | Literal["random"]
-LONG_TEXT, A_PART = 100_000_000, 1_000_000  # tokens
+LONG_TEXT = 100_000_000  # tokens from which on nobody looks which of them the text never holds
+A_PART = 1_000_000  # of them, looked at at a time
 SHUFFLED = 200  # windows that an ordered pass mixes with each other
 
 
@@ -55,6 +56,7 @@ class LanguageModelling:
     prompts: tuple[str, ...] = ()
     """Beginnings that are continued at each evaluation."""
     alike: Alike | None = None
+    """Tokens that the text never holds, as the loop found them."""
     _cached: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:

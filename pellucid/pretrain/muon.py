@@ -23,7 +23,8 @@ NEWTON_SCHULZ_STEPS = 5
 class Muon(torch.optim.Optimizer):
     """Nesterov momentum, orthogonalized; decoupled weight decay. Parameters are matrices, and float32.
 
-    As PyTorch's, a matrix of more rows than columns takes a step larger by √(rows / columns).
+    The momentum is less than the page's 0.95: in runs of hundreds and thousands of steps more is learnt by it
+    (docs/performance.md). As PyTorch's, a matrix of more rows than columns takes a step larger by √(rows / columns).
     """
 
     def __init__(

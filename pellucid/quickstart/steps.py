@@ -207,7 +207,7 @@ def classify(run: Run) -> Results:
     # the embedded messages are many, and learnt in seconds; a teacher helps with few, and odd ones
     taught = run.options.labels is not None and teachable(labelled, Rule())
     minutes = (0.24 if taught else 0.04) * run.minutes
-    config = settings(run, minutes, evaluate_share=0.25, **rates)
+    config = finetuning(run, minutes, evaluate_share=0.25, **rates)
     out = run.out / "classifier"
     return finetune_classifier(run.out, labelled, config, out, resume=True, way=Way(taught=taught))
 
@@ -217,7 +217,7 @@ def instruct(run: Run) -> Results:
     _, examples = read_inputs(run)
     left = run.minutes - run.spent() / 60 - 0.08 * run.minutes  # the rest answers the test questions and reports
     minutes = max(0.1 * run.minutes, min(left, 0.4 * run.minutes))
-    config = settings(run, minutes, decay_share=0.9, evaluate_share=0.2, **INSTRUCT_RATES)
+    config = finetuning(run, minutes, decay_share=0.9, evaluate_share=0.2, **INSTRUCT_RATES)
     is_right, lead = same_text, None
     if not run.options.instructions:
         is_right, lead = solves, Lead(STORY_FAMILIES, leading(config))
@@ -230,7 +230,7 @@ def instruct(run: Run) -> Results:
     )
 
 
-def settings(run: Run, minutes: float, **more: Any) -> FitConfig:
+def finetuning(run: Run, minutes: float, **more: Any) -> FitConfig:
     """How to finetune for so many minutes: in the precision that pretraining has found to be the faster one."""
     return FitConfig(minutes=minutes, seed=run.options.seed, dtype=run.results["pretrain"]["dtype"], **more)
 
