@@ -26,7 +26,7 @@ class Training(Options):
     batch_size: int | None = None
     """Windows of one optimizer step, of all processes together; left out, it follows from the tokens or minutes."""
     micro_batch_size: int = 0
-    """Windows of one forward and backward pass; 0 is the whole batch at once."""
+    """Windows of one forward and backward pass; 0 is the whole batch at once, on a CPU about a gigabyte of it."""
     context: int = 0
     """Tokens of one window; 0 is the model's context length."""
     lr: float = 0.0
