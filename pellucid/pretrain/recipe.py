@@ -5,7 +5,7 @@
     batch    tokens / steps, in windows, to the nearest power of two, and a multiple of the processes
     rates    AdamW's 0.005 × 96 / width (at most 0.005), Muon's 0.03 for its matrices
     schedule a rise over 5 %, a plateau, a straight fall to zero over the last 60 %
-    memory   on a CPU, as many windows at once as keep about a gigabyte for the way back, 64 bytes × width × blocks a token
+    memory   on a CPU as many windows at once as keep a gigabyte for the way back, 64 bytes × width × blocks a token
 
 It joins two recipes that work, by a straight line between their logarithms: the quickstart's (3 million tokens in
 batches of 1,024, width 96, docs/performance.md) and GPT-2's of 124 million parameters (10 billion tokens in batches of
