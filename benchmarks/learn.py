@@ -134,24 +134,15 @@ def gutenberg(data: Path, folder: Path, arguments: argparse.Namespace) -> Json:
     shards = folder / "shards"
     run("tokenizer", "train", data / "gutenberg", "--vocab-size", 4096, "--out", folder / "tokenizer")
     run("encode", data / "gutenberg", "--tokenizer", folder / "tokenizer", "--out", shards)
-    seconds = run(
-        "pretrain",
-        "--data",
-        shards,
-        "--model",
-        arguments.model,
-        "--minutes",
-        arguments.minutes,
-        "--out",
-        folder / "run",
-    )
+    ours = ("--model", arguments.model, "--minutes", arguments.minutes, "--out", folder / "run")
+    seconds = run("pretrain", "--data", shards, *ours)
     opened = Shards.open(shards)
     tokens = read_lines(folder / "run" / "metrics.jsonl")[-1]["tokens"]
-    ours, (theirs, read) = GPT.load(folder / "run"), plain_loop(opened, 60 * arguments.minutes, arguments.model)
-    bits = {"ours": measured(ours, opened)["bits_per_byte"], "plain": measured(theirs, opened)["bits_per_byte"]}
+    trained, (theirs, read) = GPT.load(folder / "run"), plain_loop(opened, 60 * arguments.minutes, arguments.model)
+    bits = {"ours": measured(trained, opened)["bits_per_byte"], "plain": measured(theirs, opened)["bits_per_byte"]}
     return {
         "minutes": arguments.minutes, "seconds_of_ours": round(seconds, 1), "bits_per_byte": bits,
-        "tokens": {"ours": tokens, "plain": read}, "model": as_dict(ours.config),
+        "tokens": {"ours": tokens, "plain": read}, "model": as_dict(trained.config),
         "ratio": bits["ours"] / bits["plain"], "goal": {"ratio": 0.85},
     }  # fmt: skip
 

@@ -165,7 +165,7 @@ class FitConfig:
     batch_size: int = 32
     """Examples of one optimizer step."""
     micro_batch_size: int = 0
-    """Examples of one forward and backward pass; 0 is the whole batch at once."""
+    """Examples of one forward and backward pass; 0 is the whole batch, on a CPU about a gigabyte of it."""
     lr: float = 5e-3
     """Peak learning rate of AdamW: embeddings, biases, norms (and the matrices, when the optimizer is adamw)."""
     matrix_lr: float = 0.03

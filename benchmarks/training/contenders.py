@@ -76,7 +76,6 @@ def pellucid(case: Case) -> Step:
     from pellucid.pretrain.language import TokenBatch
     from pellucid.pretrain.optim import make_optimizers
     from pellucid.pretrain.plan import RandomText
-    from pellucid.pretrain.recipe import micro_batch_of
     from pellucid.pretrain.speed import settle_precision
     from pellucid.pretrain.step import train_step
     from pellucid.runtime import exact_products, keep_freed_memory
@@ -89,10 +88,7 @@ def pellucid(case: Case) -> Step:
         family="gpt2", vocab_size=case["vocab_size"], context_length=1024, d_model=case["width"],
         n_layers=case["layers"], n_heads=case["heads"], dropout=0.0,
     )  # fmt: skip
-    config = FitConfig(
-        steps=100, batch_size=case["batch"], micro_batch_size=micro_batch_of(case["batch"], shape, case["context"]),
-        optimizer=case.get("optimizer", "adamw"), lr=RATE,
-    )  # fmt: skip
+    config = FitConfig(steps=100, batch_size=case["batch"], optimizer=case.get("optimizer", "adamw"), lr=RATE)
     model = GPT(shape)
     task = SameTokens(config, case["vocab_size"], case["context"])
     exact_products()

@@ -29,7 +29,7 @@ from pellucid.pretrain.loss import Loss, token_loss
 from pellucid.pretrain.optim import make_optimizers
 from pellucid.pretrain.recipe import fit_config, flops_per_token
 from pellucid.pretrain.speed import measure_speed
-from pellucid.pretrain.step import train_step
+from pellucid.pretrain.step import micro_batch_of, train_step
 from pellucid.runtime import ConfigError, keep_freed_memory, peak_memory_bytes, pick_device, problem
 from pellucid.text.shards import Shards
 
@@ -56,8 +56,10 @@ class Memory:
 
 
 def memory(shape: ModelConfig, config: FitConfig, context: int) -> Memory:
-    """The bytes of each part, for micro-batches of `context` tokens."""
+    """The bytes of each part, for windows of `context` tokens."""
     rows = config.micro_batch_size or config.batch_size
+    if not config.micro_batch_size and pick_device(config.device).type == "cpu":
+        rows = micro_batch_of(rows, shape, context)
     with FakeTensorMode():
         model = GPT(shape).train()
         ids = torch.zeros(rows, context, dtype=torch.long)

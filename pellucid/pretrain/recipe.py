@@ -5,7 +5,6 @@
     batch    tokens / steps, in windows, to the nearest power of two, and a multiple of the processes
     rates    AdamW's 0.005 × 96 / width (at most 0.005), Muon's 0.03 for its matrices
     schedule a rise over 5 %, a plateau, a straight fall to zero over the last 60 %
-    memory   on a CPU as many windows at once as keep a gigabyte for the way back, 64 bytes × width × blocks a token
 
 It joins two recipes that work, by a straight line between their logarithms: the quickstart's (3 million tokens in
 batches of 1,024, width 96, docs/performance.md) and GPT-2's of 124 million parameters (10 billion tokens in batches of
@@ -25,8 +24,6 @@ from pellucid.runtime import ConfigError, pick_device, problem
 
 ASSUMED_FLOPS = {"cpu": 1e11, "mps": 1e12, "cuda": 1e14}
 WITH_STEPS = 32  # windows
-KEPT = 64  # bytes that a token leaves for the way back, for each number of its vector in each block
-AT_ONCE = 2**30  # bytes of these that a CPU takes at once: more is no faster there
 
 
 def flops_per_token(shape: ModelConfig, context: int) -> int:
@@ -60,12 +57,6 @@ def batch_of(tokens: float, context: int, processes: int = 1) -> int:
     return math.ceil(windows / processes) * processes
 
 
-def micro_batch_of(batch: int, shape: ModelConfig, context: int) -> int:
-    """Windows that a CPU takes at once: of equal parts of the batch, as few as stay within AT_ONCE bytes; 0: all."""
-    parts = math.ceil(batch / max(1, AT_ONCE // (KEPT * shape.d_model * shape.n_layers * context)))
-    return math.ceil(batch / parts) if parts > 1 else 0
-
-
 def rate_of(width: int) -> float:
     """Peak rate of AdamW for a model so wide."""
     return 5e-3 * min(1.0, 96 / width)
@@ -88,9 +79,6 @@ def fit_config(options: Training, shape: ModelConfig, context: int) -> FitConfig
     if launched() > max(batch, 1):
         found = f"a batch of {batch} for {launched()} processes"
         raise ConfigError(problem("--batch-size", found, "a window for each at least", "Give a larger batch."))
-    micro_batch = options.micro_batch_size
-    if not micro_batch and pick_device(options.device).type == "cpu":
-        micro_batch = micro_batch_of(max(batch // launched(), 1), shape, context)
     steps = options.steps or math.ceil(options.tokens / max(batch * context, 1))
     rate = rate_of(shape.d_model)
     scale = options.lr / rate if options.lr else 1.0
@@ -98,7 +86,7 @@ def fit_config(options: Training, shape: ModelConfig, context: int) -> FitConfig
         steps=steps,
         minutes=0.0 if steps else options.minutes,
         batch_size=batch,
-        micro_batch_size=micro_batch,
+        micro_batch_size=options.micro_batch_size,
         lr=rate * scale,
         matrix_lr=0.03 * scale,
         schedule=options.schedule,

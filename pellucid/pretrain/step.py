@@ -1,8 +1,9 @@
 """One optimizer step: gradients of all micro-batches of all processes, weighted by trained tokens, and the update.
 
-Differs from the textbook in what it does when something goes wrong. Where memory runs out the pass is tried again with
-half as many examples at once, and nothing else changes. Where the loss is no number, or jumps, nothing is moved and
-`TroubleError` is raised.
+Differs from the textbook in how much it reads at once: of a batch that would leave more than a gigabyte for the way
+back, a CPU reads equal parts, one after another, which is no slower. And in what it does when something goes wrong.
+Where memory runs out the pass is tried again with half as many examples, and nothing else changes. Where the loss is no
+number, or jumps, nothing is moved and `TroubleError` is raised.
 """
 
 from __future__ import annotations
@@ -16,11 +17,15 @@ from typing import Any
 import torch
 from torch import nn
 
-from pellucid.config import FitConfig
+from pellucid.config import FitConfig, ModelConfig
+from pellucid.model.gpt import GPT
 from pellucid.pretrain.distributed import Shared, world
 from pellucid.pretrain.optim import rate_scale, set_rate
 from pellucid.pretrain.task import Task, pieces, rows_of
 from pellucid.runtime import PellucidError, inform, problem
+
+KEPT = 64  # bytes that a token leaves for the way back, for each number of its vector in each block
+AT_ONCE = 2**30  # of these that a CPU takes
 
 
 class TroubleError(Exception):
@@ -40,8 +45,8 @@ def train_step(
 ) -> dict[str, Any]:
     """Move the model once, by the mean loss over all trained tokens of the step. `share` of the run is done.
 
-    `rows` is how many examples are read at once (None: as configured); `refuse` says what is wrong with a loss, if
-    anything is.
+    `rows` is how many examples are read at once (None: as configured; 0: as memory suggests); `refuse` says what is
+    wrong with a loss, if anything is.
     """
     model.train()
     shared = shared or Shared(model)
@@ -86,12 +91,15 @@ def step_scaled(optimizer: torch.optim.Optimizer, factor: float) -> None:
 def gradients_within_memory(
     shared: Shared, task: Task, config: FitConfig, step: int, rows: int
 ) -> tuple[float, int, int, int]:
-    """As `add_gradients`, with half as many examples at once wherever memory runs out; also returns how many."""
+    """As `add_gradients`, with half as many examples at once wherever memory runs out.
+
+    Also returns how many; 0 where there was memory for as many as usual.
+    """
     batches = task.batches(step)
     while True:
         state = torch.get_rng_state()
         try:
-            return *add_gradients(shared, task, config, batches, rows), rows
+            return *add_gradients(shared, task, config, batches, rows or usual_rows(shared.model, batches)), rows
         except (MemoryError, RuntimeError) as error:
             if not is_out_of_memory(error):
                 raise
@@ -100,7 +108,23 @@ def gradients_within_memory(
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
         torch.set_rng_state(state)
-        rows = halved(batches, rows, f"{task.name}, step {step + 1}")
+        rows = halved(batches, rows or usual_rows(shared.model, batches), f"{task.name}, step {step + 1}")
+
+
+def usual_rows(model: nn.Module, batches: Sequence[Any]) -> int:
+    """How many examples of these batches are read at once where nothing says it; 0: all."""
+    shapes = [module.config for module in model.modules() if isinstance(module, GPT)]
+    if not shapes or next(model.parameters()).device.type != "cpu":
+        return 0
+    wholes = [max(rows_of(batch), 1) for batch in batches]
+    parts = [micro_batch_of(n, shapes[0], batch.tokens / n) for n, batch in zip(wholes, batches, strict=True)]
+    return min((part for part, whole in zip(parts, wholes, strict=True) if part < whole), default=0)
+
+
+def micro_batch_of(rows: int, shape: ModelConfig, tokens: float) -> int:
+    """Examples of about so many tokens that a CPU reads at once: of equal parts, as few as stay within AT_ONCE."""
+    fit = AT_ONCE / (KEPT * shape.d_model * shape.n_layers * max(tokens, 1))
+    return math.ceil(rows / math.ceil(rows / max(int(fit), 1)))
 
 
 def add_gradients(

@@ -16,7 +16,7 @@ from pellucid.options import Training
 from pellucid.pretrain.fit import fit
 from pellucid.pretrain.language import LanguageModelling
 from pellucid.pretrain.metrics import read_lines
-from pellucid.pretrain.recipe import AT_ONCE, KEPT, batch_of, fit_config, flops_per_token, micro_batch_of
+from pellucid.pretrain.recipe import batch_of, fit_config, flops_per_token
 from pellucid.runtime import ConfigError
 from pellucid.text.shards import Shards
 
@@ -50,30 +50,6 @@ def test_what_is_given_wins_over_the_rule() -> None:
         fit_config(Training(tokens=-1), PRESETS["laptop"], 256)
     with pytest.raises(ConfigError, match="--evaluations"):
         fit_config(Training(evaluations=0), PRESETS["laptop"], 256)
-
-
-@pytest.mark.parametrize("shape", [PRESETS["laptop"], PRESETS["gpt2"], PRESETS["gpt2-xl"]])
-@pytest.mark.parametrize("context", [128, 512, 1024])
-def test_a_cpu_takes_equal_parts_of_a_batch_that_are_no_larger_than_they_may_be(
-    shape: ModelConfig, context: int
-) -> None:
-    window = KEPT * shape.d_model * shape.n_layers * context
-    for batch in range(1, 70):
-        rows = micro_batch_of(batch, shape, context)
-        if rows == 0:
-            assert batch == 1 or batch * window <= AT_ONCE
-            continue
-        parts = math.ceil(batch / rows)
-        assert rows == 1 or rows * window <= AT_ONCE
-        assert parts == batch or math.ceil(batch / (parts - 1)) * window > AT_ONCE, "fewer parts would not fit"
-        assert parts * rows - batch < parts, "and they are as equal as they can be"
-
-
-def test_a_small_model_reads_the_whole_batch_and_what_is_given_wins() -> None:
-    assert fit_config(Training(steps=1, batch_size=32, device="cpu"), PRESETS["laptop"], 128).micro_batch_size == 0
-    assert fit_config(Training(steps=1, batch_size=8, device="cpu"), PRESETS["gpt2"], 512).micro_batch_size == 3
-    given = Training(steps=1, batch_size=8, micro_batch_size=8, device="cpu")
-    assert fit_config(given, PRESETS["gpt2"], 512).micro_batch_size == 8
 
 
 def test_a_llama_with_an_output_layer_counts_it() -> None:

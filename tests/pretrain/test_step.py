@@ -14,8 +14,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from pellucid.config import FitConfig, ModelConfig
+from pellucid.config import PRESETS, FitConfig, ModelConfig
 from pellucid.model.gpt import GPT
+from pellucid.pretrain import step
 from pellucid.pretrain.fit import fit
 from pellucid.pretrain.guard import RECENT, spike
 from pellucid.pretrain.language import LanguageModelling
@@ -23,7 +24,7 @@ from pellucid.pretrain.loss import Loss, token_loss
 from pellucid.pretrain.metrics import read_lines
 from pellucid.pretrain.optim import rate_scale
 from pellucid.pretrain.step import train_step
-from pellucid.pretrain.task import pieces
+from pellucid.pretrain.task import Task, pieces
 from pellucid.runtime import PellucidError
 from pellucid.text.shards import Shards
 
@@ -63,13 +64,13 @@ class Uneven:
         return ""
 
 
-def after_a_step(rows: int) -> tuple[dict[str, Any], Tensor]:
+def after_a_step(rows: int, task: Task | None = None) -> tuple[dict[str, Any], Tensor]:
     """The record and all gradients' directions: with a rate of one and plain numbers, the weights that were moved."""
     torch.manual_seed(0)
     model = GPT(SHAPE)
     config = FitConfig(steps=2, batch_size=8, micro_batch_size=rows, optimizer="adamw", dtype="float32", clip=1e9)
     optimizers = [torch.optim.SGD(model.parameters(), lr=1.0)]
-    record = train_step(model, Uneven(), optimizers, config, 0, 0.3)
+    record = train_step(model, task or Uneven(), optimizers, config, 0, 0.3)
     return record, torch.cat([parameter.detach().flatten() for parameter in model.parameters()])
 
 
@@ -80,6 +81,35 @@ def test_a_batch_of_eight_is_eight_of_one_whatever_is_trained_in_them(rows: int)
     assert math.isclose(record["loss"], whole["loss"], rel_tol=1e-6)
     assert math.isclose(record["grad_norm"], whole["grad_norm"], rel_tol=1e-6)
     assert record["count"] == whole["count"] == 38
+    torch.testing.assert_close(parts, moved, rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("shape", [PRESETS["laptop"], PRESETS["gpt2"], PRESETS["gpt2-xl"]])
+@pytest.mark.parametrize("context", [128, 512, 1024])
+def test_a_cpu_reads_equal_parts_of_a_batch_that_are_as_large_as_they_may_be(shape: ModelConfig, context: int) -> None:
+    window = step.KEPT * shape.d_model * shape.n_layers * context
+    for batch in range(1, 70):
+        rows = step.micro_batch_of(batch, shape, context)
+        parts = math.ceil(batch / rows)
+        assert rows == 1 or rows * window <= step.AT_ONCE
+        assert parts == 1 or math.ceil(batch / (parts - 1)) * window > step.AT_ONCE, "fewer parts would not fit"
+        assert parts * rows - batch < parts, "as equal as they can be"
+
+
+def test_a_large_batch_is_read_in_parts_by_itself_and_is_the_same_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    whole, moved = after_a_step(0)
+    monkeypatch.setattr(step, "AT_ONCE", 3 * 13 * step.KEPT * SHAPE.d_model * SHAPE.n_layers)  # three of its examples
+    read: list[int] = []
+
+    class Watched(Uneven):
+        def loss(self, model: Any, batch: Any) -> Loss:
+            read.append(len(batch.ids))
+            return super().loss(model, batch)
+
+    record, parts = after_a_step(0, Watched())
+    assert read == [3, 3, 2]
+    assert record["rows"] == 0
+    assert math.isclose(record["loss"], whole["loss"], rel_tol=1e-6)
     torch.testing.assert_close(parts, moved, rtol=1e-6, atol=1e-6)
 
 
@@ -234,7 +264,7 @@ LITTLE_MEMORY = """
 import resource, sys
 from pathlib import Path
 import torch
-from pellucid.config import FitConfig, ModelConfig
+from pellucid.config import PRESETS, FitConfig, ModelConfig
 from pellucid.model.gpt import GPT
 from pellucid.pretrain import step
 from pellucid.pretrain.optim import make_optimizers
