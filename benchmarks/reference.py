@@ -33,7 +33,7 @@ from pellucid.text.splits import split_documents
 from pellucid.text.tinyworld.files import write_documents
 
 FILE = Path(__file__).parents[1] / "pellucid" / "see" / "references.json"
-PRESETS = ("laptop", "laptop-llama")
+PRESETS = ("laptop", "laptop-large", "laptop-llama", "laptop-large-llama")
 DOCUMENTS, VOCABULARY = 39_000, 4096  # the quickstart's own
 DTYPES: tuple[Literal["float32", "bfloat16"], ...] = ("float32", "bfloat16")  # what machines of one or the other choose
 SURE = 0.95
