@@ -112,9 +112,12 @@ def gradients_within_memory(
 
 
 def usual_rows(model: nn.Module, batches: Sequence[Any]) -> int:
-    """How many examples of these batches are read at once where nothing says it; 0: all."""
+    """How many examples of these batches are read at once where nothing says it; 0: all.
+
+    Several processes read all of their slices: divided weights want the same number of passes in each.
+    """
     shapes = [module.config for module in model.modules() if isinstance(module, GPT)]
-    if not shapes or next(model.parameters()).device.type != "cpu":
+    if not shapes or world().size > 1 or next(model.parameters()).device.type != "cpu":
         return 0
     wholes = [max(rows_of(batch), 1) for batch in batches]
     parts = [micro_batch_of(n, shapes[0], batch.tokens / n) for n, batch in zip(wholes, batches, strict=True)]
