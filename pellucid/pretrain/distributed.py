@@ -11,16 +11,24 @@ from __future__ import annotations
 import contextlib
 import math
 import os
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
+from uuid import uuid4
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from pellucid.runtime import PellucidError, problem
+
+if TYPE_CHECKING:
+    from torch.distributed.distributed_c10d import Store
+
 T = TypeVar("T")
+TO_MEET = 120.0  # seconds
 
 
 @dataclass(frozen=True)
@@ -78,17 +86,54 @@ def restarted() -> bool:
     return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) > 0
 
 
+def agreed_name(store: Store, rank: int, size: int, patience: float = TO_MEET) -> str:
+    """A name for this meeting of the processes, which none before had.
+
+    When torchrun starts them again the store still holds where the lost ones listened: who reads that waits in vain. So
+    the first process names the meeting; each of the others answers with a word of its own, and waits until the first
+    repeats it.
+    """
+    mine, deadline = uuid4().hex, time.monotonic() + patience
+    if rank == 0:
+        store.set("meeting", mine)
+    while time.monotonic() < deadline:
+        name = heard(store, "meeting")
+        if rank > 0:
+            store.set(f"answer {rank}", name + mine)
+            repeated = heard(store, "all")
+            if mine in repeated:
+                return repeated[: len(mine)]
+        else:
+            answers = [heard(store, f"answer {other}") for other in range(1, size)]
+            if all(answer.startswith(mine) for answer in answers):
+                store.set("all", mine + "".join(answers))
+                return mine
+        time.sleep(0.02)
+    found = f"not all of {size} processes after {patience:.0f} seconds"
+    raise PellucidError(problem("torchrun", found, "all of them", "Start it again, or give it --max-restarts."))
+
+
+def heard(store: Store, key: str) -> str:
+    """What stands in the store by now; nothing where nothing does."""
+    return str(store.get(key).decode()) if store.check([key]) else ""
+
+
 @contextlib.contextmanager
 def joined() -> Iterator[World]:
     """Within the block the processes that `torchrun` started know each other."""
     if launched() == 1 or dist.is_initialized():
         yield world()
         return
+    from torch.distributed.distributed_c10d import PrefixStore  # not every build of torch has them
+    from torch.distributed.rendezvous import rendezvous
+
+    backend = "gloo"
     if torch.cuda.is_available():
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
-        dist.init_process_group("cpu:gloo,cuda:nccl")  # counts and sums travel on the CPU, gradients on the GPU
-    else:
-        dist.init_process_group("gloo")
+        backend = "cpu:gloo,cuda:nccl"  # counts and sums travel on the CPU, gradients on the GPU
+    store, rank, size = next(rendezvous("env://"))
+    store = PrefixStore(agreed_name(store, rank, size), store)
+    dist.init_process_group(backend, store=store, rank=rank, world_size=size)
     try:
         yield world()
     finally:
