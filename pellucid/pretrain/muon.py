@@ -2,28 +2,22 @@
 
 PyTorch's own Muon always computes in bfloat16, which a CPU without instructions for it does forty times slower
 (docs/performance.md); this one computes in the precision of the run, and all matrices of a shape at once.
-Page: Jordan et al. 2024, "Muon: an optimizer for hidden layers in neural networks"; coefficients: Amsel et al. 2025,
-"The Polar Express".
+Page: Jordan et al. 2024, "Muon: an optimizer for hidden layers in neural networks".
 """
 
 from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-# a, b, c of each step x → a·x + b·(xxᵀ)x + c·(xxᵀ)²x: small singular values rise as steeply in these four, of a longer
-# row that Amsel et al. found, as in five of the page's (3.4445, −4.7750, 2.0315).
-COEFFICIENTS = (
-    (8.2872, -23.5959, 17.3004),
-    (4.1071, -2.9478, 0.5448),
-    (3.9487, -2.9089, 0.5518),
-    (3.3184, -2.4885, 0.5100),
-)
+# a, b, c of one step x → a·x + b·(xxᵀ)x + c·(xxᵀ)²x, chosen on the page for the steepest rise of small values.
+COEFFICIENTS = (3.4445, -4.7750, 2.0315)
+NEWTON_SCHULZ_STEPS = 5
 
 
 class Muon(torch.optim.Optimizer):
@@ -40,10 +34,9 @@ class Muon(torch.optim.Optimizer):
         weight_decay: float = 0.1,
         momentum: float = 0.85,
         dtype: torch.dtype = torch.float32,
-        coefficients: Sequence[tuple[float, float, float]] = COEFFICIENTS,
     ) -> None:
         super().__init__(matrices, {"lr": lr, "weight_decay": weight_decay, "momentum": momentum})
-        self.dtype, self.coefficients = dtype, coefficients
+        self.dtype = dtype
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> None:  # type: ignore[override]
@@ -55,7 +48,7 @@ class Muon(torch.optim.Optimizer):
                     shapes[matrix.shape].append(matrix)
             for (rows, columns), matrices in shapes.items():
                 momenta = [whole(self._momentum(matrix, group)) for matrix in matrices]
-                directions = orthogonalized(torch.stack(momenta), self.dtype, self.coefficients)
+                directions = orthogonalized(torch.stack(momenta), self.dtype)
                 rate = group["lr"] * math.sqrt(max(1, rows / columns))
                 for matrix, direction in zip(matrices, directions, strict=True):
                     matrix.mul_(1 - group["lr"] * group["weight_decay"])
@@ -88,19 +81,16 @@ def divided_as(matrix: Any, tensor: Tensor) -> Tensor:
     return part
 
 
-def orthogonalized(
-    matrices: Tensor,
-    dtype: torch.dtype = torch.float32,
-    coefficients: Sequence[tuple[float, float, float]] = COEFFICIENTS,
-) -> Tensor:
-    """Each of the matrices (N, rows, columns) with its singular values moved towards 1 (0.4 to 1.6), vectors kept.
+def orthogonalized(matrices: Tensor, dtype: torch.dtype = torch.float32, steps: int = NEWTON_SCHULZ_STEPS) -> Tensor:
+    """Each of the matrices (N, rows, columns) with its singular values moved to about 1 (0.7 to 1.2), vectors kept.
 
     Newton-Schulz iteration: products of matrices only, no decomposition.
     """
+    a, b, c = COEFFICIENTS
     tall = matrices.shape[1] > matrices.shape[2]
     x = (matrices.mT if tall else matrices).to(dtype)
     x = x / x.norm(dim=(1, 2), keepdim=True).clamp_min(1e-7)
-    for a, b, c in coefficients:
+    for _ in range(steps):
         gram = x @ x.mT
         x = torch.baddbmm(x, torch.baddbmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)
     return (x.mT if tall else x).to(matrices.dtype)

@@ -3,9 +3,8 @@
 import pytest
 import torch
 
-from pellucid.pretrain.muon import COEFFICIENTS, Muon, orthogonalized
+from pellucid.pretrain.muon import Muon, orthogonalized
 
-THEIRS = [(3.4445, -4.7750, 2.0315)] * 5  # of Muon's page, and of PyTorch's
 SHAPES = ((16, 48), (48, 16), (16, 16), (16, 48))
 
 
@@ -22,14 +21,12 @@ def trained(optimizer, **settings):
 
 
 def test_in_bfloat16_it_moves_as_pytorchs_own_does():
-    for ours, theirs in zip(
-        trained(Muon, dtype=torch.bfloat16, coefficients=THEIRS), trained(torch.optim.Muon), strict=True
-    ):
+    for ours, theirs in zip(trained(Muon, dtype=torch.bfloat16), trained(torch.optim.Muon), strict=True):
         torch.testing.assert_close(ours, theirs, atol=1e-4, rtol=0)
 
 
 def test_in_float32_it_stays_within_bfloat16s_rounding_of_it():
-    for ours, theirs in zip(trained(Muon, coefficients=THEIRS), trained(torch.optim.Muon), strict=True):
+    for ours, theirs in zip(trained(Muon), trained(torch.optim.Muon), strict=True):
         torch.testing.assert_close(ours, theirs, atol=5e-3, rtol=0)
 
 
@@ -39,15 +36,17 @@ def test_singular_values_become_about_one_and_singular_vectors_stay(shape):
     u, _, v = torch.linalg.svd(x, full_matrices=False)
     core = u.mT @ orthogonalized(x) @ v.mT  # diagonal when the vectors stayed
     values = core.diagonal(dim1=1, dim2=2)
-    assert values.min() > 0.4
-    assert values.max() < 1.6
+    assert values.min() > 0.3
+    assert values.max() < 1.3
     torch.testing.assert_close(core, torch.diag_embed(values), atol=1e-4, rtol=0)
 
 
-def test_small_singular_values_rise_as_steeply_in_its_four_steps_as_in_the_pages_five():
-    small = torch.diag(torch.tensor([1.0, 1e-5])).expand(1, 2, 2)
-    ours, theirs = (orthogonalized(small, coefficients=of)[0, 1, 1] for of in (COEFFICIENTS, THEIRS))
-    assert ours / theirs == pytest.approx(1, abs=0.1)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_the_step_of_a_gradient_of_rank_one_is_no_longer_than_any_other(dtype):
+    dice = torch.Generator().manual_seed(3)
+    for _ in range(50):  # its one singular value is all of its norm, and after rounding a little more
+        gradient = torch.randn(1, 96, 1, generator=dice) @ torch.randn(1, 1, 384, generator=dice)
+        assert torch.linalg.matrix_norm(orthogonalized(gradient, dtype), 2) < 1.3
 
 
 def test_a_matrix_without_a_gradient_stays_and_a_zero_gradient_gives_no_nan():
