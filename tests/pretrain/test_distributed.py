@@ -142,7 +142,7 @@ def test_processes_that_meet_again_do_not_take_what_is_left_of_the_last_meeting(
     names = set()
     for _ in range(20):  # whoever comes first, the others find what is left of the time before
         with ThreadPoolExecutor(3) as pool:
-            met = {future.result() for future in [pool.submit(agreed_name, store, rank, 3) for rank in (2, 1, 0)]}
+            met = {future.result() for future in [pool.submit(agreed_name, store, rank, 3, 20.0) for rank in (2, 1, 0)]}
         assert len(met) == 1
         names |= met
     assert len(names) == 20

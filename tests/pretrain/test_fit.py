@@ -293,11 +293,12 @@ def test_other_settings_than_at_the_start_are_refused_by_name(
         train(shards, shape, replace(config, **change), tmp_path, resume=True)
 
 
-def test_how_often_checkpoints_are_written_may_change_between_sittings(
-    shards: Shards, shape: ModelConfig, config: FitConfig, tmp_path: Path
+@pytest.mark.parametrize("change", [{"checkpoint_every": 5}, {"micro_batch_size": 1}])
+def test_how_often_checkpoints_are_written_and_how_much_is_read_at_once_may_change_between_sittings(
+    shards: Shards, shape: ModelConfig, config: FitConfig, tmp_path: Path, change: dict[str, Any]
 ) -> None:
     train(shards, shape, config, tmp_path, stop=6)
-    train(shards, shape, replace(config, checkpoint_every=5), tmp_path, resume=True)
+    train(shards, shape, replace(config, **change), tmp_path, resume=True)
 
 
 def test_the_precision_chosen_at_the_start_is_kept_when_it_goes_on(

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from pellucid.config import FitConfig, ModelConfig
+from pellucid.config import PRESETS, FitConfig, ModelConfig
 from pellucid.model.gpt import GPT
 from pellucid.options import Plan
 from pellucid.pretrain import plan
@@ -50,6 +50,12 @@ def test_activations_are_what_autograd_really_keeps(dtype: str) -> None:
     real = sum(size for place, size in kept.items() if place not in own)
     assert loss.count
     assert plan.memory(SHAPE, config(dtype), 32).activations == pytest.approx(real, rel=0.02)
+
+
+def test_a_batch_that_a_cpu_reads_in_parts_is_planned_in_parts() -> None:
+    whole, parts = (FitConfig(steps=1, batch_size=8, micro_batch_size=rows, dtype="bfloat16") for rows in (8, 0))
+    sizes = [plan.memory(PRESETS["gpt2"], each, 512).activations for each in (whole, parts)]
+    assert sizes[1] < sizes[0] / 2
 
 
 @pytest.mark.parametrize("optimizer", ["muon", "adamw"])

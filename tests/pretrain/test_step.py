@@ -113,6 +113,19 @@ def test_a_large_batch_is_read_in_parts_by_itself_and_is_the_same_step(monkeypat
     torch.testing.assert_close(parts, moved, rtol=1e-6, atol=1e-6)
 
 
+def test_only_the_batch_that_is_too_large_says_how_many_examples_are_read_at_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(step, "AT_ONCE", 100 * step.KEPT * SHAPE.d_model * SHAPE.n_layers)
+    few, many, long = (
+        Masked(torch.zeros(size, dtype=torch.long), torch.zeros(0)) for size in ((2, 9), (8, 9), (5, 50))
+    )
+    model = GPT(SHAPE)
+    assert step.usual_rows(model, [few, many]) == 0
+    assert step.usual_rows(model, [few, long, many]) == 2
+    assert step.usual_rows(torch.nn.Linear(1, 1), [long]) == 0, "nothing is known of it"
+
+
 @pytest.mark.parametrize("rows", [0, 1, 3, 8, 20])
 @pytest.mark.parametrize("ranks", [1, 2, 3, 8])
 def test_the_pieces_of_all_processes_together_are_the_batch_in_its_order(rows: int, ranks: int) -> None:
@@ -264,7 +277,7 @@ LITTLE_MEMORY = """
 import resource, sys
 from pathlib import Path
 import torch
-from pellucid.config import PRESETS, FitConfig, ModelConfig
+from pellucid.config import FitConfig, ModelConfig
 from pellucid.model.gpt import GPT
 from pellucid.pretrain import step
 from pellucid.pretrain.optim import make_optimizers
