@@ -121,6 +121,7 @@ def _file_head(j: Any, layer: Any, slots: Any, places: Any, sizes: Any, vectors:
     key, value = j - sizes.heads, j - sizes.heads - sizes.kv_heads
     for row in range(slots.shape[0]):
         at, slot, place = row * pitch + j * width, slots[row], places[row]
+        head = room.heads[at : at + width]
         if value < 0:
             if sizes.headed:
                 weight = vectors.query_norms[layer] if key < 0 else vectors.key_norms[layer]
@@ -128,16 +129,17 @@ def _file_head(j: Any, layer: Any, slots: Any, places: Any, sizes: Any, vectors:
             if sizes.turned:
                 turn(room.heads, at, cache.cosines[place], cache.sines[place])
         if key < 0:
-            to = (row * sizes.heads + j) * padded
+            query = room.queries[(row * sizes.heads + j) * padded :]
             for i in range(width):
-                room.queries[to + i] = room.heads[at + i] * scale
+                query[i] = head[i] * scale
         elif value < 0:
             target = cache.keys[layer, slot, key, place]
             for i in range(width):
-                keep(target, i, room.heads[at + i])
+                keep(target, i, head[i])
         else:
+            target = cache.values[layer, slot, value, :, place]
             for i in range(width):
-                keep(cache.values[layer, slot, value, i], place, room.heads[at + i])
+                keep(target, i, head[i])
 
 
 @njit(**COMPILED)
@@ -178,8 +180,8 @@ def _attend(
             NONE, rows,
         )  # fmt: skip
         for t in range(together):
-            for i in range(sizes.d_head):
-                room.context[(row + t) * step + head * sizes.d_head + i] = room.mixed[mixed + t * rows + i]
+            to, found = (row + t) * step + head * sizes.d_head, mixed + t * rows
+            room.context[to : to + sizes.d_head] = room.mixed[found : found + sizes.d_head]
         row += together
 
 
@@ -194,8 +196,7 @@ def _begin(
     for row in range(*share(ids.shape[0], thread, threads)):
         look_up(matrices.embedding, ids[row], room.x, row * width, d)
         if vectors.positions.shape[0]:
-            for i in range(d):
-                room.x[row * width + i] += vectors.positions[places[row], i]
+            room.x[row * width : row * width + d] += vectors.positions[places[row]]
 
 
 @njit(**WITHIN)

@@ -120,16 +120,17 @@ def float_rows(
 def to_bytes(x: Any, i: Any, spans: Any, span: Any, numbers: Any, scales: Any, sums: Any, first_span: Any) -> None:
     """Spans of floats from x[i] on, as bytes with a scale and their sum each; the first is `first_span` there."""
     for s in range(spans):
-        source, target = i + s * span, (first_span + s) * span
+        source = x[i + s * span : i + (s + 1) * span]
+        target = numbers[(first_span + s) * span : (first_span + s + 1) * span]
         bits = np.uint32(0)  # floats above 0 are in order as whole numbers, and of those LLVM finds the largest at once
-        for k in range(source, source + span):
-            bits = max(bits, np.uint32(np.float32(x[k]).view(np.uint32) & np.uint32(0x7FFFFFFF)))
+        for k in range(span):
+            bits = max(bits, np.uint32(np.float32(source[k]).view(np.uint32) & np.uint32(0x7FFFFFFF)))
         largest = np.uint32(bits).view(np.float32)
         back = np.float32(0) if largest == 0 else np.float32(127) / largest
         summed = np.int32(0)
         for k in range(span):
-            number = np.int32(np.rint(x[source + k] * back))
-            numbers[target + k] = np.int8(number)
+            number = np.int32(np.rint(source[k] * back))
+            target[k] = np.int8(number)
             summed += number
         scales[first_span + s], sums[first_span + s] = largest / np.float32(127), summed
 
@@ -198,9 +199,11 @@ def int8_rows(
                 s0, s1 = _offset(x_sums, g0, INT8_OFFSET), _offset(x_sums, g1, INT8_OFFSET)
                 s2, s3 = _offset(x_sums, g2, INT8_OFFSET), _offset(x_sums, g3, INT8_OFFSET)
                 for k in range(s * span, (s + 1) * span, BYTES):
-                    if v == 0:
+                    if n < 8:
                         for place in (a, b, c, d):
                             fetch(w, place + k + ROWS * width)
+                    elif v < 4 * ROWS:  # a row for each four vectors: asked for all at once, they are waited for
+                        fetch(w, a + (v // 4) * width + k + 2 * ROWS * width)
                     wa, wb = load_bytes(w, a + k), load_bytes(w, b + k)
                     wc, wd = load_bytes(w, c + k), load_bytes(w, d + k)
                     s0 = _dots(load_bytes(numbers, x0 + k), wa, wb, wc, wd, s0)

@@ -1,4 +1,8 @@
-"""The small steps of a pass, compiled: how threads share and meet, norms, bends, softmax, and what bytes need."""
+"""The small steps of a pass, compiled: how threads share and meet, norms, bends, softmax, and what bytes need.
+
+Loops run over slices, from 0: of an index that might be negative Numba counts from the end, and such loops stay one
+number at a time, ten times as slow (docs/performance.md).
+"""
 
 from __future__ import annotations
 
@@ -64,46 +68,47 @@ def exp(x: Any) -> Any:
 def norm(x: Any, at: Any, weight: Any, bias: Any, out: Any, to: Any, eps: Any, centred: Any) -> None:
     """LayerNorm, or RMSNorm, of as many numbers as `weight` has."""
     width = weight.shape[0]
+    row, normed = x[at : at + width], out[to : to + width]
     mean, square = np.float32(0), np.float32(0)
     if centred:
         for i in range(width):
-            mean += x[at + i]
+            mean += row[i]
         mean /= np.float32(width)
     for i in range(width):
-        square += (x[at + i] - mean) * (x[at + i] - mean)
+        square += (row[i] - mean) * (row[i] - mean)
     scale = np.float32(1) / np.sqrt(square / np.float32(width) + np.float32(eps))
     for i in range(width):
-        out[to + i] = (x[at + i] - mean) * scale * weight[i] + bias[i]
+        normed[i] = (row[i] - mean) * scale * weight[i] + bias[i]
 
 
 @njit(**LOOSE)
 def gelu(x: Any, start: Any, end: Any) -> None:
-    for i in range(start, end):
-        a = x[i]
+    part = x[start:end]
+    for i in range(part.shape[0]):
+        a = part[i]
         inner = np.float32(0.7978845608028654) * (a + np.float32(0.044715) * a * a * a)
-        x[i] = a - a / (exp(inner + inner) + np.float32(1))  # a × (1 + tanh(inner)) / 2
+        part[i] = a - a / (exp(inner + inner) + np.float32(1))  # a × (1 + tanh(inner)) / 2
 
 
 @njit(**LOOSE)
 def gate(x: Any, gate: Any, start: Any, end: Any) -> None:
-    for i in range(start, end):
-        x[i] *= gate[i] / (np.float32(1) + exp(-gate[i]))
+    part, opening = x[start:end], gate[start:end]
+    for i in range(part.shape[0]):
+        part[i] *= opening[i] / (np.float32(1) + exp(-opening[i]))
 
 
 @njit(**LOOSE)
 def softmax(scores: Any, begin: Any, end: Any, low: Any, high: Any) -> None:
     """Of scores[begin:end]; the rest of scores[low:high] becomes 0."""
-    largest = scores[begin]
-    for s in range(begin, end):
-        largest = max(largest, scores[s])
-    total = np.float32(0)
-    for s in range(begin, end):
-        weight = exp(scores[s] - largest)
-        scores[s] = weight
+    part = scores[begin:end]
+    largest, total = part.max(), np.float32(0)
+    for s in range(part.shape[0]):
+        weight = exp(part[s] - largest)
+        part[s] = weight
         total += weight
+    for s in range(part.shape[0]):
+        part[s] /= total
     scores[low:begin] = 0
-    for s in range(begin, end):
-        scores[s] /= total
     scores[end:high] = 0
 
 
@@ -149,16 +154,17 @@ def look_up(matrix: Any, row: Any, out: Any, at: Any, width: Any) -> None:
 @overload(look_up, strict=False)
 def _look_up(matrix: Any, row: Any, out: Any, at: Any, width: Any) -> Any:
     def floats(matrix, row, out, at, width):  # type: ignore[no-untyped-def]
-        for i in range(width):
-            out[at + i] = matrix[0][row * matrix[2] + i]
+        out[at : at + width] = matrix[0][row * matrix[2] : row * matrix[2] + width]
 
     def halves(matrix, row, out, at, width):  # type: ignore[no-untyped-def]
+        kept, vector = matrix[0][row * matrix[2] : row * matrix[2] + width], out[at : at + width]
         for i in range(width):
-            out[at + i] = np.uint32(np.uint32(matrix[0][row * matrix[2] + i]) << np.uint32(16)).view(np.float32)
+            vector[i] = np.uint32(np.uint32(kept[i]) << np.uint32(16)).view(np.float32)
 
     def bytewise(matrix, row, out, at, width):  # type: ignore[no-untyped-def]
+        kept, vector = matrix[0][row * matrix[2] : row * matrix[2] + width], out[at : at + width]
         for i in range(width):
-            out[at + i] = (np.float32(matrix[0][row * matrix[2] + i]) - np.float32(INT8_OFFSET)) * matrix[1][row]
+            vector[i] = (np.float32(kept[i]) - np.float32(INT8_OFFSET)) * matrix[1][row]
 
     return {types.float32: floats, types.uint16: halves, types.uint8: bytewise}[matrix[0].dtype]
 
@@ -200,7 +206,8 @@ def _take_them_all(x: Any, n: Any, width: Any, matrix: Any, taken: Any, arrived:
 @njit(**LOOSE)
 def turn(x: Any, at: Any, cosines: Any, sines: Any) -> None:
     half = cosines.shape[0]
+    ones, others = x[at : at + half], x[at + half : at + 2 * half]
     for i in range(half):
-        one, other = x[at + i], x[at + half + i]
-        x[at + i] = one * cosines[i] - other * sines[i]
-        x[at + half + i] = other * cosines[i] + one * sines[i]
+        one, other = ones[i], others[i]
+        ones[i] = one * cosines[i] - other * sines[i]
+        others[i] = other * cosines[i] + one * sines[i]

@@ -3,7 +3,8 @@
 A few tokens wait for the memory, and the compiled pass reads it as fast as it gives. Hundreds of tokens wait for the
 processor, and there torch's products of whole matrices are two to ten times as fast. So a prompt goes through `GPT`,
 each of whose matrices is a part of a packed one, brought into the precision that this machine multiplies fastest when
-its turn comes. Nothing is kept twice.
+its turn comes. Nothing is kept twice. What comes after a stretch looks at its keys and values alone, so of the last
+block nothing else is computed.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from pellucid.model.cache import KVCache
 from pellucid.model.formats.quantised import GROUP
 from pellucid.model.gpt import GPT
 from pellucid.model.outline import Outline
+from pellucid.model.positions import Rotation
 
 # T tokens of the stretch, S places of a slot, G heads of keys and values, K width of a head, O outputs, I inputs
 
@@ -125,8 +127,22 @@ class KeptEmbedding(Kept):
         return self.plain(self.numbers[ids[0]], scales)[None]
 
 
+class LastBlock(nn.Module):
+    """Stores the keys and values of a block of which nothing else is wanted."""
+
+    def __init__(self, block: Any) -> None:
+        super().__init__()
+        self.norm, self.attention = block.attention_norm, block.attention
+
+    def forward(self, x: Tensor, cache: KVCache, layer: int, rotation: Rotation | None) -> Tensor:
+        """(1, T, D), which is returned as it is."""
+        _, keys, values = self.attention.queries_keys_values(self.norm(x), rotation)
+        cache.store(layer, keys, values)
+        return x
+
+
 def over(config: ModelConfig, packed: Packed, dtype: torch.dtype) -> GPT:
-    """The readable model, each of its parts a part of `packed`. Its logits are left out."""
+    """The readable model up to its last keys and values, each of its parts a part of `packed`."""
     matrices, vectors = packed.matrices, packed.vectors
     with Outline():
         model = GPT(config).eval()
