@@ -16,6 +16,7 @@ from pellucid.generation.compiled.packing import BITS, Dtype, Weights, in_precis
 from pellucid.generation.compiled.passes import SIDE, Cache, Room, forward
 from pellucid.generation.compiled.stretches import LONG, Stretches, fastest
 from pellucid.generation.compiled.team import Team
+from pellucid.generation.compiled.vectors import bytes_are_fastest
 from pellucid.model.formats.folder import WEIGHTS, find_tensors, read_as_kept, read_settings
 from pellucid.model.formats.quantised import GROUP, QUANTISED
 from pellucid.model.formats.tensor_files import read_header
@@ -26,7 +27,7 @@ from pellucid.runtime import inform, settle_threads
 
 # S places of a slot, V vocabulary
 
-TOGETHER = 64  # tokens that go through the model in one pass
+TOGETHER = 256  # tokens that go through the model in one pass
 LEAST = 64  # places that a slot begins with
 COMPILING = 3.0  # seconds after which it is said what takes so long
 ALONE = 8 << 20  # bytes of weights up to which one thread is faster than several that wait for each other
@@ -42,6 +43,8 @@ class CompiledModel:
         threads = threads or (settle_threads() if self.nbytes > ALONE else 1)
         self.team = Team(threads)
         self._room: Room | None = None
+        self._rows = 0  # tokens for which it has room
+        self._stretch = dtype != "int8" or not bytes_are_fastest()
         self._stretches: Stretches | None = None
 
     @classmethod
@@ -98,9 +101,9 @@ class CompiledModel:
         vocabulary = self.config.vocab_size
         out = np.empty((len(wanted), -(-vocabulary // 4) * 4), np.float32)
         slots.grow(max(places) + 1)
-        if len(ids) > LONG:
+        if self._stretch and len(ids) > LONG:
             ids, which, places, wanted = self._after_stretches(slots, ids, which, places, wanted)
-        room = self._room_for(slots)
+        room = self._room_for(slots, min(len(ids), TOGETHER))
         numbers = [np.array(one, np.int64) for one in (ids, which, places)]
         done = 0
         for start in range(0, len(ids), TOGETHER):
@@ -130,11 +133,12 @@ class CompiledModel:
         return ([ids[row] for row in left], [which[row] for row in left], [places[row] for row in left],
                 [again[row] for row in wanted])  # fmt: skip
 
-    def _room_for(self, slots: Slots) -> Room:
+    def _room_for(self, slots: Slots, rows: int) -> Room:
         keys, values = slots.cache.keys, slots.cache.values
         room, length = self._room, keys.shape[3]
         threads = self.team.threads
-        if room is None or len(room.scores) < threads * 4 * length:
+        if room is None or rows > self._rows or len(room.scores) < threads * 4 * length:
+            self._rows = rows = max(rows, self._rows)
             sizes, matrices = self.packed.sizes, self.packed.matrices
             widths = [matrix[2] for matrix in matrices]
             heads = -(-(sizes.heads + 2 * sizes.kv_heads) * sizes.d_head // 4) * 4
@@ -148,13 +152,13 @@ class CompiledModel:
                 "wide": wide,
                 "gate": wide if sizes.gated else 0,
             }
-            floats = [np.zeros(TOGETHER * width, np.float32) for width in shapes.values()]
+            floats = [np.zeros(rows * width, np.float32) for width in shapes.values()]
             bytes_ = max(widths) if self.dtype in BITS else 0
             self._room = room = Room(
                 *floats,
-                np.zeros(TOGETHER * bytes_, np.int8),
-                np.zeros(TOGETHER * bytes_ // GROUP, np.float32),
-                np.zeros(TOGETHER * bytes_ // GROUP, np.int32),
+                np.zeros(rows * bytes_, np.int8),
+                np.zeros(rows * bytes_ // GROUP, np.float32),
+                np.zeros(rows * bytes_ // GROUP, np.int32),
                 np.zeros(threads * 4 * length, np.float32),
                 np.zeros(threads * 4 * values.shape[3], np.float32),
             )

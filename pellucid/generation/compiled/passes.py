@@ -200,13 +200,12 @@ def _begin(
 
 
 @njit(**WITHIN)
-def _attention(
+def _queries_keys_values(
     layer: Any, slots: Any, places: Any, sizes: Any, matrices: Any, vectors: Any, cache: Any, room: Any, arrived: Any,
     thread: Any, threads: Any,
 ) -> None:  # fmt: skip
-    """Norm, attention, shortcut."""
-    n, taken = slots.shape[0], (room.numbers, room.scales, room.sums)
-    width, joined = matrices.attention[2], matrices.output[2]
+    """Norm, queries, and keys and values into the cache."""
+    n, taken, width = slots.shape[0], (room.numbers, room.scales, room.sums), matrices.attention[2]
     heads = (sizes.heads + 2 * sizes.kv_heads) * sizes.d_head
     pitch = (heads + 3) // 4 * 4
     for row in range(*share(n, thread, threads)):
@@ -221,6 +220,28 @@ def _attention(
     for j in range(*share(sizes.heads + 2 * sizes.kv_heads, thread, threads)):
         _file_head(j, layer, slots, places, sizes, vectors, cache, room)
     meet(arrived, threads)
+
+
+@njit(**WITHIN)
+def _keep_only(wanted: Any, sizes: Any, width: Any, padded: Any, room: Any, arrived: Any, thread: Any, threads: Any) -> None:
+    """Of the vectors and the queries the rows `wanted`, which are in order: they move to the front."""
+    if thread == 0:
+        heads = sizes.heads * padded
+        for to in range(wanted.shape[0]):
+            row = wanted[to]
+            room.x[to * width : (to + 1) * width] = room.x[row * width : (row + 1) * width]
+            room.queries[to * heads : (to + 1) * heads] = room.queries[row * heads : (row + 1) * heads]
+    meet(arrived, threads)
+
+
+@njit(**WITHIN)
+def _attention(
+    layer: Any, slots: Any, places: Any, sizes: Any, matrices: Any, vectors: Any, cache: Any, room: Any, arrived: Any,
+    thread: Any, threads: Any,
+) -> None:  # fmt: skip
+    """Attention of the queries, shortcut."""
+    n, taken = slots.shape[0], (room.numbers, room.scales, room.sums)
+    width, joined = matrices.attention[2], matrices.output[2]
     for head in range(*share(sizes.heads, thread, threads)):
         _attend(head, layer, slots, places, sizes, cache, room, joined, thread)
     meet(arrived, threads)
@@ -270,19 +291,23 @@ def forward(
     ids: Any, slots: Any, places: Any, wanted: Any, out: Any, sizes: Any, matrices: Any, vectors: Any, cache: Any,
     room: Any, arrived: Any, thread: Any, threads: Any,
 ) -> None:  # fmt: skip
-    """Read N tokens: `ids` at `places` of their `slots`, in order. `out` gets the logits of the rows `wanted`.
+    """Read N tokens: `ids` at `places` of their `slots`, in order. `out` gets the logits of the rows `wanted`, in order.
 
-    Nothing is checked here. Each of the threads calls it with the same arguments and its own number.
+    In the last layer the other rows leave their keys and values, and no more. Nothing is checked here. Each of the threads calls it with the same arguments and its own number.
     """
     width, taken = matrices.attention[2], (room.numbers, room.scales, room.sums)
     _begin(ids, places, sizes, matrices, vectors, room, thread, threads)
     meet(arrived, threads)
     for layer in range(sizes.layers):
+        _queries_keys_values(layer, slots, places, sizes, matrices, vectors, cache, room, arrived, thread, threads)
+        if layer == sizes.layers - 1 and wanted.shape[0] < slots.shape[0]:
+            _keep_only(wanted, sizes, width, cache.keys.shape[4], room, arrived, thread, threads)
+            slots, places = slots[wanted], places[wanted]
         _attention(layer, slots, places, sizes, matrices, vectors, cache, room, arrived, thread, threads)
-        _feed_forward(layer, ids.shape[0], sizes, matrices, vectors, room, arrived, thread, threads)
+        _feed_forward(layer, slots.shape[0], sizes, matrices, vectors, room, arrived, thread, threads)
     for row in range(*share(wanted.shape[0], thread, threads)):
         weight, bias = vectors.norms[2 * sizes.layers], vectors.norm_biases[2 * sizes.layers]
-        norm(room.x, wanted[row] * width, weight, bias, room.normed, row * width, sizes.eps, sizes.centred)
+        norm(room.x, row * width, weight, bias, room.normed, row * width, sizes.eps, sizes.centred)
         take(room.normed, row * width, width, matrices.logits, taken, row)
     meet(arrived, threads)
     start, end = share_of_rows(out.shape[1], thread, threads)

@@ -97,17 +97,31 @@ def gate(x: Any, gate: Any, start: Any, end: Any) -> None:
         part[i] *= opening[i] / (np.float32(1) + exp(-opening[i]))
 
 
+@njit(**COMPILED)
+def in_order(bits: Any) -> Any:
+    """The bits of a float as a whole number that is larger where the float is; and those of such a number, back."""
+    return np.int32(bits ^ ((bits >> np.int32(31)) & np.int32(0x7FFFFFFF)))
+
+
+@njit(**COMPILED)
+def largest(x: Any) -> Any:
+    """The largest of some floats, found among whole numbers: of floats LLVM compares one at a time."""
+    most = np.int32(-0x80000000)
+    for i in range(x.shape[0]):
+        most = max(most, in_order(np.float32(x[i]).view(np.int32)))
+    return np.int32(in_order(most)).view(np.float32)
+
+
 @njit(**LOOSE)
 def softmax(scores: Any, begin: Any, end: Any, low: Any, high: Any) -> None:
     """Of scores[begin:end]; the rest of scores[low:high] becomes 0."""
     part = scores[begin:end]
-    largest, total = part.max(), np.float32(0)
+    most, total = largest(part), np.float32(0)
     for s in range(part.shape[0]):
-        weight = exp(part[s] - largest)
+        weight = exp(part[s] - most)
         part[s] = weight
         total += weight
-    for s in range(part.shape[0]):
-        part[s] /= total
+    part *= np.float32(1) / total
     scores[low:begin] = 0
     scores[end:high] = 0
 

@@ -173,6 +173,7 @@ def over(config: ModelConfig, packed: Packed, dtype: torch.dtype) -> GPT:
     found = {"position_embedding.weight": vectors.positions, **norms(config, packed)}
     kept = {name: as_tensor(array) for name, array in found.items() if name in model.state_dict()}
     model.load_state_dict(kept, strict=False, assign=True)
+    blocks[-1], model.final_norm = LastBlock(blocks[-1]), nn.Identity()
     return model
 
 

@@ -48,6 +48,11 @@ def has_vnni() -> bool:
     return bool(binding.get_host_cpu_features().get("avx512vnni"))
 
 
+def bytes_are_fastest() -> bool:
+    """Whether no other product is as fast here as that of bytes: AMX multiplies bfloat16 several times as fast."""
+    return has_vnni() and not binding.get_host_cpu_features().get("amx-bf16")
+
+
 def _place(context: Any, builder: Any, array_type: Any, array: Any, index: Any) -> Any:
     return builder.gep(context.make_array(array_type)(context, builder, array).data, [index])
 
