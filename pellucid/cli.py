@@ -18,6 +18,8 @@ from typing import Any, NamedTuple
 from pellucid.runtime import PellucidError, Verbatim, exact_products, one_line_of_json, printable
 from pellucid.version import __version__
 
+BLAS = "scipy.linalg.cython_blas"  # what Numba looks for
+
 
 class Verb(NamedTuple):
     """The class in pellucid.options that holds its settings, and module:function that does it."""
@@ -116,9 +118,26 @@ def imported(name: str) -> ModuleType:
     """A module, imported with the garbage collector at rest: of all that torch makes then, nothing is garbage."""
     gc.disable()
     try:
-        return import_module(name)
+        found = import_module(name)
+        if "numba" in sys.modules:
+            import_without_blas("numba.np.arraymath")
+        return found
     finally:
         gc.enable()
+
+
+def import_without_blas(name: str) -> None:
+    """Import what would import SciPy's linear algebra if it found it: 0.2 s of each start.
+
+    Numba could multiply matrices with it, which no compiled function here does.
+    """
+    modules: dict[str, Any] = sys.modules
+    absent = modules.setdefault(BLAS, None) is None  # to Python a module that is None is one that is not there
+    try:
+        import_module(name)
+    finally:
+        if absent:
+            del modules[BLAS]
 
 
 def serve(settings: Any) -> Any:

@@ -159,6 +159,19 @@ def test_generation_shows_the_prompt_and_then_what_the_json_says(call: Cli, base
     assert call(*arguments).stdout == "The" + printable(json.loads(call(*arguments, "--json").stdout)["text"]) + "\n"
 
 
+def test_decoding_loads_no_linear_algebra_and_leaves_it_to_who_wants_it(base_folder: Path) -> None:
+    code = f"""
+import sys
+from pellucid.cli import run
+run(["generate", {str(base_folder)!r}, "--prompt", "The", "--max-tokens", "2"])
+print("numba" in sys.modules, "scipy.linalg" in sys.modules)
+import scipy.linalg.cython_blas
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=Path(__file__).parents[1])
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.endswith("True False\n")
+
+
 def test_a_closed_pipe_is_no_error(base_folder: Path) -> None:
     line = f"{sys.executable} -m pellucid generate {base_folder} --prompt The --max-tokens 300 | head -c 3"
     done = subprocess.run(

@@ -1,7 +1,7 @@
 """The one rule that turns a model and a budget (minutes or tokens) into a batch, rates and a schedule.
 
     tokens   --tokens; with --minutes, what a machine that computes 100 GFLOP/s (a GPU: 100 TFLOP/s) would read in them
-    steps    3,000 × (tokens / 3 million)^¼
+    steps    2,800 × (tokens / 3 million)^¼
     batch    tokens / steps, in windows, to the nearest power of two, and a multiple of the processes
     rates    AdamW's 0.005 × 96 / width (at most 0.005), Muon's 0.03 for its matrices
     schedule a rise over 5 %, a plateau, a straight fall to zero over the last 60 %
@@ -52,7 +52,7 @@ def budget(options: Training, shape: ModelConfig, context: int) -> float:
 
 def batch_of(tokens: float, context: int, processes: int = 1) -> int:
     """Windows of `context` tokens in a batch, for a run of so many tokens."""
-    steps = 3000 * (max(tokens, 1) / 3e6) ** 0.25
+    steps = 2800 * (max(tokens, 1) / 3e6) ** 0.25
     windows = 1 << max(0, round(math.log2(max(tokens / steps / context, 1))))
     return math.ceil(windows / processes) * processes
 

@@ -11,8 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numba import njit
 
+from pellucid.generation.compiled import model as compiled_model
 from pellucid.generation.compiled.model import CompiledModel
 from pellucid.generation.compiled.products import NONE, product, span_of, to_bytes
+from pellucid.generation.compiled.steps import largest
 from pellucid.generation.compiled.vectors import (
     as_floats,
     dot,
@@ -65,6 +67,37 @@ def test_a_token_alone_gets_the_bits_that_it_gets_among_others_in_any_slot_on_an
     alone = [compiled.logits(slots, [token], [2], [place])[0].copy() for place, token in enumerate(ids)]
     assert torch.equal(torch.from_numpy(np.stack(alone)), together)
     assert torch.equal(logits_of(several, ids, 2, 1), together)
+
+
+@pytest.mark.parametrize("name", TINY)
+@pytest.mark.parametrize("dtype", ["float32", "int8"])
+def test_logits_of_some_tokens_have_the_bits_that_they_have_among_those_of_all(name: str, dtype: Any) -> None:
+    model = lively(TINY[name])
+    compiled = CompiledModel.of(model, dtype, threads=2)
+    ids = some_ids(model.config, 1, 40)[0].tolist()
+    together, places = logits_of(compiled, ids).numpy(), list(range(40))
+    for wanted in ([39], [0], [3, 4, 20], [], places[1:]):
+        slots = compiled.slots(2)
+        assert np.array_equal(compiled.logits(slots, ids, [1] * 40, places, wanted), together[wanted])
+        after = compiled.logits(slots, ids[:1], [1], [40])  # all keys and values were left, whatever was wanted
+        assert np.array_equal(after, logits_of(compiled, [*ids, ids[0]]).numpy()[-1:])
+
+
+@pytest.mark.parametrize("dtype", ["float32", "int8"])
+def test_a_text_has_the_same_bits_in_any_number_of_passes(dtype: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    lively_one = lively(TINY["llama"])
+    ids = some_ids(lively_one.config, 1, 40)[0].tolist()
+    together = logits_of(CompiledModel.of(lively_one, dtype), ids)
+    for size in (7, 32, 40):
+        monkeypatch.setattr(compiled_model, "TOGETHER", size)
+        compiled = CompiledModel.of(lively_one, dtype)
+        assert torch.equal(logits_of(compiled, ids[:3]), together[:3])  # there was room for three, and now for more
+        assert torch.equal(logits_of(compiled, ids), together)
+
+
+@given(st.lists(st.floats(width=32, allow_nan=False), min_size=1, max_size=40))
+def test_the_largest_float_is_found_among_whole_numbers(numbers: list[float]) -> None:
+    assert largest(np.array(numbers, np.float32)) == max(numbers)
 
 
 @pytest.mark.parametrize("name", TINY)

@@ -223,7 +223,9 @@ def _queries_keys_values(
 
 
 @njit(**WITHIN)
-def _keep_only(wanted: Any, sizes: Any, width: Any, padded: Any, room: Any, arrived: Any, thread: Any, threads: Any) -> None:
+def _keep_only(
+    wanted: Any, sizes: Any, width: Any, padded: Any, room: Any, arrived: Any, thread: Any, threads: Any
+) -> None:
     """Of the vectors and the queries the rows `wanted`, which are in order: they move to the front."""
     if thread == 0:
         heads = sizes.heads * padded
@@ -291,9 +293,10 @@ def forward(
     ids: Any, slots: Any, places: Any, wanted: Any, out: Any, sizes: Any, matrices: Any, vectors: Any, cache: Any,
     room: Any, arrived: Any, thread: Any, threads: Any,
 ) -> None:  # fmt: skip
-    """Read N tokens: `ids` at `places` of their `slots`, in order. `out` gets the logits of the rows `wanted`, in order.
+    """Read N tokens: `ids` at `places` of their `slots`. `out` gets the logits of the rows `wanted`. All in order.
 
-    In the last layer the other rows leave their keys and values, and no more. Nothing is checked here. Each of the threads calls it with the same arguments and its own number.
+    In the last layer the other rows leave their keys and values, and no more. Nothing is checked here. Each of the
+    threads calls it with the same arguments and its own number.
     """
     width, taken = matrices.attention[2], (room.numbers, room.scales, room.sums)
     _begin(ids, places, sizes, matrices, vectors, room, thread, threads)

@@ -1,10 +1,10 @@
 """Long stretches of one text: read by the readable model itself, on the packed weights and into the same slots.
 
 A few tokens wait for the memory, and the compiled pass reads it as fast as it gives. Hundreds of tokens wait for the
-processor, and there torch's products of whole matrices are two to ten times as fast. So a prompt goes through `GPT`,
-each of whose matrices is a part of a packed one, brought into the precision that this machine multiplies fastest when
-its turn comes. Nothing is kept twice. What comes after a stretch looks at its keys and values alone, so of the last
-block nothing else is computed.
+processor, and there torch's products of whole matrices are two to ten times as fast (but for bytes, where they are what
+the processor multiplies fastest; `CompiledModel` says when). So a prompt goes through `GPT`, each of whose matrices is
+a part of a packed one, brought into the precision that this machine multiplies fastest when its turn comes. Nothing is
+kept twice. What comes after a stretch looks at its keys and values alone: of the last block nothing else is computed.
 """
 
 from __future__ import annotations
@@ -173,7 +173,7 @@ def over(config: ModelConfig, packed: Packed, dtype: torch.dtype) -> GPT:
     found = {"position_embedding.weight": vectors.positions, **norms(config, packed)}
     kept = {name: as_tensor(array) for name, array in found.items() if name in model.state_dict()}
     model.load_state_dict(kept, strict=False, assign=True)
-    blocks[-1], model.final_norm = LastBlock(blocks[-1]), nn.Identity()
+    blocks[-1] = LastBlock(blocks[-1])
     return model
 
 
