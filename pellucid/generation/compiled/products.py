@@ -1,7 +1,8 @@
 """Vectors times a matrix, its numbers kept in 32, 16, 8 or 4 bits: where decoding spends its time.
 
 A matrix (O outputs × I inputs) lies in memory row by row, as the model has it, and is read once for all N vectors, four
-rows at a time; the next four are asked for meanwhile, which is what brings a core to the rate of the memory. Each sum
+rows at a time; the next four are asked for meanwhile, in the order in which they lie, which is what brings a core to the
+rate of the memory. Each sum
 is added up in the same order however many vectors there are, so one alone gets the same bits as one among many.
 
 With bytes, the vectors become bytes, too: spans of 64 to 256 numbers from -127 to 127 with a scale each, so that
@@ -52,7 +53,7 @@ WITHIN: dict[str, Any] = {**COMPILED, "inline": "always"}  # a part of its calle
 
 @njit(**COMPILED)
 def _ask_in_order(w: Any, a: Any, k: Any, step: Any, block: Any) -> None:
-    """Ask for as much as is read while `step` numbers of each of four rows are, from the k-th on: a block of rows ahead.
+    """Ask for as much as `step` numbers of each of four rows, while those from the k-th on are read: a block ahead.
 
     Rows are read side by side, but memory gives what is asked for in its own order twice as fast (docs/performance.md).
     """
@@ -63,7 +64,7 @@ def _ask_in_order(w: Any, a: Any, k: Any, step: Any, block: Any) -> None:
 
 @njit(**COMPILED)
 def _ask_in_turn(w: Any, a: Any, k: Any, step: Any, pitch: Any, v: Any, n: Any) -> None:
-    """The same for four vectors at once, from the v-th of n on: with each four some rows, as all would be waited for."""
+    """The same for vectors v to v + 3 of n: of many, each four ask for some rows only, as all would be waited for."""
     if n < 8:
         _ask_in_order(w, a, k, step, ROWS * pitch)
     elif n < 16:
