@@ -23,6 +23,18 @@ exact_products()  # before any product of the tests
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # started with & in a script: what is stopped here must hear it
     signal.signal(signal.SIGINT, signal.default_int_handler)
 ROOT = Path(__file__).parents[1]
+
+
+def forget_stale_code() -> None:
+    """Numba takes what it compiled for fresh as long as a function's own file is; files beside it count here, too."""
+    for folder in ROOT.glob("pellucid/*/compiled"):
+        newest = max(file.stat().st_mtime for file in folder.glob("*.py"))
+        for kept in folder.glob("__pycache__/*.nb[ic]"):
+            if kept.stat().st_mtime < newest:
+                kept.unlink()
+
+
+forget_stale_code()  # before any of it is loaded
 WORDS = "Anna gives the red lamp to Ben. Where is the fox? The blue fox has 12 lamps, and Ben has none: 3 + 4 = 7.\n"
 
 Cli = Callable[..., "subprocess.CompletedProcess[str]"]

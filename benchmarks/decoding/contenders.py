@@ -25,9 +25,10 @@ def prompts_of(asked: Json) -> list[list[int]]:
 
 
 def pellucid(asked: Json) -> Iterator[list[int]]:
-    """The compiled reader, which does not read ahead here."""
+    """The compiled reader, which does not read ahead here; the likeliest are drawn as `generate` draws them."""
     from pellucid.generation.compiled.model import CompiledModel
     from pellucid.generation.fast import CompiledReader
+    from pellucid.generation.sampling import GREEDY, draw
 
     quantised = Path(asked["model"], asked["dtype"])  # of `pellucid quantize`
     folder = quantised if quantised.exists() else asked["model"]
@@ -35,10 +36,10 @@ def pellucid(asked: Json) -> Iterator[list[int]]:
     reader = CompiledReader(model, look_ahead=False)
     reader.read([[1, 2]])  # compiled code comes from the disk
     yield []
-    chosen = reader.read(prompts_of(asked)).argmax(dim=1).tolist()
+    chosen = draw(reader.read(prompts_of(asked)), GREEDY, None, []).tolist()
     while True:
         yield chosen
-        chosen = reader.step(chosen).argmax(dim=1).tolist()
+        chosen = draw(reader.step(chosen), GREEDY, None, []).tolist()
 
 
 def transformers(asked: Json) -> Iterator[list[int]]:

@@ -11,16 +11,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import cached_property
 
 import torch
 from torch import Tensor
 
-from pellucid.runtime import ConfigError, DataError, problem
+from pellucid.runtime import ConfigError, DataError, one_thread, problem
 
 # B batch, V vocabulary
 
+LITTLE = 1 << 20  # logits among which one thread chooses
 COLDEST = 1e-6  # below this, a logit divided by the temperature leaves the range of float32
 
 
@@ -110,12 +112,17 @@ def choose(table: NextToken, numbers: Sequence[float]) -> Tensor:
 
 
 def draw(logits: Tensor, sampling: Sampling, seen: Tensor | None, numbers: Sequence[float]) -> Tensor:
-    """What `choose` takes of `next_token`, (B,); where only the likeliest can be taken, without the table."""
-    if sampling.temperature > 0 or seen is not None:
-        return choose(next_token(logits, sampling, seen), numbers)
-    chosen = logits.argmax(dim=1)
-    _check(logits.gather(1, chosen[:, None]).isfinite().all())
-    return chosen
+    """What `choose` takes of `next_token`, (B,); where only the likeliest can be taken, without the table.
+
+    Little is computed by one thread: torch's others would go on looking for work for milliseconds, on the cores that
+    the next pass wants.
+    """
+    with one_thread() if logits.numel() <= LITTLE else nullcontext():
+        if sampling.temperature > 0 or seen is not None:
+            return choose(next_token(logits, sampling, seen), numbers)
+        chosen = logits.argmax(dim=1)
+        _check(logits.gather(1, chosen[:, None]).isfinite().all())
+        return chosen
 
 
 def _check(good: Tensor) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 import torch
@@ -22,7 +22,7 @@ from transformers import (
 )
 
 from pellucid.generation.engine import seen_tokens
-from pellucid.generation.sampling import Sampling, choose, draw, next_token
+from pellucid.generation.sampling import LITTLE, Sampling, choose, draw, next_token
 from pellucid.runtime import ConfigError, DataError
 
 VOCAB = 40
@@ -182,3 +182,28 @@ def test_impossible_settings_are_refused_by_name(name: str, values: list[float])
     for value in values:
         with pytest.raises(ConfigError, match=f"^{name}: found {value}"):
             Sampling(**{name: value})  # type: ignore[arg-type]
+
+
+class Watched(Tensor):
+    """Notes how many threads torch has whenever something is computed of it."""
+
+    threads: ClassVar[set[int]] = set()
+
+    @classmethod
+    def __torch_function__(cls, function: Any, kinds: Any, arguments: Any = (), named: Any = None) -> Any:
+        if function is Tensor.argmax:
+            cls.threads.add(torch.get_num_threads())
+        return super().__torch_function__(function, kinds, arguments, named or {})
+
+
+@pytest.mark.parametrize(("vocab", "expected"), [(LITTLE // 4, 1), (LITTLE, 3)])
+def test_one_thread_chooses_among_few_logits_and_torch_has_its_threads_again(vocab: int, expected: int) -> None:
+    usual = torch.get_num_threads()
+    torch.set_num_threads(3)
+    Watched.threads.clear()
+    try:
+        assert draw(torch.eye(2, vocab).as_subclass(Watched), Sampling(), None, []).tolist() == [0, 1]
+        assert Watched.threads == {expected}
+        assert torch.get_num_threads() == 3
+    finally:
+        torch.set_num_threads(usual)

@@ -1,9 +1,9 @@
 """Vectors times a matrix, its numbers kept in 32, 16, 8 or 4 bits: where decoding spends its time.
 
 A matrix (O outputs × I inputs) lies in memory row by row, as the model has it, and is read once for all N vectors, four
-rows at a time; the next four are asked for meanwhile, in the order in which they lie, which is what brings a core to the
-rate of the memory. Each sum
-is added up in the same order however many vectors there are, so one alone gets the same bits as one among many.
+rows at a time. The next four are asked for meanwhile, in the order in which they lie: that brings a core to the rate of
+the memory. Each sum is added up in the same order however many vectors there are, so one alone gets the same bits as
+one among many.
 
 With bytes, the vectors become bytes, too: spans of 64 to 256 numbers from -127 to 127 with a scale each, so that
 products are exact in whole numbers within a span. Kept matrices are offset to be unsigned, as the processor's
@@ -63,19 +63,6 @@ def _ask_in_order(w: Any, a: Any, k: Any, step: Any, block: Any) -> None:
 
 
 @njit(**COMPILED)
-def _ask_in_turn(w: Any, a: Any, k: Any, step: Any, pitch: Any, v: Any, n: Any) -> None:
-    """The same for vectors v to v + 3 of n: of many, each four ask for some rows only, as all would be waited for."""
-    if n < 8:
-        _ask_in_order(w, a, k, step, ROWS * pitch)
-    elif n < 16:
-        if v < 8:
-            fetch(w, a + (v // 2) * pitch + k + ROWS * pitch)
-            fetch(w, a + (v // 2 + 1) * pitch + k + ROWS * pitch)
-    elif v < 16:
-        fetch(w, a + (v // 4) * pitch + k + 2 * ROWS * pitch)
-
-
-@njit(**COMPILED)
 def _add(x: Any, a: Any, b: Any, c: Any, d: Any, sums: Any) -> Any:
     """One vector's 16 numbers times those of four rows, added to its four sums."""
     return (
@@ -113,7 +100,14 @@ def float_rows(
             x0, x1, x2, x3 = i + v * i_step, i + (v + 1) * i_step, i + (v + 2) * i_step, i + (v + 3) * i_step
             s0, s1, s2, s3 = _nothing(), _nothing(), _nothing(), _nothing()
             for k in range(0, width, 16):
-                _ask_in_turn(w, a, k, 16, pitch, v, n)
+                if n < 8:
+                    _ask_in_order(w, a, k, 16, ROWS * pitch)
+                elif n < 16:  # so many vectors do not wait for all: with each four they ask for some rows
+                    if v < 8:
+                        fetch(w, a + (v // 2) * pitch + k + ROWS * pitch)
+                        fetch(w, a + (v // 2 + 1) * pitch + k + ROWS * pitch)
+                elif v < 16:
+                    fetch(w, a + (v // 4) * pitch + k + 2 * ROWS * pitch)
                 wa, wb, wc, wd = load(w, a + k), load(w, b + k), load(w, c + k), load(w, d + k)
                 s0 = _add(load(x, x0 + k), wa, wb, wc, wd, s0)
                 s1 = _add(load(x, x1 + k), wa, wb, wc, wd, s1)
@@ -220,7 +214,10 @@ def int8_rows(
                 s0, s1 = _offset(x_sums, g0, INT8_OFFSET), _offset(x_sums, g1, INT8_OFFSET)
                 s2, s3 = _offset(x_sums, g2, INT8_OFFSET), _offset(x_sums, g3, INT8_OFFSET)
                 for k in range(s * span, (s + 1) * span, BYTES):
-                    _ask_in_turn(w, a, k, BYTES, width, v, n)
+                    if n < 8:
+                        _ask_in_order(w, a, k, BYTES, ROWS * width)
+                    elif v < 16:  # a row with each four vectors: all at once would be waited for
+                        fetch(w, a + (v // 4) * width + k + 2 * ROWS * width)
                     wa, wb = load_bytes(w, a + k), load_bytes(w, b + k)
                     wc, wd = load_bytes(w, c + k), load_bytes(w, d + k)
                     s0 = _dots(load_bytes(numbers, x0 + k), wa, wb, wc, wd, s0)
