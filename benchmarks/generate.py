@@ -1,4 +1,4 @@
-"""Decoding beside other libraries: `python benchmarks/generate.py [--threads N] [--prompts 16 900] [--batches 1 8 32]`.
+"""Decoding beside other libraries: `python benchmarks/generate.py [--threads N] [--cases 16x1 900x1 16x8 16x32]`.
 
 GPT-2 124M with random weights, saved once and read by all; greedy. Each figure is the median of whole processes that
 took turns (decoding/contenders.py). llama.cpp reads the file that `pellucid export` writes. Peers of other pins have
@@ -64,8 +64,7 @@ def main() -> None:
     """Measure every contender that is at hand, in turn."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
-    parser.add_argument("--prompts", type=int, nargs="*", default=[16, 900])
-    parser.add_argument("--batches", type=int, nargs="*", default=[1, 8, 32])
+    parser.add_argument("--cases", nargs="*", default=["16x1", "900x1", "16x8", "16x32"], help="prompt x texts")
     parser.add_argument("--tokens", type=int, default=64)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--only", nargs="*", default=[], help="library or library:dtype")
@@ -86,11 +85,10 @@ def main() -> None:
         if any(one.library == "llama_cpp" for one in wanted):
             for dtype in ("float32", "bfloat16"):
                 pellucid("export", folder, "--to", "gguf", "--dtype", dtype, "--out", f"{folder}/{dtype}.gguf")
-        for prompt in asked.prompts:
-            for batch in asked.batches:
-                case = {"prompt": prompt, "batch": batch, "tokens": asked.tokens, "threads": asked.threads}
-                print(case, file=sys.stderr, flush=True)
-                results[f"prompt {prompt}, batch {batch}"] = compare(wanted, {**case, "model": folder}, asked.rounds)
+        for prompt, batch in (map(int, case.split("x")) for case in asked.cases):
+            case = {"prompt": prompt, "batch": batch, "tokens": asked.tokens, "threads": asked.threads}
+            print(case, file=sys.stderr, flush=True)
+            results[f"prompt {prompt}, batch {batch}"] = compare(wanted, {**case, "model": folder}, asked.rounds)
         results["start"] = start_to_first_token(Path(folder), asked.threads, asked.rounds)
     if asked.chat:
         results["chat"] = chat_speed(asked.chat)
