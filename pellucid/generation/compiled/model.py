@@ -95,7 +95,8 @@ class CompiledModel:
     ) -> NDArray[np.float32]:
         """Read `ids`, each at a place of one of the slots; the logits after the rows `wanted` (the last): (rows, V).
 
-        The tokens of one text stand side by side and in order, and what is before them in its slot was read.
+        The tokens of one text stand side by side and in order, and what is before them in its slot was read. The rows
+        that are wanted are in order, too.
         """
         wanted = [len(ids) - 1] if wanted is None else wanted
         vocabulary = self.config.vocab_size
