@@ -44,7 +44,7 @@ class CompiledModel:
         self.team = Team(threads)
         self._room: Room | None = None
         self._rows = 0  # tokens for which it has room
-        self._stretch = dtype != "int8" or not bytes_are_fastest()
+        self._passes_are_fastest = dtype == "int8" and bytes_are_fastest()  # also for long prompts
         self._stretches: Stretches | None = None
 
     @classmethod
@@ -102,7 +102,7 @@ class CompiledModel:
         vocabulary = self.config.vocab_size
         out = np.empty((len(wanted), -(-vocabulary // 4) * 4), np.float32)
         slots.grow(max(places) + 1)
-        if self._stretch and len(ids) > LONG:
+        if len(ids) > LONG and not self._passes_are_fastest:
             ids, which, places, wanted = self._after_stretches(slots, ids, which, places, wanted)
         room = self._room_for(slots, min(len(ids), TOGETHER))
         numbers = [np.array(one, np.int64) for one in (ids, which, places)]

@@ -41,7 +41,7 @@ from pellucid.model.formats.quantised import GROUP
 # N vectors, O outputs, I inputs (padded with zeros), G groups of inputs
 
 ROWS = 4  # of the matrix, taken at a time: O is padded to a multiple
-AHEAD = 4096  # bytes that are asked for before they are read
+AHEAD = 4096  # bytes before those that are read, at least, that others are asked for
 INT8_OFFSET, INT4_OFFSET = 128, 8
 STEP = {"float32": 32, "bfloat16": 32, "int8": GROUP, "int4": 2 * GROUP}  # what I is padded to a multiple of
 

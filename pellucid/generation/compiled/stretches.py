@@ -4,7 +4,7 @@ A few tokens wait for the memory, and the compiled pass reads it as fast as it g
 processor, and there torch's products of whole matrices are two to ten times as fast (but for bytes, where they are what
 the processor multiplies fastest; `CompiledModel` says when). So a prompt goes through `GPT`, each of whose matrices is
 a part of a packed one, brought into the precision that this machine multiplies fastest when its turn comes. Nothing is
-kept twice. What comes after a stretch looks at its keys and values alone: of the last block nothing else is computed.
+kept twice. What comes after a stretch looks at its keys and values alone, so the last block ends with them.
 """
 
 from __future__ import annotations
