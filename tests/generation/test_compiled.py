@@ -19,10 +19,12 @@ from pellucid.generation.compiled.vectors import (
     as_floats,
     dot,
     dot_anywhere,
+    dot_nibbles,
     first,
     load,
     load_bytes,
     load_four,
+    low_nibbles,
     put_four,
     times,
     totals,
@@ -181,12 +183,13 @@ def test_the_index_finds_what_followed_last_time() -> None:
 
 
 @njit
-def both_dots(unsigned: Any, signed: Any, start: Any) -> Any:
+def all_dots(unsigned: Any, signed: Any, start: Any) -> Any:
     a, b = load_bytes(unsigned, 0), load_bytes(signed, 0)
     one, other = as_floats(dot(first(start), a, b)), as_floats(dot_anywhere(first(start), a, b))
+    small = as_floats(dot_nibbles(first(start), low_nibbles(a), b))
     out = np.empty(4, np.float32)
-    put_four(out, 0, totals(one, other, zeros(), zeros()))
-    return out[0], out[1]
+    put_four(out, 0, totals(one, other, small, zeros()))
+    return out[0], out[1], out[2]
 
 
 @njit
@@ -241,4 +244,5 @@ def test_bytes_are_multiplied_exactly_with_and_without_the_processors_instructio
 ) -> None:
     unsigned, signed = np.frombuffer(one, np.uint8), np.frombuffer(other, np.int8)
     expected = start + int(unsigned.astype(np.int64) @ signed.astype(np.int64))
-    assert both_dots(unsigned, signed, np.int32(start)) == (expected, expected)
+    small = int((unsigned & 15).astype(np.int64) @ signed.astype(np.int64)) + start
+    assert all_dots(unsigned, signed, np.int32(start)) == (expected, expected, small)

@@ -22,8 +22,10 @@ from pellucid.generation.compiled.vectors import (
     BYTES,
     as_floats,
     dot,
+    dot_nibbles,
     fetch,
     first,
+    has,
     high_nibbles,
     load,
     load_bytes,
@@ -41,6 +43,7 @@ from pellucid.model.formats.quantised import GROUP
 # N vectors, O outputs, I inputs (padded with zeros), G groups of inputs
 
 ROWS = 4  # of the matrix, taken at a time: O is padded to a multiple
+FOUR_FIT = has("avx512f")  # registers hold the sums of four rows and four vectors at once
 AHEAD = 4096  # bytes before those that are read, at least, that others are asked for
 INT8_OFFSET, INT4_OFFSET = 128, 8
 STEP = {"float32": 32, "bfloat16": 32, "int8": GROUP, "int4": 2 * GROUP}  # what I is padded to a multiple of
@@ -52,14 +55,29 @@ WITHIN: dict[str, Any] = {**COMPILED, "inline": "always"}  # a part of its calle
 
 
 @njit(**COMPILED)
-def _ask_in_order(w: Any, a: Any, k: Any, step: Any, block: Any) -> None:
-    """Ask for as much as `step` numbers of each of four rows, while those from the k-th on are read: a block ahead.
+def _ahead(w: Any, pitch: Any) -> Any:
+    """How many numbers ahead others are asked for: four rows or more. Found once: a division takes long."""
+    return max(ROWS * pitch, AHEAD // w.itemsize)
+
+
+@njit(**COMPILED)
+def _ask_in_order(w: Any, a: Any, k: Any, step: Any, far: Any) -> None:
+    """Ask for as much as `step` numbers of each of four rows, `far` ahead, while those from the k-th on are read.
 
     Rows are read side by side, but memory gives what is asked for in its own order twice as fast (docs/performance.md).
     """
-    far = max(block, AHEAD // w.itemsize)
     for r in range(ROWS):
         fetch(w, a + ROWS * k + r * step + far)
+
+
+@njit(**COMPILED)
+def _ask_by_turns(w: Any, a: Any, k: Any, step: Any, pitch: Any, far: Any, v: Any, n: Any) -> None:
+    """Beside one vector of n: a row of the next four with each of the first four vectors, or with the first all."""
+    if n < ROWS:
+        if v == 0:
+            _ask_in_order(w, a, k, step, far)
+    elif v < ROWS:
+        fetch(w, a + (ROWS + v) * pitch + k)
 
 
 @njit(**COMPILED)
@@ -92,16 +110,17 @@ def float_rows(
 
     Vector v begins at x[i + v × i_step], row r of the matrix at w[at + r × pitch]; out[o + v × o_step + r] is for both.
     """
+    far = _ahead(w, pitch)
     for row in range(start, end, ROWS):
         a = at + row * pitch
         b, c, d = a + pitch, a + 2 * pitch, a + 3 * pitch
         v = 0
-        while v + 4 <= n:
+        while (FOUR_FIT or w.itemsize < 4) and v + 4 <= n:  # numbers that have to be widened are so once for four
             x0, x1, x2, x3 = i + v * i_step, i + (v + 1) * i_step, i + (v + 2) * i_step, i + (v + 3) * i_step
             s0, s1, s2, s3 = _nothing(), _nothing(), _nothing(), _nothing()
             for k in range(0, width, 16):
                 if n < 8:
-                    _ask_in_order(w, a, k, 16, ROWS * pitch)
+                    _ask_in_order(w, a, k, 16, far)
                 elif n < 16:  # so many vectors do not wait for all: with each four they ask for some rows
                     if v < 8:
                         fetch(w, a + (v // 2) * pitch + k + ROWS * pitch)
@@ -122,7 +141,7 @@ def float_rows(
             x0 = i + v * i_step
             s0 = _nothing()
             for k in range(0, width, 16):
-                _ask_in_order(w, a, k, 16, ROWS * pitch)
+                _ask_by_turns(w, a, k, 16, pitch, far, v, n)
                 s0 = _add(load(x, x0 + k), load(w, a + k), load(w, b + k), load(w, c + k), load(w, d + k), s0)
             _put(out, o + v * o_step + row, s0)
             v += 1
@@ -200,12 +219,12 @@ def int8_rows(
     width: Any, first_row: Any, start: Any, end: Any,
 ) -> None:  # fmt: skip
     """As `float_rows`, for a matrix of bytes with a scale for each row; the matrix begins at row `first_row` of w."""
-    spans = width // span
+    spans, far = width // span, _ahead(w, width)
     for row in range(start, end, ROWS):
         a = (first_row + row) * width
         b, c, d = a + width, a + 2 * width, a + 3 * width
         v = 0
-        while v + 4 <= n:
+        while FOUR_FIT and v + 4 <= n:
             x0, x1, x2, x3 = v * width, (v + 1) * width, (v + 2) * width, (v + 3) * width
             f0, f1, f2, f3 = _nothing(), _nothing(), _nothing(), _nothing()
             for s in range(spans):
@@ -215,7 +234,7 @@ def int8_rows(
                 s2, s3 = _offset(x_sums, g2, INT8_OFFSET), _offset(x_sums, g3, INT8_OFFSET)
                 for k in range(s * span, (s + 1) * span, BYTES):
                     if n < 8:
-                        _ask_in_order(w, a, k, BYTES, ROWS * width)
+                        _ask_in_order(w, a, k, BYTES, far)
                     elif v < 16:  # a row with each four vectors: all at once would be waited for
                         fetch(w, a + (v // 4) * width + k + 2 * ROWS * width)
                     wa, wb = load_bytes(w, a + k), load_bytes(w, b + k)
@@ -236,7 +255,7 @@ def int8_rows(
             for s in range(spans):
                 s0 = _offset(x_sums, v * spans + s, INT8_OFFSET)
                 for k in range(s * span, (s + 1) * span, BYTES):
-                    _ask_in_order(w, a, k, BYTES, ROWS * width)
+                    _ask_by_turns(w, a, k, BYTES, width, far, v, n)
                     wa, wb = load_bytes(w, a + k), load_bytes(w, b + k)
                     wc, wd = load_bytes(w, c + k), load_bytes(w, d + k)
                     s0 = _dots(load_bytes(numbers, v * width + k), wa, wb, wc, wd, s0)
@@ -253,7 +272,7 @@ def _group(numbers: Any, scales: Any, sums: Any, g: Any, offset: Any) -> Any:
 
 @njit(**COMPILED)
 def _add_nibbles(x: Any, scale: Any, begin: Any, w: Any, w_scale: Any, so_far: Any) -> Any:
-    return multiply_add(times(scale, spread(w_scale)), as_floats(dot(begin, w, x)), so_far)
+    return multiply_add(times(scale, spread(w_scale)), as_floats(dot_nibbles(begin, w, x)), so_far)
 
 
 @njit(**COMPILED)
@@ -266,6 +285,7 @@ def int4_rows(
     Each row has a scale for each group.
     """
     width = groups * GROUP // 2
+    far = _ahead(w, width)
     for row in range(start, end, ROWS):
         place, scale = (first_row + row) * width, (first_row + row) * groups
         for v in range(n):
@@ -274,7 +294,7 @@ def int4_rows(
                 x, x_scale, begin = _group(numbers, x_scales, x_sums, v * groups + g, INT4_OFFSET)
                 y, y_scale, y_begin = _group(numbers, x_scales, x_sums, v * groups + g + 1, INT4_OFFSET)
                 k, s = place + g * (GROUP // 2), scale + g
-                _ask_in_order(w, place, g * (GROUP // 2), BYTES, ROWS * width)
+                _ask_by_turns(w, place, g * (GROUP // 2), BYTES, width, far, v, n)
                 a, b = load_bytes(w, k), load_bytes(w, k + width)
                 c, d = load_bytes(w, k + 2 * width), load_bytes(w, k + 3 * width)
                 s0 = _add_nibbles(x, x_scale, begin, low_nibbles(a), w_scales[s], sums[0])

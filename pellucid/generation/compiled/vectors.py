@@ -41,16 +41,20 @@ class _Model(models.PrimitiveModel):
 floats, ints, octets = Vector("16 floats", FLOATS), Vector("16 ints", INTS), Vector("64 bytes", OCTETS)
 
 
-def has_vnni() -> bool:
-    """Whether code is compiled for a processor that multiplies and adds four bytes at once."""
+def has(feature: str) -> bool:
+    """Whether code is compiled for a processor with `feature`, by LLVM's name for it."""
     if config.CPU_NAME or config.CPU_FEATURES:  # set by NUMBA_CPU_NAME: for another machine than this one
         return False
-    return bool(binding.get_host_cpu_features().get("avx512vnni"))
+    return bool(binding.get_host_cpu_features().get(feature))
 
 
 def bytes_are_fastest() -> bool:
     """Whether no other product is as fast here as that of bytes: AMX multiplies bfloat16 several times as fast."""
-    return has_vnni() and not binding.get_host_cpu_features().get("amx-bf16")
+    return (VNNI or AVX2) and not has("amx-bf16")
+
+
+VNNI = has("avx512vnni")  # an instruction multiplies bytes and adds four products to each of 16 sums
+AVX2 = has("avx2") and not VNNI
 
 
 def _place(context: Any, builder: Any, array_type: Any, array: Any, index: Any) -> Any:
@@ -245,17 +249,58 @@ def dot_anywhere(_: Any, start: Any, unsigned: Any, signed: Any) -> Any:
     return ints(ints, octets, octets), lambda context, builder, signature, arguments: _dot_anywhere(builder, *arguments)
 
 
+def _parts(builder: Any, vector: Any, count: int) -> list[Any]:
+    """A vector cut into parts of `count`."""
+    starts = range(0, vector.type.count, count)
+    places = [ir.Constant(ir.VectorType(INT, count), list(range(start, start + count))) for start in starts]
+    return [builder.shuffle_vector(vector, vector, part) for part in places]
+
+
+def _pairs_of_avx2(builder: Any, a: Any, b: Any) -> Any:
+    """16 numbers of 16 bits times 16 others, neighbours added."""
+    return _call(builder, "llvm.x86.avx2.pmadd.wd", ir.VectorType(INT, LANES // 2), [a, b])
+
+
+def _dot_of_avx2(builder: Any, start: Any, unsigned: Any, signed: Any) -> Any:
+    """All made 16 bits wide: the instruction for bytes keeps the sums of two products in 16 bits, and they need 17."""
+    wide = ir.VectorType(HALF, LANES)
+    ones = [builder.zext(part, wide) for part in _parts(builder, unsigned, LANES)]
+    others = [builder.sext(part, wide) for part in _parts(builder, signed, LANES)]
+    sums = _parts(builder, start, LANES // 2)
+    for i, (a, b) in enumerate(zip(ones, others, strict=True)):
+        sums[i // 2] = builder.add(sums[i // 2], _pairs_of_avx2(builder, a, b))
+    return builder.shuffle_vector(*sums, ir.Constant(INTS, list(range(LANES))))
+
+
+def _dot_of_nibbles(builder: Any, start: Any, unsigned: Any, signed: Any) -> Any:
+    """By AVX2's instruction for bytes: of nibbles the sums of two products do fit."""
+    wide, sums = ir.VectorType(HALF, LANES), _parts(builder, start, LANES // 2)
+    both = zip(_parts(builder, unsigned, BYTES // 2), _parts(builder, signed, BYTES // 2), strict=True)
+    for i, pair in enumerate(both):
+        twos = _call(builder, "llvm.x86.avx2.pmadd.ub.sw", wide, pair)
+        sums[i] = builder.add(sums[i], _pairs_of_avx2(builder, twos, ir.Constant(wide, [1] * LANES)))
+    return builder.shuffle_vector(*sums, ir.Constant(INTS, list(range(LANES))))
+
+
+def _dot(builder: Any, start: Any, unsigned: Any, signed: Any) -> Any:
+    if not VNNI:
+        return (_dot_of_avx2 if AVX2 else _dot_anywhere)(builder, start, unsigned, signed)
+    as_ints = [start, builder.bitcast(unsigned, INTS), builder.bitcast(signed, INTS)]
+    return _call(builder, "llvm.x86.avx512.vpdpbusd.512", INTS, as_ints)
+
+
 @intrinsic
 def dot(_: Any, start: Any, unsigned: Any, signed: Any) -> Any:
-    """start + products of bytes, each lane the sum of four neighbours: exact in whole numbers."""
+    """start + products of bytes, each lane the sum of four of them: exact in whole numbers."""
+    return ints(ints, octets, octets), lambda context, builder, signature, arguments: _dot(builder, *arguments)
 
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        if not has_vnni():
-            return _dot_anywhere(builder, *arguments)
-        as_ints = [arguments[0], *(builder.bitcast(argument, INTS) for argument in arguments[1:])]
-        return _call(builder, "llvm.x86.avx512.vpdpbusd.512", INTS, as_ints)
 
-    return ints(ints, octets, octets), generate
+@intrinsic
+def dot_nibbles(_: Any, start: Any, unsigned: Any, signed: Any) -> Any:
+    """What `dot` does, where the unsigned numbers are below 16."""
+    return ints(ints, octets, octets), lambda context, builder, signature, arguments: (
+        _dot_of_nibbles if AVX2 else _dot
+    )(builder, *arguments)
 
 
 # ---------------------------------------------------------------- threads
