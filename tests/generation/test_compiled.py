@@ -16,19 +16,11 @@ from pellucid.generation.compiled.model import CompiledModel
 from pellucid.generation.compiled.products import NONE, product, span_of, to_bytes
 from pellucid.generation.compiled.steps import largest
 from pellucid.generation.compiled.vectors import (
-    as_floats,
-    dot,
-    dot_anywhere,
-    dot_nibbles,
-    first,
     load,
-    load_bytes,
     load_four,
-    low_nibbles,
     put_four,
     times,
     totals,
-    zeros,
 )
 from pellucid.generation.engine import continue_plainly, decode, stream_ids
 from pellucid.generation.fast import CompiledReader, Index
@@ -183,16 +175,6 @@ def test_the_index_finds_what_followed_last_time() -> None:
 
 
 @njit
-def all_dots(unsigned: Any, signed: Any, start: Any) -> Any:
-    a, b = load_bytes(unsigned, 0), load_bytes(signed, 0)
-    one, other = as_floats(dot(first(start), a, b)), as_floats(dot_anywhere(first(start), a, b))
-    small = as_floats(dot_nibbles(first(start), low_nibbles(a), b))
-    out = np.empty(4, np.float32)
-    put_four(out, 0, totals(one, other, small, zeros()))
-    return out[0], out[1], out[2]
-
-
-@njit
 def bytes_times(x: Any, n: Any, matrix: Any, out: Any) -> Any:
     """n vectors times all rows of a matrix of bytes; the vectors as they were rounded, in the end."""
     width, span = matrix[2], span_of(matrix)
@@ -235,14 +217,3 @@ def test_four_sums_are_made_and_scaled_at_once_and_nothing_else_is_written() -> 
     numbers = np.arange(64, dtype=np.float32)
     expected = numbers.reshape(4, 16).sum(axis=1) * numbers[60:]
     assert four_totals(numbers).tolist() == [7, *expected.tolist(), 7]
-
-
-@settings(max_examples=50, deadline=None)
-@given(st.binary(min_size=64, max_size=64), st.binary(min_size=64, max_size=64), st.integers(-9999, 9999))
-def test_bytes_are_multiplied_exactly_with_and_without_the_processors_instruction(
-    one: bytes, other: bytes, start: int
-) -> None:
-    unsigned, signed = np.frombuffer(one, np.uint8), np.frombuffer(other, np.int8)
-    expected = start + int(unsigned.astype(np.int64) @ signed.astype(np.int64))
-    small = int((unsigned & 15).astype(np.int64) @ signed.astype(np.int64)) + start
-    assert all_dots(unsigned, signed, np.int32(start)) == (expected, expected, small)

@@ -12,11 +12,11 @@ import torch
 from numpy.typing import NDArray
 
 from pellucid.config import ModelConfig
+from pellucid.generation.compiled.dots import bytes_are_fastest
 from pellucid.generation.compiled.packing import BITS, Dtype, Weights, in_precision, pack
 from pellucid.generation.compiled.passes import SIDE, Cache, Room, forward
 from pellucid.generation.compiled.stretches import LONG, Stretches, fastest
 from pellucid.generation.compiled.team import Team
-from pellucid.generation.compiled.vectors import bytes_are_fastest
 from pellucid.model.formats.folder import WEIGHTS, find_tensors, read_as_kept, read_settings
 from pellucid.model.formats.quantised import GROUP, QUANTISED
 from pellucid.model.formats.tensor_files import read_header

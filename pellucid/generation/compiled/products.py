@@ -18,14 +18,12 @@ import numpy as np
 from numba import njit, types
 from numba.extending import overload
 
+from pellucid.generation.compiled.dots import dot, dot_nibbles, has
 from pellucid.generation.compiled.vectors import (
     BYTES,
     as_floats,
-    dot,
-    dot_nibbles,
     fetch,
     first,
-    has,
     high_nibbles,
     load,
     load_bytes,

@@ -2,8 +2,9 @@
 
 Numba vectorises a plain loop as LLVM sees fit, which for a product of floats and bytes is 70 times below the memory's
 rate (docs/performance.md). Here each operation is one instruction of LLVM's own vectors: 16 float32, 16 int32 or 64
-bytes. They compile on any machine; where it has no registers of that width, LLVM divides them.
-Page: the LLVM Language Reference, "Vector Type"; Intel's guide for vpdpbusd (VNNI).
+bytes. They compile on any machine; where it has no registers of that width, LLVM divides them. Products
+of bytes are in `dots.py`.
+Page: the LLVM Language Reference, "Vector Type".
 """
 
 from __future__ import annotations
@@ -12,9 +13,9 @@ import platform
 import sys
 from typing import Any
 
-from llvmlite import binding, ir
+from llvmlite import ir
 from numba import types
-from numba.core import cgutils, config
+from numba.core import cgutils
 from numba.extending import intrinsic, models, register_model
 
 LANES = 16
@@ -41,29 +42,14 @@ class _Model(models.PrimitiveModel):
 floats, ints, octets = Vector("16 floats", FLOATS), Vector("16 ints", INTS), Vector("64 bytes", OCTETS)
 
 
-def has(feature: str) -> bool:
-    """Whether code is compiled for a processor with `feature`, by LLVM's name for it."""
-    if config.CPU_NAME or config.CPU_FEATURES:  # set by NUMBA_CPU_NAME: for another machine than this one
-        return False
-    return bool(binding.get_host_cpu_features().get(feature))
-
-
-def bytes_are_fastest() -> bool:
-    """Whether no other product is as fast here as that of bytes: AMX multiplies bfloat16 several times as fast."""
-    return (VNNI or AVX2) and not has("amx-bf16")
-
-
-VNNI = has("avx512vnni")  # an instruction multiplies bytes and adds four products to each of 16 sums
-AVX2 = has("avx2") and not VNNI
-
-
 def _place(context: Any, builder: Any, array_type: Any, array: Any, index: Any) -> Any:
     return builder.gep(context.make_array(array_type)(context, builder, array).data, [index])
 
 
-def _call(builder: Any, name: str, result: Any, arguments: Any, **flags: Any) -> Any:
+def call(builder: Any, name: str, result: Any, arguments: Any) -> Any:
+    """A call of one of LLVM's own functions, or of C's."""
     kind = ir.FunctionType(result, [argument.type for argument in arguments])
-    return builder.call(cgutils.get_or_insert_function(builder.module, kind, name), arguments, **flags)
+    return builder.call(cgutils.get_or_insert_function(builder.module, kind, name), arguments)
 
 
 def _repeated(builder: Any, value: Any, vector: ir.VectorType) -> Any:
@@ -176,7 +162,7 @@ def times(_: Any, a: Any, b: Any) -> Any:
 @intrinsic
 def multiply_add(_: Any, a: Any, b: Any, c: Any) -> Any:
     """a × b + c, rounded once."""
-    return floats(floats, floats, floats), lambda context, builder, signature, arguments: _call(
+    return floats(floats, floats, floats), lambda context, builder, signature, arguments: call(
         builder, "llvm.fma.v16f32", FLOATS, arguments
     )
 
@@ -224,85 +210,6 @@ def high_nibbles(_: Any, a: Any) -> Any:
     )
 
 
-def _dot_anywhere(builder: Any, start: Any, unsigned: Any, signed: Any) -> Any:
-    """By 16-bit products, summed in pairs twice: LLVM finds the machine's instructions for it, where it has some."""
-    wide = ir.VectorType(HALF, BYTES)
-    a, b = builder.zext(unsigned, wide), builder.sext(signed, wide)
-
-    def part(vector: Any, odd: int) -> Any:
-        places = range(odd, vector.type.count, 2)
-        return builder.shuffle_vector(
-            vector, vector, ir.Constant(ir.VectorType(INT, vector.type.count // 2), list(places))
-        )
-
-    def product(odd: int) -> Any:
-        pairs = ir.VectorType(INT, BYTES // 2)
-        return builder.mul(builder.sext(part(a, odd), pairs), builder.sext(part(b, odd), pairs))
-
-    sums = builder.add(product(0), product(1))
-    return builder.add(start, builder.add(part(sums, 0), part(sums, 1)))
-
-
-@intrinsic
-def dot_anywhere(_: Any, start: Any, unsigned: Any, signed: Any) -> Any:
-    """What `dot` does, on a processor without an instruction for it."""
-    return ints(ints, octets, octets), lambda context, builder, signature, arguments: _dot_anywhere(builder, *arguments)
-
-
-def _parts(builder: Any, vector: Any, count: int) -> list[Any]:
-    """A vector cut into parts of `count`."""
-    starts = range(0, vector.type.count, count)
-    places = [ir.Constant(ir.VectorType(INT, count), list(range(start, start + count))) for start in starts]
-    return [builder.shuffle_vector(vector, vector, part) for part in places]
-
-
-def _pairs_of_avx2(builder: Any, a: Any, b: Any) -> Any:
-    """16 numbers of 16 bits times 16 others, neighbours added."""
-    return _call(builder, "llvm.x86.avx2.pmadd.wd", ir.VectorType(INT, LANES // 2), [a, b])
-
-
-def _dot_of_avx2(builder: Any, start: Any, unsigned: Any, signed: Any) -> Any:
-    """All made 16 bits wide: the instruction for bytes keeps the sums of two products in 16 bits, and they need 17."""
-    wide = ir.VectorType(HALF, LANES)
-    ones = [builder.zext(part, wide) for part in _parts(builder, unsigned, LANES)]
-    others = [builder.sext(part, wide) for part in _parts(builder, signed, LANES)]
-    sums = _parts(builder, start, LANES // 2)
-    for i, (a, b) in enumerate(zip(ones, others, strict=True)):
-        sums[i // 2] = builder.add(sums[i // 2], _pairs_of_avx2(builder, a, b))
-    return builder.shuffle_vector(*sums, ir.Constant(INTS, list(range(LANES))))
-
-
-def _dot_of_nibbles(builder: Any, start: Any, unsigned: Any, signed: Any) -> Any:
-    """By AVX2's instruction for bytes: of nibbles the sums of two products do fit."""
-    wide, sums = ir.VectorType(HALF, LANES), _parts(builder, start, LANES // 2)
-    both = zip(_parts(builder, unsigned, BYTES // 2), _parts(builder, signed, BYTES // 2), strict=True)
-    for i, pair in enumerate(both):
-        twos = _call(builder, "llvm.x86.avx2.pmadd.ub.sw", wide, pair)
-        sums[i] = builder.add(sums[i], _pairs_of_avx2(builder, twos, ir.Constant(wide, [1] * LANES)))
-    return builder.shuffle_vector(*sums, ir.Constant(INTS, list(range(LANES))))
-
-
-def _dot(builder: Any, start: Any, unsigned: Any, signed: Any) -> Any:
-    if not VNNI:
-        return (_dot_of_avx2 if AVX2 else _dot_anywhere)(builder, start, unsigned, signed)
-    as_ints = [start, builder.bitcast(unsigned, INTS), builder.bitcast(signed, INTS)]
-    return _call(builder, "llvm.x86.avx512.vpdpbusd.512", INTS, as_ints)
-
-
-@intrinsic
-def dot(_: Any, start: Any, unsigned: Any, signed: Any) -> Any:
-    """start + products of bytes, each lane the sum of four of them: exact in whole numbers."""
-    return ints(ints, octets, octets), lambda context, builder, signature, arguments: _dot(builder, *arguments)
-
-
-@intrinsic
-def dot_nibbles(_: Any, start: Any, unsigned: Any, signed: Any) -> Any:
-    """What `dot` does, where the unsigned numbers are below 16."""
-    return ints(ints, octets, octets), lambda context, builder, signature, arguments: (
-        _dot_of_nibbles if AVX2 else _dot
-    )(builder, *arguments)
-
-
 # ---------------------------------------------------------------- threads
 
 
@@ -323,10 +230,10 @@ def let_others(_: Any, long: Any) -> Any:
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         if platform.machine().lower() in ("x86_64", "amd64"):
-            _call(builder, "llvm.x86.sse2.pause", ir.VoidType(), [])
+            call(builder, "llvm.x86.sse2.pause", ir.VoidType(), [])
         if sys.platform != "win32":
             with builder.if_then(arguments[0]):
-                _call(builder, "sched_yield", INT, [])
+                call(builder, "sched_yield", INT, [])
         return context.get_dummy_value()
 
     return types.void(types.boolean), generate
