@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 from pellucid.config import FitConfig
+from pellucid.model.precision import fastest_precision
 from pellucid.pretrain.checkpoint import agreed_checkpoint, checkpoint_settings
 from pellucid.pretrain.distributed import world
 from pellucid.pretrain.loss import Loss
@@ -81,18 +82,25 @@ def settle_precision(
     newest = agreed_checkpoint(out / "training", quiet=True) if resume else None
     if newest:
         return replace(config, dtype=checkpoint_settings(newest)["dtype"]), {}
-    speed = measure_speed(model, task, config)
-    (faster,) = world().told(DTYPES.index(speed.dtype))
-    return replace(config, dtype=DTYPES[int(faster)]), speed.tried  # type: ignore[arg-type]
+    choices = worth_trying(model)
+    tried = measure_speed(model, task, config).tried if len(choices) > 1 else {}
+    (fastest,) = world().told(DTYPES.index(min(choices, key=lambda dtype: tried.get(dtype, 0.0))))
+    return replace(config, dtype=DTYPES[int(fastest)]), tried  # type: ignore[arg-type]
+
+
+def worth_trying(model: nn.Module) -> Sequence[str]:
+    """Without bfloat16 in its processor a step of GPT-2 would take minutes: there a product of matrices says enough."""
+    on_cpu = next(model.parameters()).device.type == "cpu"
+    return ("float32",) if on_cpu and fastest_precision() == torch.float32 else DTYPES
 
 
 def measure_speed(model: nn.Module, task: Task, config: FitConfig, steps: int = 3) -> Speed:
-    """Seconds per step in each precision that may be used. Its steps go nowhere: their rate is 0, as at a run's end."""
+    """Seconds per step in each precision worth a try. Its steps go nowhere: their rate is 0, as at a run's end."""
     keep_freed_memory()
     state = torch.get_rng_state()
     trial_task = Few(task)
     tried: dict[str, float] = {}
-    for dtype in DTYPES if config.dtype == "auto" else (config.dtype,):
+    for dtype in worth_trying(model) if config.dtype == "auto" else (config.dtype,):
         trial = replace(config, dtype=dtype, schedule="linear")  # type: ignore[arg-type]
         optimizers = make_optimizers(model, trial)
         with suppress(TroubleError):  # the run itself will say so

@@ -19,12 +19,13 @@ from transformers import AutoModelForCausalLM
 
 from pellucid.config import FitConfig, ModelConfig
 from pellucid.model.gpt import GPT
+from pellucid.model.precision import fastest_precision
 from pellucid.pretrain.checkpoint import Saver, State, newest_checkpoint, snapshot
 from pellucid.pretrain.fit import fit
 from pellucid.pretrain.language import LanguageModelling
 from pellucid.pretrain.metrics import read_lines
 from pellucid.pretrain.optim import make_optimizers, rate_scale
-from pellucid.pretrain.speed import measure_speed
+from pellucid.pretrain.speed import measure_speed, settle_precision
 from pellucid.pretrain.step import train_step
 from pellucid.runtime import DataError, PellucidError
 from pellucid.text.shards import Shards
@@ -214,6 +215,23 @@ def test_measuring_the_speed_changes_neither_the_model_nor_the_random_numbers(
     assert_same_bits(model, twin)
     assert speed.dtype == min(speed.tried, key=lambda name: speed.tried[name])
     assert all(parameter.grad is None for parameter in model.parameters())
+
+
+class Untried(LanguageModelling):
+    """A task whose examples nobody may ask for."""
+
+    def batches(self, step: int) -> Any:
+        raise AssertionError("a step was tried")
+
+
+def test_without_bfloat16_in_the_processor_no_step_is_tried_in_it(
+    shards: Shards, shape: ModelConfig, tmp_path: Path
+) -> None:
+    if fastest_precision() == torch.bfloat16:
+        pytest.skip("this processor multiplies bfloat16 faster")
+    config = FitConfig(steps=3, batch_size=4)
+    settled = settle_precision(fresh(shape), Untried(shards, config, CONTEXT), config, tmp_path, resume=False)
+    assert settled == (replace(config, dtype="float32"), {})
 
 
 def test_minutes_instead_of_steps_end_in_about_that_time(shards: Shards, shape: ModelConfig, tmp_path: Path) -> None:

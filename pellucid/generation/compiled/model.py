@@ -15,7 +15,7 @@ from pellucid.config import ModelConfig
 from pellucid.generation.compiled.dots import bytes_are_fastest
 from pellucid.generation.compiled.packing import BITS, Dtype, Weights, in_precision, pack
 from pellucid.generation.compiled.passes import SIDE, Cache, Room, forward
-from pellucid.generation.compiled.stretches import LONG, Stretches, fastest
+from pellucid.generation.compiled.stretches import LONG, Stretches
 from pellucid.generation.compiled.team import Team
 from pellucid.model.formats.folder import WEIGHTS, find_tensors, read_as_kept, read_settings
 from pellucid.model.formats.quantised import GROUP, QUANTISED
@@ -23,6 +23,7 @@ from pellucid.model.formats.tensor_files import read_header
 from pellucid.model.gpt import GPT, folder_of
 from pellucid.model.outline import Outline
 from pellucid.model.positions import rotary_frequencies
+from pellucid.model.precision import fastest_precision
 from pellucid.runtime import inform, settle_threads
 
 # S places of a slot, V vocabulary
@@ -125,7 +126,7 @@ class CompiledModel:
             end = min((row for row in wanted if begin <= row < stop), default=stop)
             if end - begin >= LONG:
                 if self._stretches is None:
-                    products = torch.float32 if self.dtype == "float32" else fastest()
+                    products = torch.float32 if self.dtype == "float32" else fastest_precision()
                     self._stretches = Stretches(self.config, self.packed, products, self.team.threads)
                 self._stretches.read(ids[begin:end], slots.cache, which[begin], places[begin])
                 begin = end

@@ -9,9 +9,7 @@ kept twice. What comes after a stretch looks at its keys and values alone, so th
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
-from functools import cache
 from typing import Any
 
 import numpy as np
@@ -40,7 +38,7 @@ FEW = 256  # rows of bytes that are made whole at a time: few enough for the cac
 class Stretches:
     """`read` takes the tokens of one text that stand in a row, and leaves their keys and values in its slot.
 
-    `dtype` is the precision of the products; see `fastest`.
+    `dtype` is the precision of the products.
     """
 
     def __init__(self, config: ModelConfig, packed: Packed, dtype: torch.dtype, threads: int) -> None:
@@ -198,19 +196,3 @@ def as_tensor(array: NDArray[Any]) -> Tensor:
     """The same memory; uint16 is bfloat16."""
     found = torch.from_numpy(array)
     return found.view(torch.bfloat16) if found.dtype == torch.uint16 else found
-
-
-@cache
-def fastest() -> torch.dtype:
-    """bfloat16 where this machine multiplies in it faster than in float32: measured, in some milliseconds."""
-
-    def seconds(dtype: torch.dtype) -> float:
-        x = torch.ones(512, 512, dtype=dtype)
-        times = []
-        for _ in range(5):
-            began = time.perf_counter()
-            x @ x
-            times.append(time.perf_counter() - began)
-        return min(times)
-
-    return min((torch.float32, torch.bfloat16), key=seconds)
