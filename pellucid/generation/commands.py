@@ -90,7 +90,10 @@ class Clock:
 
 
 def show(pieces: Iterable[tuple[int, str]], writers: Sequence[Writer], prompt: str) -> None:
-    """Print one text after the other, each as it is made as far as those before it are done."""
+    """Print one text after the other, each as it is made as far as those before it are done.
+
+    The first begins with its first piece, so that what is said of the prompt meanwhile has a line of its own.
+    """
     many = len(writers)
     held = [f"── {row + 1} of {many} ──\n" * (many > 1) + prompt for row in range(many)]
     shown = 0
@@ -99,7 +102,6 @@ def show(pieces: Iterable[tuple[int, str]], writers: Sequence[Writer], prompt: s
         print(printable(held[shown]), end=ending, flush=True)
         held[shown] = ""
 
-    say()
     for row, piece in pieces:
         held[row] += piece
         say()

@@ -50,9 +50,11 @@ def cut(pattern: regex.Pattern[str], text: str) -> list[str]:
 
 
 def utf8(text: str) -> bytes:
-    """The text's bytes. DataError for lone surrogates, which have none."""
+    """The text's bytes. DataError for lone surrogates, which have none; some are Python's for a byte of an argument."""
     try:
         return text.encode("utf-8")
     except UnicodeEncodeError as error:
-        found = f"a lone surrogate at character {error.start:,}"
+        byte = ord(text[error.start]) - 0xDC00
+        what = f"the byte 0x{byte:02x}, not UTF-8," if 0x80 <= byte <= 0xFF else "a lone surrogate"
+        found = f"{what} at character {error.start:,}"
         raise DataError(problem("text", found, "Unicode text", "Read the file as UTF-8.")) from error

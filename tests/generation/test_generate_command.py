@@ -5,13 +5,16 @@ from __future__ import annotations
 import io
 import json
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from pellucid.generation.commands import in_brief, read_prompt
+from pellucid.generation.commands import in_brief, read_prompt, show
+from pellucid.generation.writer import Writer
 from pellucid.runtime import DataError, printable
+from pellucid.text.tokenizer import Tokenizer
 
 
 def found(call: Any, folder: Path, *arguments: object, stdin: str = "") -> dict[str, Any]:
@@ -38,6 +41,19 @@ def test_samples_come_as_a_list_the_first_as_the_text(call: Any, base_folder: Pa
     shown = call("generate", base_folder, "--max-tokens", 12, "--prompt", "The", "--seed", 2, "--samples", 3).stdout
     expected = [f"── {i + 1} of 3 ──\nThe{sample['text']}" for i, sample in enumerate(three["samples"])]
     assert shown == printable("\n\n".join(expected)) + "\n"
+
+
+def test_what_is_said_while_the_prompt_is_read_stands_on_a_line_of_its_own(
+    capsys: pytest.CaptureFixture[str], base_folder: Path
+) -> None:
+    def pieces() -> Iterator[tuple[int, str]]:
+        print("a note")
+        yield 0, " fox"
+
+    show(pieces(), [Writer(Tokenizer.load(base_folder))], "The")
+    assert capsys.readouterr().out == "a note\nThe fox\n"
+    show([], [Writer(Tokenizer.load(base_folder))], "The")
+    assert capsys.readouterr().out == "The\n"
 
 
 def test_a_dash_reads_the_prompt_from_standard_input(call: Any, base_folder: Path) -> None:

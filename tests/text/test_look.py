@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -103,6 +104,9 @@ def test_text_with_lone_surrogates_is_refused(call: Cli) -> None:
     done = call("tokenizer", "show", "a\ud800")
     assert (done.returncode, done.stdout) == (2, "")
     assert "lone surrogate" in done.stderr
+    done = call("tokenizer", "show", os.fsdecode(b"caf\xe9"))  # an argument in Latin-1
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "found the byte 0xe9, not UTF-8, at character 3" in done.stderr
 
 
 def test_control_characters_are_shown_and_never_obeyed() -> None:
