@@ -99,6 +99,7 @@ def split_by_rules(text: str) -> list[Split]:
 def show_tokens(options: TokenizerShow) -> Outcome:
     """`pellucid tokenizer show`. The JSON is what `Split.json` says, or a list of that for several tokenizers."""
     text = sys.stdin.read() if options.text == "-" else options.text
+    utf8(text)  # refuses what is no text, by its place in the whole
     tokenizers: dict[str, Tokenizer] = {name: Tokenizer.load(name) for name in options.tokenizer}
     if not options.tokenizer:
         if (gpt2 := gpt2_if_at_hand()) is not None:
