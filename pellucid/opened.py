@@ -18,7 +18,13 @@ from pellucid.runtime import ConfigError, PellucidError, problem
 T = TypeVar("T")
 P = ParamSpec("P")
 
-FILES = ("config.json", "model.safetensors", "model.safetensors.index.json", "tokenizer.json")
+FILES = (
+    "config.json",
+    "model.safetensors",
+    "model.safetensors.index.json",
+    "quantized.safetensors",
+    "tokenizer.json",
+)
 PARTS = ("classifier", "assistant")  # models in the folder of a model that a quickstart wrote
 WORKERS = 2  # threads for work that is not decoding
 WAITING = 64  # pieces of work that may wait for them

@@ -14,12 +14,12 @@ from typing import Any, Literal
 import torch
 
 from pellucid.finetune.conversation import Conversation, Message, lacks
-from pellucid.finetune.recipes import check_fits
 from pellucid.generation.compiled.model import CompiledModel
 from pellucid.generation.engine import stream_ids
 from pellucid.generation.fast import CompiledReader, every_logits
 from pellucid.generation.reader import AnyReader, Reader
 from pellucid.generation.sampling import Sampling
+from pellucid.model.formats.folder import check_fits
 from pellucid.model.gpt import GPT
 from pellucid.options import Chat
 from pellucid.runtime import (
@@ -71,8 +71,8 @@ class ChatSession:
         stream, pieces, said = self.tokenizer.stream(), [], []
         room = max(1, min(self.max_tokens, self.model.config.context_length - len(prompt)))
         self.seed += 1
-        end = self.tokenizer.end_of_text
-        for token in stream_ids(self.reader, prompt, room, self.sampling, self.seed, end):
+        end, size = self.tokenizer.end_of_text, self.tokenizer.vocab_size
+        for token in stream_ids(self.reader, prompt, room, self.sampling, self.seed, end, size):
             said.append(token)
             pieces.append(stream.push(token))
             yield pieces[-1]
@@ -87,7 +87,8 @@ class ChatSession:
         prompt, said = self.last
         if not said:
             return []
-        probabilities = every_logits(self.model, (prompt + said)[:-1], len(prompt) - 1).softmax(dim=-1)  # (T, V)
+        logits = every_logits(self.model, (prompt + said)[:-1], len(prompt) - 1)
+        probabilities = logits[:, : self.tokenizer.vocab_size].softmax(dim=-1)  # (T, V)
         best, place = probabilities.max(dim=-1)
         return [
             (self.tokenizer.decode([token]), float(row[token]), self.tokenizer.decode([int(other)]), float(most))

@@ -64,7 +64,8 @@ def answer_all(
     """Greedy answers to all examples."""
     prompts = [asked(example, tokenizer) for example in examples]
     with torch.inference_mode():
-        answers = generate_batch(model, prompts, max_tokens, tokenizer.end_of_text)
+        size = tokenizer.vocab_size
+        answers = generate_batch(model, prompts, max_tokens, tokenizer.end_of_text, vocab_size=size)
     texts = [tokenizer.decode(ids) for ids, _ in answers]
     return [
         Answer(example, text, is_right(example, text), ended, len(ids))

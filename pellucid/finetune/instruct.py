@@ -108,7 +108,8 @@ class InstructionTuning:
     def sample(self, model: GPT) -> str:
         """The model's answer to the first question of the val split."""
         prompt = self.shown.question().prompt(self.tokenizer)
-        ((ids, _),) = generate_batch(model, [prompt], 60, self.tokenizer.end_of_text)
+        end, size = self.tokenizer.end_of_text, self.tokenizer.vocab_size
+        ((ids, _),) = generate_batch(model, [prompt], 60, end, vocab_size=size)
         return self.tokenizer.decode(ids)
 
     def _batch(self, rows: Sequence[Row]) -> AnswerBatch:

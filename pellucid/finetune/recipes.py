@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pellucid.config import FitConfig, ModelConfig
+from pellucid.config import FitConfig
 from pellucid.finetune.lora import TARGETS, Lora
-from pellucid.model.formats.folder import read_config, read_settings
+from pellucid.model.formats.folder import check_fits, read_config, read_settings
 from pellucid.model.gpt import GPT
 from pellucid.options import Finetuning
-from pellucid.runtime import ConfigError, DataError, problem, sha256
+from pellucid.runtime import ConfigError, problem, sha256
 from pellucid.text.tokenizer import Tokenizer
 
 # Found by measuring at a width of 96 on the embedded corpus and on SMS messages (docs/performance.md).
@@ -25,14 +25,6 @@ def open_model(run: Path) -> tuple[GPT, Tokenizer]:
     model, tokenizer = GPT.load(run), Tokenizer.load(run)
     check_fits(model.config, tokenizer, run)
     return model, tokenizer
-
-
-def check_fits(config: ModelConfig, tokenizer: Tokenizer, run: Path) -> None:
-    """DataError where a tokenizer has tokens that the model in `run` does not know."""
-    if tokenizer.vocab_size > config.vocab_size:
-        found = f"a tokenizer of {tokenizer.vocab_size:,} tokens"
-        expected = f"at most {config.vocab_size:,}, which the model knows"
-        raise DataError(problem(run, found, expected, "Take the tokenizer that the model was trained with."))
 
 
 def rates_of(run: Path, rates: dict[str, float]) -> dict[str, float]:

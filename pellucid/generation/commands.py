@@ -14,6 +14,7 @@ from pellucid.generation.fast import CompiledReader
 from pellucid.generation.reader import AnyReader
 from pellucid.generation.sampling import Sampling, choose, next_token
 from pellucid.generation.writer import Writer
+from pellucid.model.formats.folder import check_fits
 from pellucid.options import Generate
 from pellucid.runtime import ConfigError, DataError, printable, problem
 from pellucid.text.tokenizer import Tokenizer
@@ -26,8 +27,9 @@ def generate_text(options: Generate) -> Outcome:
     check(options)
     sampling = Sampling(options.temperature, options.top_k, options.top_p, options.min_p, options.repetition_penalty)
     prompt = read_prompt(options.prompt)
-    reader = CompiledReader(CompiledModel.load(options.run, options.dtype, options.threads))
-    tokenizer = Tokenizer.load(options.run)
+    model, tokenizer = CompiledModel.load(options.run, options.dtype, options.threads), Tokenizer.load(options.run)
+    check_fits(model.config, tokenizer, options.run)
+    reader = CompiledReader(model)
     if options.table:
         return show_next_token(reader, tokenizer, prompt, sampling, options.seed)
     writers = [Writer(tokenizer, options.stop, {tokenizer.end_of_text}) for _ in range(options.samples)]
@@ -55,7 +57,6 @@ def check(options: Generate) -> None:
     for name, number, advice in (
         ("--max-tokens", options.max_tokens, "100 is a paragraph."),
         ("--samples", options.samples, "1 is one text."),
-        ("--threads", options.threads or 1, "Leave it out for what is usual."),
     ):
         if number < 1:
             raise ConfigError(problem(name, str(number), "1 or more", advice))

@@ -113,14 +113,16 @@ def stream_ids(
     sampling: Sampling,
     seed: int = 0,
     stop: int | Collection[int] | None = None,
+    vocab_size: int | None = None,
 ) -> Iterator[int]:
     """The next ids of one prompt, as they are made; ends before an id in `stop` or after `max_tokens`.
 
-    Give a reader that has read the prompt's beginning instead of its model, and only the rest is read.
+    Give a reader that has read the prompt's beginning instead of its model, and only the rest is read. ValueError for
+    an empty prompt; ConfigError where max_tokens < 1. Ids from `vocab_size` on are never chosen.
     """
     ends = {stop} if isinstance(stop, int) else set(stop or ())
     reader = Reader(model) if isinstance(model, GPT) else model
-    for step in decode(reader, [prompt], max_tokens, sampling, make_dice(seed, range(1))):
+    for step in decode(reader, [prompt], max_tokens, sampling, make_dice(seed, range(1)), vocab_size):
         token = int(step[0])
         if token in ends:
             return
@@ -135,8 +137,12 @@ def generate_batch(
     sampling: Sampling | None = None,
     seed: int = 0,
     batch_size: int = 64,
+    vocab_size: int | None = None,
 ) -> list[tuple[list[int], bool]]:
-    """For each prompt its new ids and whether it ended by itself (`stop` reached). Similar lengths run together."""
+    """For each prompt its new ids and whether it ended by itself (`stop` reached). Similar lengths run together.
+
+    Errors, and `vocab_size`, as of `stream_ids`.
+    """
     answers: list[tuple[list[int], bool]] = [([], False)] * len(prompts)
     order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
     for start in range(0, len(order), batch_size):
@@ -144,7 +150,8 @@ def generate_batch(
         new: list[list[int]] = [[] for _ in rows]
         ended = [False] * len(rows)
         dice = make_dice(seed, rows)
-        for step in decode(Reader(model), [prompts[i] for i in rows], max_tokens, sampling or GREEDY, dice):
+        texts = [prompts[i] for i in rows]
+        for step in decode(Reader(model), texts, max_tokens, sampling or GREEDY, dice, vocab_size):
             for row, token in enumerate(step.tolist()):
                 ended[row] |= token == stop
                 if not ended[row]:

@@ -10,7 +10,8 @@ Decoding".
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import numpy as np
 import torch
@@ -49,25 +50,37 @@ class CompiledReader:
             raise ValueError("each row needs at least one token (a text begins with end-of-text)")
         if any(len(row) > self.window for row in rows):
             self._say(TOO_LONG.format(self.window))
+        with self._or_nothing():
+            return self._read_all([newest(row, self.window) for row in rows])
+
+    @contextmanager
+    def _or_nothing(self) -> Iterator[None]:
+        """What is broken off in the middle, by Ctrl-C for one: nothing of it is thought to stand in the slots."""
+        try:
+            yield
+        except BaseException:
+            self._slots, self._guess = None, []
+            raise
+
+    def _read_all(self, fitting: Sequence[list[int]]) -> Tensor:
         self._guess, self._index = [], Index()
-        fitting = [newest(row, self.window) for row in rows]
         slots = self._slots
-        if slots is None or slots.count != len(rows):
-            self._slots = slots = self.model.slots(len(rows))
-            self.rows = [[] for _ in rows]
+        if slots is None or slots.count != len(fitting):
+            self._slots = slots = self.model.slots(len(fitting))
+            self.rows = [[] for _ in fitting]
         waiting: list[int] = []  # rows whose rest is to be read, in one go as far as they do not need each other
-        known = [0] * len(rows)
+        known = [0] * len(fitting)
         found: dict[int, NDArray[np.float32]] = {}
         for row, text in enumerate(fitting):
             shared = [min(common_beginning(held, text), len(text) - 1) for held in self.rows]
-            source = max(range(len(rows)), key=lambda slot: (shared[slot], slot == row))
+            source = max(range(len(fitting)), key=lambda slot: (shared[slot], slot == row))
             if source in waiting:
                 self._read(slots, fitting, waiting, known, found)
             slots.copy(source, row, shared[source])
             known[row], self.rows[row] = shared[source], list(text)
             waiting.append(row)
         self._read(slots, fitting, waiting, known, found)
-        return torch.from_numpy(np.stack([found[row] for row in range(len(rows))]))
+        return torch.from_numpy(np.stack([found[row] for row in range(len(fitting))]))
 
     def _read(
         self,
@@ -90,6 +103,10 @@ class CompiledReader:
     def step(self, tokens: Sequence[int]) -> Tensor:
         """The logits (B, V) after one more token in each row."""
         assert self._slots is not None, "read something first"
+        with self._or_nothing():
+            return self._step(self._slots, tokens)
+
+    def _step(self, slots: Slots, tokens: Sequence[int]) -> Tensor:
         if any(len(row) == self.window for row in self.rows):
             self._say(FULL.format(self.window))
             return self.read([[*row, token] for row, token in zip(self.rows, tokens, strict=True)])
@@ -112,7 +129,7 @@ class CompiledReader:
             ids += guess
             which += [0] * len(guess)
             places += range(places[0] + 1, places[0] + 1 + len(guess))
-        logits = self.model.logits(self._slots, ids, which, places, range(len(ids)))
+        logits = self.model.logits(slots, ids, which, places, range(len(ids)))
         self.read_tokens += len(ids)
         self._guess = list(zip(ids[len(tokens) :], logits[len(tokens) :], strict=True))
         return torch.from_numpy(logits[: len(tokens)])

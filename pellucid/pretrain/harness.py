@@ -49,8 +49,9 @@ def harness_model(model: GPT, tokenizer: Tokenizer) -> Any:
         def _until(self, context: str, settings: dict[str, Any]) -> str:
             most = int(settings.get("max_gen_toks", 128))
             room = max(1, model.config.context_length - most)
+            prompt, end, size = tokenizer.encode(context)[-room:], tokenizer.end_of_text, tokenizer.vocab_size
             with torch.inference_mode():
-                ((ids, _),) = generate_batch(model, [tokenizer.encode(context)[-room:]], most, tokenizer.end_of_text)
+                ((ids, _),) = generate_batch(model, [prompt], most, end, vocab_size=size)
             text = tokenizer.decode(ids)
             stops = settings.get("until") or []
             for stop in [stops] if isinstance(stops, str) else stops:

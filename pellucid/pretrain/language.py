@@ -120,7 +120,8 @@ class LanguageModelling:
         for prompt in ("", *self.prompts):
             begin = [end, *self.tokenizer.encode(prompt)][-max(1, length - 1) :]
             most = max(1, min(80, length - len(begin) + 1))
-            ids = stream_ids(model, begin, most, Sampling(0.8), seed=0, stop=end)
+            size = self.tokenizer.vocab_size
+            ids = stream_ids(model, begin, most, Sampling(0.8), seed=0, stop=end, vocab_size=size)
             texts.append((prompt + self.tokenizer.decode(ids)).strip())
         return texts
 

@@ -19,10 +19,10 @@ from torch.nn import functional as F
 from pellucid.config import as_dict
 from pellucid.generation.compiled.model import TOGETHER, CompiledModel, kept_in
 from pellucid.generation.compiled.packing import BITS
-from pellucid.hub import TOKENIZER_FILES
 from pellucid.model.formats.folder import read_as_kept
 from pellucid.model.formats.quantised import QUANTISED, Quantised, in_few_bits, write_quantised
 from pellucid.model.gpt import folder_of
+from pellucid.model.importing import TOKENIZER_FILES
 from pellucid.options import Quantize
 from pellucid.pretrain.commands import tokens_to_judge
 from pellucid.pretrain.evaluate import Part, limited, parts_of
@@ -31,7 +31,7 @@ from pellucid.text.tokenizer import Tokenizer
 
 TOKENS = 50_000  # that the loss is measured on, at most
 WORK = 2e12  # products, after which it is enough: fewer tokens for a large model
-CARRIED = ("config.json", "generation_config.json", "special_tokens_map.json", *TOKENIZER_FILES)
+CARRIED = ("config.json", "generation_config.json", *TOKENIZER_FILES)
 
 
 def quantize(options: Quantize) -> tuple[dict[str, Any], str]:

@@ -55,6 +55,10 @@ MOST_REPEATS = 10
 # Which thing, which place, whose: a model tells these apart only when asked about stories alone for a while, at low
 # rates (docs/performance.md). So instruction tuning begins with that, for this share of its time and of its rates.
 LEAD_SHARE, LEAD_RATE = 0.23, 0.35
+LONG = 8.0  # minutes from which on the model is a larger one, which reads less in the same time
+# Documents for each minute. Where a run reads a third of them only, it meets too many of the dialogues that they begin
+# with, and little else (docs/performance.md).
+DOCUMENTS, DOCUMENTS_OF_LONG = 7500, 4500
 
 
 def quickstart(options: Quickstart) -> tuple[Results, str]:
@@ -77,7 +81,7 @@ def make_text(run: Run) -> Results:
     options, corpus = run.options, run.out / "corpus"
     sources = list(options.text)
     if not sources:
-        count = max(600, int(7500 * run.minutes))
+        count = max(600, int((DOCUMENTS if run.minutes < LONG else DOCUMENTS_OF_LONG) * run.minutes))
         sources = [corpus / "documents.jsonl"]
         write_documents(sources[0], islice(tinyworld.documents(options.seed), count), options.seed)
     if not options.labels:
@@ -138,7 +142,7 @@ def first_sentence(document: Document) -> str:
 def shape_of(run: Run) -> ModelConfig:
     """The shape of the model: a larger one where there is time to train it, a tiny one where there is hardly any."""
     shape = replace(
-        PRESETS["laptop" if run.minutes < 8 else "laptop-large"], vocab_size=run.results["text"]["vocab_size"]
+        PRESETS["laptop" if run.minutes < LONG else "laptop-large"], vocab_size=run.results["text"]["vocab_size"]
     )
     return (
         replace(shape, d_model=64, n_layers=2, n_heads=2, n_kv_heads=0, d_head=0, d_ff=0)
@@ -169,7 +173,7 @@ def pretrain(run: Run) -> Results:
 
 def training_context(run: Run, shards: Shards) -> int:
     """Tokens of a training window: short where there is little time, never longer than the text."""
-    return min(128 if run.minutes < 8 else 256, len(shards.tokens("train")) - 2)
+    return min(128 if run.minutes < LONG else 256, len(shards.tokens("train")) - 2)
 
 
 def evaluate(run: Run) -> Results:

@@ -7,11 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from pellucid.assistant.chat import ChatSession, command
 from pellucid.finetune.conversation import Message
 from pellucid.finetune.instruct import prepare_model, save_assistant
-from pellucid.generation.sampling import Sampling
+from pellucid.generation.compiled.model import CompiledModel
+from pellucid.generation.sampling import GREEDY, Sampling
 from pellucid.model.gpt import GPT
 from pellucid.runtime import DataError
 from pellucid.text.tokenizer import Tokenizer
@@ -28,7 +30,7 @@ def assistant_folder(base_folder: Path, tmp_path_factory: pytest.TempPathFactory
 
 @pytest.fixture
 def session(assistant_folder: Path) -> ChatSession:
-    model, tokenizer = GPT.load(assistant_folder), Tokenizer.load(assistant_folder)
+    model, tokenizer = CompiledModel.load(assistant_folder), Tokenizer.load(assistant_folder)
     return ChatSession(model, tokenizer, Sampling(), max_tokens=8)
 
 
@@ -95,6 +97,21 @@ def test_a_reply_that_was_broken_off_leaves_no_half_turn(session: ChatSession) -
     next(stream)
     stream.close()
     assert [message.role for message in session.history] in ([], ["user", "assistant"])
+
+
+def test_tokens_that_the_tokenizer_has_not_are_never_said(assistant_folder: Path) -> None:
+    """Many models have more logits than tokens, as Qwen3 does."""
+    model, tokenizer = GPT.load(assistant_folder), Tokenizer.load(assistant_folder)
+    model.resize_vocab(tokenizer.vocab_size + 50)
+    with torch.no_grad():
+        model.token_embedding.weight[tokenizer.vocab_size :] = 9 * model.token_embedding.weight[
+            : tokenizer.vocab_size
+        ].mean(0)
+        model.token_embedding.weight[tokenizer.vocab_size :] += torch.randn(50, model.config.d_model)
+    talks = [ChatSession(each, tokenizer, GREEDY, max_tokens=20) for each in (model.eval(), CompiledModel.of(model))]
+    said = [say(talk, "Where is the fox?") for talk in talks]
+    assert said[0] == said[1] and max(talks[1].last[1]) < tokenizer.vocab_size
+    assert len(talks[1].why()) == len(talks[1].last[1])
 
 
 def test_a_user_cannot_speak_as_the_assistant(session: ChatSession) -> None:

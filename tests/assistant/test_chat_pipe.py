@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import json
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,8 @@ import pytest
 
 from pellucid.assistant.chat import ChatSession, talk
 from pellucid.finetune.instruct import prepare_model, save_assistant
-from pellucid.generation.sampling import Sampling
+from pellucid.generation.compiled.model import CompiledModel
+from pellucid.generation.sampling import GREEDY
 from pellucid.model.gpt import GPT
 from pellucid.text.tokenizer import Tokenizer
 
@@ -37,12 +37,18 @@ def test_every_command_works_on_a_pipe(call: Any, run: Path, tmp_path: Path) -> 
     assert json.loads(file.read_text())["messages"][0]["content"] == "Hi"
 
 
-class Enough(ChatSession):
-    """A talk in which the person presses Ctrl-C after the first piece of each answer."""
+class Screen(io.StringIO):
+    """Where an answer appears. The person presses Ctrl-C as the first piece of the first one does."""
 
-    def reply(self, text: str) -> Iterator[str]:
-        yield next(super().reply(text))
-        raise KeyboardInterrupt
+    pressed = False
+
+    def write(self, text: str) -> int:
+        begins = self.getvalue().endswith("> ") and not self.pressed
+        count = super().write(text)
+        if begins:
+            self.pressed = True
+            raise KeyboardInterrupt
+        return count
 
 
 class Terminal(io.StringIO):
@@ -52,15 +58,18 @@ class Terminal(io.StringIO):
         return True
 
 
-def test_a_person_stops_an_answer_and_the_talk_goes_on(
-    run: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    session = Enough(GPT.load(run), Tokenizer.load(run), Sampling(0.0), max_tokens=9)
-    monkeypatch.setattr(sys, "stdin", Terminal("Hi\n/help\n"))
+def test_a_person_stops_an_answer_and_the_talk_goes_on(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model, tokenizer, screen = CompiledModel.load(run), Tokenizer.load(run), Screen()
+    session = ChatSession(model, tokenizer, GREEDY, max_tokens=9)
+    monkeypatch.setattr(sys, "stdin", Terminal("Hi\n/help\nHi\n"))
+    monkeypatch.setattr(sys, "stdout", screen)
     talk(session)
-    out = capsys.readouterr().out
+    out = screen.getvalue()
     assert out.index("(stopped") < out.rindex("/reset forgets")
-    assert session.history == []
+    assert [message.role for message in session.history] == ["user", "assistant"]
+    again = "".join(ChatSession(model, tokenizer, GREEDY, max_tokens=9).reply("Hi"))
+    assert session.history[1].content == again
     monkeypatch.setattr(sys, "stdin", io.StringIO("Hi\n"))
+    monkeypatch.setattr(screen, "pressed", False)  # over a pipe nothing asks; the last sign still stands there
     with pytest.raises(KeyboardInterrupt):
         talk(session)

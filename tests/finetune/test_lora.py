@@ -112,7 +112,8 @@ def test_an_adapter_that_peft_wrote_is_merged_as_peft_does(base: Path, tmp_path:
 @pytest.mark.parametrize(
     ("key", "value", "said"),
     [("peft_type", "LOHA", "peft_type 'LOHA'"), ("use_dora", True, "use_dora True"),
-     ("lora_alpha", "x", "lora_alpha 'x'"), ("base_model_name_or_path", None, "no base_model_name_or_path")],
+     ("lora_alpha", "x", "lora_alpha 'x'"), ("base_model_name_or_path", None, "no base_model_name_or_path"),
+     ("alpha_pattern", {".*c_proj": 3}, r"alpha_pattern '\.\*c_proj'")],
 )  # fmt: skip
 def test_an_adapter_that_cannot_be_merged_is_refused(
     base_folder: Path, tmp_path: Path, key: str, value: object, said: str

@@ -14,7 +14,8 @@ from numba import njit
 from pellucid.generation.compiled import model as compiled_model
 from pellucid.generation.compiled.model import CompiledModel
 from pellucid.generation.compiled.products import NONE, product, span_of, to_bytes
-from pellucid.generation.compiled.steps import largest
+from pellucid.generation.compiled.steps import largest, meet
+from pellucid.generation.compiled.team import Team
 from pellucid.generation.compiled.vectors import (
     load,
     load_four,
@@ -165,6 +166,53 @@ def test_reading_ahead_saves_passes_and_changes_nothing() -> None:
     for token in following:
         ahead.step([token])
     assert ahead.passes <= len(following) / 4
+
+
+@pytest.mark.parametrize("step", [False, True])
+def test_what_was_broken_off_leaves_nothing_behind(model: GPT, monkeypatch: pytest.MonkeyPatch, step: bool) -> None:
+    compiled = CompiledModel.of(model)
+    reader, text = CompiledReader(compiled, look_ahead=False), [1, 2, 3, 4]
+    if step:
+        reader.read([text[:3]])
+    with monkeypatch.context() as broken:
+        broken.setattr(compiled, "logits", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            reader.step(text[3:]) if step else reader.read([text])
+    torch.testing.assert_close(reader.read([[*text, 5]]), Reader(model).read([[*text, 5]]), atol=1e-4, rtol=1e-4)
+
+
+def interrupted(*_: Any) -> None:
+    raise KeyboardInterrupt
+
+
+def test_ctrl_c_before_the_first_share_leaves_no_thread_behind_the_others() -> None:
+    team, pressed = Team(3), [False, True, False, False]
+
+    def add(out: Any, arrived: Any, thread: int, threads: int) -> None:
+        if thread == 0 and pressed.pop(0):
+            raise KeyboardInterrupt
+        out[thread] += 1
+        meet(arrived, threads)
+
+    for call in range(3):
+        out = np.zeros(3)
+        if call == 1:
+            with pytest.raises(KeyboardInterrupt):
+                team.run(add, out)
+        else:
+            team.run(add, out)
+        assert out.tolist() == [1, 1, 1]
+
+
+@pytest.mark.parametrize(
+    ("ids", "which", "places"), [([4000], [0], [0]), ([-1], [0], [0]), ([1], [1], [0]), ([1], [0], [99])]
+)
+def test_what_there_is_not_is_refused_before_anything_compiled_reads_it(
+    model: GPT, ids: list[int], which: list[int], places: list[int]
+) -> None:
+    compiled = CompiledModel.of(model, "int8")
+    with pytest.raises(IndexError, match="expected 0 to"):
+        compiled.logits(compiled.slots(1), ids, which, places)
 
 
 def test_the_index_finds_what_followed_last_time() -> None:

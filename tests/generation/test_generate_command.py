@@ -11,8 +11,10 @@ from typing import Any
 
 import pytest
 
+from pellucid.config import ModelConfig
 from pellucid.generation.commands import in_brief, read_prompt, show
 from pellucid.generation.writer import Writer
+from pellucid.model.gpt import GPT
 from pellucid.runtime import DataError, printable
 from pellucid.text.tokenizer import Tokenizer
 
@@ -129,3 +131,26 @@ def test_a_bad_setting_is_one_message_before_anything_is_loaded(
     assert done.returncode == 2
     assert done.stderr.startswith(f"pellucid: {said}")
     assert done.stdout == ""
+
+
+def test_a_model_and_a_tokenizer_that_do_not_belong_together_are_refused(
+    call: Any, base_folder: Path, tmp_path: Path
+) -> None:
+    tokenizer = Tokenizer.load(base_folder)
+    GPT(ModelConfig(vocab_size=tokenizer.vocab_size - 20, context_length=16, d_model=16, n_layers=1, n_heads=1)).save(
+        tmp_path
+    )
+    tokenizer.save(tmp_path)
+    for dtype in ("float32", "int8"):
+        done = call("generate", tmp_path, "--prompt", "The fox", "--dtype", dtype)
+        assert (done.returncode, done.stdout) == (2, "")
+        assert f"a tokenizer of {tokenizer.vocab_size} tokens" in done.stderr
+
+
+@pytest.mark.parametrize("verb", ["generate", "chat"])
+def test_a_senseless_number_of_threads_is_refused(call: Any, base_folder: Path, verb: str) -> None:
+    for threads in (-1, 100_000):
+        more = ("--prompt", "The") if verb == "generate" else ()
+        done = call(verb, base_folder, *more, "--threads", threads, stdin="Hi\n")
+        assert done.returncode == 2
+        assert "--threads: found" in done.stderr

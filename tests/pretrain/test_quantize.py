@@ -86,6 +86,7 @@ def test_a_damaged_file_is_named(quantised: Path, tmp_path: Path) -> None:
         tensors | {name: tensors[name][:-1].clone()},
         tensors | {f"{name}.scale": tensors[f"{name}.scale"] * torch.nan},
         tensors | {"more": torch.zeros(1)},
+        tensors | {"final_norm.weight.scale": torch.ones(len(tensors["final_norm.weight"]))},
     ):
         broken = tmp_path / "broken"
         shutil.copytree(quantised, broken, dirs_exist_ok=True)

@@ -15,8 +15,8 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field
 
 from pellucid.assistant.server.errors import RefusedError
-from pellucid.config import ModelConfig
 from pellucid.generation.compiled.model import CompiledModel
+from pellucid.generation.compiled.packing import BITS
 from pellucid.generation.continuous import Continuous, Event
 from pellucid.generation.sampling import GREEDY, Sampling
 from pellucid.model.gpt import GPT
@@ -90,7 +90,7 @@ class Engine:
 
     def __init__(self, model: GPT | CompiledModel, tokenizer: Tokenizer, rows: int = 0, waiting: int = WAITING) -> None:
         self.model, self.tokenizer = model, tokenizer
-        self.rows, self.waiting = rows or fitting_rows(model.config), waiting
+        self.rows, self.waiting = rows or fitting_rows(model), waiting
         self.count = 0  # texts that are decoded or wait
         self._machine = Continuous(model, tokenizer, self.rows)
         self._tickets: dict[int, Ticket] = {}  # handle → ticket; of the thread
@@ -245,7 +245,8 @@ class Engine:
             self._closed = True
 
 
-def fitting_rows(config: ModelConfig) -> int:
+def fitting_rows(model: GPT | CompiledModel) -> int:
     """How many texts to decode together: as many as have a gigabyte for their keys and values, 1 to 64."""
-    row = 2 * 4 * config.n_layers * config.context_length * config.n_kv_heads * config.d_head
+    config, halves = model.config, isinstance(model, CompiledModel) and model.dtype in BITS
+    row = 2 * (2 if halves else 4) * config.n_layers * config.context_length * config.n_kv_heads * config.d_head
     return max(1, min(MOST_ROWS, CACHE_BYTES // row))

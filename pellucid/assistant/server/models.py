@@ -11,7 +11,7 @@ from pellucid.assistant.server.engine import WAITING, Engine
 from pellucid.finetune.classify import Classifier
 from pellucid.finetune.conversation import lacks
 from pellucid.generation.compiled.model import CompiledModel
-from pellucid.model.formats.folder import read_settings
+from pellucid.model.formats.folder import check_fits, read_settings
 from pellucid.opened import Runs
 from pellucid.runtime import DataError, problem
 from pellucid.text.tokenizer import Tokenizer
@@ -33,6 +33,7 @@ class OpenModels:
     def __init__(self, runs: Runs, rows: int = 0, waiting: int = WAITING) -> None:
         self.runs, self.rows, self.waiting = runs, rows, waiting
         self.engines: dict[str, Engine] = {}
+        self.retired: list[Engine] = []
 
     def kind(self, name: str) -> Kind:
         """What a run is, by its files. UnknownRunError for a name that is not open, DataError for damaged files."""
@@ -41,11 +42,12 @@ class OpenModels:
     async def engine(self, name: str, wanted: tuple[Kind, ...]) -> Engine:
         """The engine of a run of one of these kinds; a new one where a training run has replaced the weights."""
         await self.check(name, wanted)
-        model, tokenizer = await self._loaded(name, CompiledModel.load), await self._loaded(name, Tokenizer.load)
+        model, tokenizer = await self._loaded(name, load_writer)  # at once, or one might be replaced meanwhile
         engine = self.engines.get(name)
         if engine is None or engine.model is not model:
             if engine is not None:
                 engine.retire()
+                self.retired.append(engine)
             engine = self.engines[name] = Engine(model, tokenizer, self.rows, self.waiting)
         return engine
 
@@ -66,8 +68,15 @@ class OpenModels:
 
     def close(self) -> None:
         """End all engines."""
-        for engine in self.engines.values():
+        for engine in (*self.retired, *self.engines.values()):
             engine.close()
+
+
+def load_writer(folder: Path) -> tuple[CompiledModel, Tokenizer]:
+    """What writes text. DataError where the two do not belong together."""
+    model, tokenizer = CompiledModel.load(folder), Tokenizer.load(folder)
+    check_fits(model.config, tokenizer, folder)
+    return model, tokenizer
 
 
 def kind_of(folder: Path) -> Kind:

@@ -24,13 +24,14 @@ from pellucid.model.gpt import GPT, folder_of
 from pellucid.model.outline import Outline
 from pellucid.model.positions import rotary_frequencies
 from pellucid.model.precision import fastest_precision
-from pellucid.runtime import inform, settle_threads
+from pellucid.runtime import ConfigError, inform, problem, settle_threads
 
 # S places of a slot, V vocabulary
 
 TOGETHER = 256  # tokens that go through the model in one pass
 LEAST = 64  # places that a slot begins with
 COMPILING = 3.0  # seconds after which it is said what takes so long
+MOST_THREADS = 256  # that wait for each other after every step
 ALONE = 8 << 20  # bytes of weights up to which one thread is faster than several that wait for each other
 
 
@@ -39,6 +40,9 @@ class CompiledModel:
 
     def __init__(self, config: ModelConfig, weights: Weights, dtype: Dtype = "float32", threads: int = 0) -> None:
         self.config, self.dtype = config, dtype
+        if not 0 <= threads <= MOST_THREADS:
+            expected = f"1 to {MOST_THREADS}"
+            raise ConfigError(problem("--threads", str(threads), expected, "Leave it out for what is usual."))
         self.packed = pack(config, weights, dtype)
         self.nbytes = self.packed.nbytes
         threads = threads or (settle_threads() if self.nbytes > ALONE else 1)
@@ -74,8 +78,10 @@ class CompiledModel:
         said = threading.Timer(COMPILING, inform, [f"compiling the pass in {self.dtype}: once on this machine"])
         said.daemon = True
         said.start()
-        self.logits(self.slots(1), [0], [0], [0])
-        said.cancel()
+        try:
+            self.logits(self.slots(1), [0], [0], [0])
+        finally:
+            said.cancel()
 
     def parameter_count(self) -> int:
         """Trained numbers, as `GPT` counts them."""
@@ -97,23 +103,29 @@ class CompiledModel:
         """Read `ids`, each at a place of one of the slots; the logits after the rows `wanted` (the last): (rows, V).
 
         The tokens of one text stand side by side and in order, and what is before them in its slot was read. The rows
-        that are wanted are in order, too.
+        that are wanted are in order, too. IndexError for a token, a slot or a place that there is not: nothing compiled
+        looks.
         """
         wanted = [len(ids) - 1] if wanted is None else wanted
         vocabulary = self.config.vocab_size
+        for name, numbers, end in (
+            ("token", ids, vocabulary), ("slot", which, slots.count), ("place", places, self.config.context_length)
+        ):  # fmt: skip
+            if min(numbers) < 0 or max(numbers) >= end:
+                raise IndexError(f"{name}: found {min(numbers)} to {max(numbers)}; expected 0 to {end - 1}")
         out = np.empty((len(wanted), -(-vocabulary // 4) * 4), np.float32)
         slots.grow(max(places) + 1)
         if len(ids) > LONG and not self._passes_are_fastest:
             ids, which, places, wanted = self._after_stretches(slots, ids, which, places, wanted)
         room = self._room_for(slots, min(len(ids), TOGETHER))
-        numbers = [np.array(one, np.int64) for one in (ids, which, places)]
+        read = [np.array(one, np.int64) for one in (ids, which, places)]
         done = 0
         for start in range(0, len(ids), TOGETHER):
             part = slice(start, start + TOGETHER)
             asked = np.array([row - start for row in wanted if start <= row < start + TOGETHER], np.int64)
             rows = out[done : done + len(asked)]
             done += len(asked)
-            self.team.run(forward, *(one[part] for one in numbers), asked, rows, *self.packed, slots.cache, room)
+            self.team.run(forward, *(one[part] for one in read), asked, rows, *self.packed, slots.cache, room)
         return out[:, :vocabulary]
 
     def _after_stretches(

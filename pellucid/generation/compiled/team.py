@@ -4,43 +4,64 @@ from __future__ import annotations
 
 import threading
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from queue import SimpleQueue
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+Queue = SimpleQueue[Any]
+
 
 class Team:
     """`run(function, …)` calls function(…, arrived, thread, threads) in every thread at once, and waits for all.
 
-    The function itself sees to it that the threads end together (`passes._meet`).
+    The function itself sees to it that the threads meet, at its end at least (`steps.meet`, which counts `arrived`).
     """
 
     def __init__(self, threads: int) -> None:
         self.threads = threads
         self.arrived: NDArray[np.int64] = np.zeros(8, np.int64)
-        self._queues: list[SimpleQueue[Any]] = [SimpleQueue() for _ in range(threads - 1)]
+        self._jobs = 0
+        self._queues: list[Queue] = [SimpleQueue() for _ in range(threads - 1)]
         for number, queue in enumerate(self._queues, start=1):
-            threading.Thread(target=_work, args=(queue, number, threads), daemon=True).start()
+            followers = self._queues[1:] if number == 1 else []
+            threading.Thread(target=_work, args=(queue, number, threads, followers), daemon=True).start()
         weakref.finalize(self, _send_home, self._queues)
 
     def run(self, function: Callable[..., None], *arguments: Any) -> None:
-        """Once in each thread; returns when the caller's has ended."""
-        job = (function, (*arguments, self.arrived))
-        for queue in self._queues:
-            queue.put(job)
-        function(*arguments, self.arrived, 0, self.threads)
+        """Once in each thread; returns when the caller's has ended.
+
+        Ctrl-C may come when the others have begun and the caller has not. They would wait for its share for ever, so
+        that is done first. Until then no more than the others can have arrived.
+        """
+        self._jobs += 1
+        job, before = (self._jobs, function, (*arguments, self.arrived)), self.arrived[0]
+        try:
+            for queue in self._queues[:1]:
+                queue.put(job)
+            function(*arguments, self.arrived, 0, self.threads)
+        except KeyboardInterrupt:
+            if self._queues and self.arrived[0] - before < self.threads:
+                self._queues[0].put(job)  # in case it was not; a second one is passed over
+                function(*arguments, self.arrived, 0, self.threads)
+            raise
 
 
-def _work(queue: SimpleQueue[Any], number: int, threads: int) -> None:
+def _work(queue: Queue, number: int, threads: int, followers: Sequence[Queue]) -> None:
+    """Do what comes along the queue until it is None. The first of them hands each job on to its followers."""
+    last = 0
     while (job := queue.get()) is not None:
-        function, arguments = job
-        function(*arguments, number, threads)
-        del job, arguments  # nothing is held while waiting
+        this, function, arguments = job
+        if this != last:
+            for follower in followers:
+                follower.put(job)
+            function(*arguments, number, threads)
+        last = this
+        del job, function, arguments  # nothing is held while waiting
 
 
-def _send_home(queues: list[SimpleQueue[Any]]) -> None:
+def _send_home(queues: Sequence[Queue]) -> None:
     for queue in queues:
         queue.put(None)

@@ -8,6 +8,7 @@ the model's own.
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ from pellucid.config import ModelConfig
 from pellucid.model.formats import of_family
 from pellucid.model.formats.gpt2 import Entry
 from pellucid.model.formats.tensor_files import read_strict_json
-from pellucid.runtime import DataError, problem
+from pellucid.runtime import DataError, problem, shown
 
 SETTINGS, TENSORS = "adapter_config.json", "adapter_model.safetensors"
 OUTER = "base_model.model."
@@ -83,18 +84,18 @@ def _tensors(file: Path) -> dict[str, Tensor]:
 
 
 def _scale(settings: dict[str, Any], module: str, rows: int) -> float:
-    """alpha / rank of one layer; patterns name layers by the ends of their names."""
+    """alpha / rank of one layer whose A has so many rows; `alpha_pattern` names layers by the ends of their names.
 
-    def of(key: str, pattern: str, default: float) -> float:
-        named = settings.get(pattern) or {}
-        fitting = [value for name, value in named.items() if module == name or module.endswith(f".{name}")]
-        value = fitting[0] if fitting else settings.get(key, default)
-        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < math.inf:
-            raise DataError(problem(SETTINGS, f"{key} {value!r}", "a number above 0", "Mend it."))
-        return float(value)
-
-    rank, alpha = of("r", "rank_pattern", rows), of("lora_alpha", "alpha_pattern", 8)
-    return alpha / (math.sqrt(rank) if settings.get("use_rslora") else rank)
+    To peft these names are regular expressions. Others than plain names are refused: they may take any time to match.
+    """
+    named = settings.get("alpha_pattern") or {}
+    if odd := next((name for name in named if not re.fullmatch(r"[\w.]+", name)), None):
+        raise DataError(problem(SETTINGS, f"alpha_pattern {shown(odd)!r}", "names of layers", _ADVICE))
+    fitting = [value for name, value in named.items() if module == name or module.endswith(f".{name}")]
+    alpha = fitting[0] if fitting else settings.get("lora_alpha", 8)
+    if isinstance(alpha, bool) or not isinstance(alpha, int | float) or not 0 < alpha < math.inf:
+        raise DataError(problem(SETTINGS, f"lora_alpha {alpha!r}", "a number above 0", "Mend it."))
+    return alpha / (math.sqrt(rows) if settings.get("use_rslora") else rows)
 
 
 def _add(weights: dict[str, Tensor], entry: Entry, a: Tensor, b: Tensor, scale: float, where: str) -> None:

@@ -31,6 +31,7 @@ from pellucid.model.formats.tensor_files import (
     same,
 )
 from pellucid.runtime import DataError, atomic_file, problem, shown, write_json
+from pellucid.text.tokenizer import Tokenizer
 
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
 HEAD = "score.weight"  # a classifier's
@@ -282,6 +283,14 @@ def check_shape(name: str, found: Stored, shape: tuple[int, ...], where: str) ->
     if found.dtype not in FLOATS:
         what = f"tensor {name} of dtype {found.dtype}"
         raise DataError(problem(where, what, ", ".join(FLOATS), "Take the model in one of these precisions."))
+
+
+def check_fits(config: ModelConfig, tokenizer: Tokenizer, run: Path) -> None:
+    """DataError where a tokenizer has tokens that the model in `run` does not know."""
+    if tokenizer.vocab_size > config.vocab_size:
+        found = f"a tokenizer of {tokenizer.vocab_size:,} tokens"
+        expected = f"at most {config.vocab_size:,}, which the model knows"
+        raise DataError(problem(run, found, expected, "Take the tokenizer that the model was trained with."))
 
 
 def _read(entry: Entry, stored: Stored, where: str) -> list[Tensor]:

@@ -117,6 +117,8 @@ def read_quantised(folder: Path, shapes: dict[str, tuple[int, ...]]) -> dict[str
             damaged(path, f"no tensor {name}", f"one of shape {shape}")
         if scale is None:
             weights[name] = _checked(path, name, weight, "F32", shape)
+        elif len(shape) != 2:
+            damaged(path, f"scales of {name}, a vector", "scales of matrices alone")
         elif weight.dtype == "I8":
             scales = _checked(path, f"{name}.scale", scale, "F32", shape[:1])
             weights[name] = Quantised(_checked(path, name, weight, "I8", shape), scales, shape[1])
