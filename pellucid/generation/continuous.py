@@ -3,8 +3,8 @@
 Each `step` reads at most a chunk of the prompts that wait, in the order in which they came, and then gives every text
 that is read its next token. So a long prompt delays the others' tokens by a chunk, never by itself. A text gets the
 tokens that it would get alone (`stream_ids`), whoever runs beside it and whenever it came: rows don't see each other,
-and each has dice of its own. (A product over more rows may round otherwise in the last bit; where two tokens are as
-close as that, and only there, either may be chosen.)
+and each has dice of its own. (Where a long prompt's products are torch's, they may round otherwise in the last bit of
+their precision when it is cut elsewhere; where two tokens are as close as that, and only there, either may be chosen.)
 
 What a finished text left in its slot stays until another needs the room: a prompt that begins as any text in a slot
 does takes over the keys and values of that beginning, so a shared prefix, or a conversation so far, is read once.

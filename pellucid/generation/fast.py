@@ -162,7 +162,7 @@ class CompiledSlots:
     def __init__(self, model: CompiledModel, slots: int) -> None:
         self.model = model
         self.lengths = [0] * slots
-        self._slots = model.slots(slots)
+        self._slots = model.slots(slots, alike=True)
         self._at = list(range(slots))  # where each slot's row really lies
 
     def read(self, slots: slice, new: list[list[int]]) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from dataclasses import replace
 from typing import Any
 
@@ -19,6 +20,7 @@ from pellucid.generation.sampling import Sampling
 from pellucid.model.gpt import GPT
 from pellucid.runtime import ConfigError, DataError
 from pellucid.text.bpe import BPETokenizer
+from tests.generation.lively import lively_model
 from tests.model.families import TINY, lively
 
 NAMES = ["gpt2", "llama", "mistral", "qwen3"]
@@ -81,6 +83,20 @@ def test_whoever_comes_when_and_beside_whom_a_text_is_what_it_is_alone(
         reader = CompiledReader(model) if isinstance(model, CompiledModel) else Reader(model)
         assert tokens_of(events, handle) == list(stream_ids(reader, prompt, tokens, sampling, seed))
         assert [event.ended for event in events if event.handle == handle] == [""] * (tokens - 1) + ["max tokens"]
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "int8", "int4"])
+def test_a_long_prompt_is_what_it_is_alone_also_where_another_cuts_it(tokenizer: BPETokenizer, dtype: Any) -> None:
+    """Parts from 128 tokens on would go through the readable model, which part depends on who came before."""
+    compiled = CompiledModel.of(lively_model(tokenizer.vocab_size, context_length=400), dtype)
+    dice = random.Random(1)
+    before, prompt = ([dice.randrange(tokenizer.vocab_size) for _ in range(count)] for count in (200, 300))
+    alone, beside = Continuous(compiled, tokenizer), Continuous(compiled, tokenizer)
+    only = alone.add(prompt, 40, stop_tokens=NEVER, alternatives=0)
+    beside.add(before, 3, stop_tokens=NEVER)
+    other = beside.add(prompt, 40, stop_tokens=NEVER, alternatives=0)
+    pairs = zip(*([e for e in run(m) if e.handle == h] for m, h in ((alone, only), (beside, other))), strict=True)
+    assert all(a.token == b.token and abs(a.logprob - b.logprob) < 0.02 for a, b in pairs)
 
 
 def test_its_text_and_stops_are_those_of_generate(model: GPT, tokenizer: BPETokenizer) -> None:

@@ -88,9 +88,14 @@ class CompiledModel:
         with Outline():
             return GPT(self.config).parameter_count()
 
-    def slots(self, count: int) -> Slots:
-        """Room for `count` texts."""
-        return Slots(self.config, count, np.uint16 if self.dtype in BITS else np.float32)
+    def slots(self, count: int, alike: bool = False) -> Slots:
+        """Room for `count` texts. `alike`: their numbers must not depend on how a prompt is cut into calls.
+
+        The compiled pass rounds what it multiplies bytes with; the readable model, to which long parts go, does not.
+        """
+        slots = Slots(self.config, count, np.uint16 if self.dtype in BITS else np.float32)
+        slots.stretches = not (self._passes_are_fastest or (alike and self.dtype in BITS))
+        return slots
 
     def logits(
         self,
@@ -115,7 +120,7 @@ class CompiledModel:
                 raise IndexError(f"{name}: found {min(numbers)} to {max(numbers)}; expected 0 to {end - 1}")
         out = np.empty((len(wanted), -(-vocabulary // 4) * 4), np.float32)
         slots.grow(max(places) + 1)
-        if len(ids) > LONG and not self._passes_are_fastest:
+        if len(ids) > LONG and slots.stretches:
             ids, which, places, wanted = self._after_stretches(slots, ids, which, places, wanted)
         room = self._room_for(slots, min(len(ids), TOGETHER))
         read = [np.array(one, np.int64) for one in (ids, which, places)]
@@ -181,6 +186,8 @@ class CompiledModel:
 
 class Slots:
     """Keys and values of texts, flush left. All slots grow together, doubling, up to the model's window."""
+
+    stretches = True  # whether long parts of a prompt may be read by the readable model
 
     def __init__(self, config: ModelConfig, count: int, dtype: type[np.float32] | type[np.uint16]) -> None:
         self.config, self.count, self.dtype = config, count, dtype
