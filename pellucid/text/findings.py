@@ -21,6 +21,7 @@ class Findings:
     first: list[str] = field(default_factory=list)
 
     def add(self, example: str) -> None:
+        """One more; the first few are kept to be shown."""
         self.count += 1
         if len(self.first) < SHOWN:
             self.first.append(example)

@@ -124,7 +124,7 @@ def show_tokens(options: TokenizerShow) -> Outcome:
         for result in results:
             if result["tokenizer"] in trees:
                 result["trees"] = [[root.json() for root in roots] for roots in trees[result["tokenizer"]]]
-        drawn += [part for name in trees for part in draw_words(name, trees[name], tokenizers[name], console)]
+        drawn += [part for name in trees for part in draw_words(name, trees[name], console)]
     return results[0] if len(results) == 1 else {"tokenizers": results}, render(drawn, console)
 
 
@@ -244,9 +244,7 @@ def word_trees(tokenizer: BPETokenizer, text: str) -> list[list[Node]]:
     return [merge_tree(tokenizer, word) for word in words[:TREES]]
 
 
-def draw_words(
-    name: str, trees: Sequence[Sequence[Node]], tokenizer: Tokenizer, console: Console
-) -> Iterator[RenderableType]:
+def draw_words(name: str, trees: Sequence[Sequence[Node]], console: Console) -> Iterator[RenderableType]:
     """All trees under each other."""
     yield Text.assemble((name, "bold"), ("  how the first words were merged, step by step", "dim"))
     for roots in trees:

@@ -49,7 +49,6 @@ GUTENBERG_FOOTER_LIMIT = 1 << 16  # bytes before the end within which its end li
 def find_sources(
     paths: Sequence[Path | str],
     strip_gutenberg: Strip = "auto",
-    format: Literal["auto"] | Format = "auto",  # noqa: A002 - the option's name
     text_field: str | None = None,
     spool: Path | None = None,
 ) -> list[Source]:
@@ -58,7 +57,7 @@ def find_sources(
     Gutenberg's header and footer are left out where they are found; True wants them to be there, False leaves them.
     Raises DataError for what is missing or has no text field; an empty file among others is a message.
     """
-    sources = [look(file, strip_gutenberg, format, text_field, name) for file, name in find_files(paths, spool)]
+    sources = [look(file, strip_gutenberg, text_field, name) for file, name in find_files(paths, spool)]
     full = [source for source in sources if source.size]
     tell_empty([str(source) for source in sources if not source.size], all_of_them=not full)
     for source in full:
@@ -190,7 +189,6 @@ def _suffix(path: Path) -> str:
 def look(
     path: Path,
     strip_gutenberg: Strip = "auto",
-    format: Literal["auto"] | Format = "auto",  # noqa: A002 - the option's name
     text_field: str | None = None,
     name: str = "",
 ) -> Source:
@@ -209,7 +207,7 @@ def look(
         compression = "zst"
     source = replace(packed, size=size, compression=compression)
     head = next(source.content(), b"")
-    found = format if format != "auto" else _format(path, head)
+    found = _format(path, head)
     start = 3 if head.startswith(b"\xef\xbb\xbf") else 0
     end = source.end if compression else size
     source = replace(source, format=found, start=start, end=end)

@@ -22,6 +22,7 @@ LOOSE = {**COMPILED, "fastmath": {"reassoc", "contract", "nsz"}}  # sums in vect
 
 @njit(**COMPILED)
 def share(count: Any, thread: Any, threads: Any) -> Any:
+    """Where a thread's share of `count` things begins and ends."""
     return count * thread // threads, count * (thread + 1) // threads
 
 
@@ -83,6 +84,7 @@ def norm(x: Any, at: Any, weight: Any, bias: Any, out: Any, to: Any, eps: Any, c
 
 @njit(**LOOSE)
 def gelu(x: Any, start: Any, end: Any) -> None:
+    """GELU of x[start:end], as GPT-2 has it, with tanh. Paper: Hendrycks & Gimpel 2016."""
     part = x[start:end]
     for i in range(part.shape[0]):
         a = part[i]
@@ -92,6 +94,7 @@ def gelu(x: Any, start: Any, end: Any) -> None:
 
 @njit(**LOOSE)
 def gate(x: Any, gate: Any, start: Any, end: Any) -> None:
+    """x[start:end] times SiLU of the gate: SwiGLU. Paper: Shazeer 2020."""
     part, opening = x[start:end], gate[start:end]
     for i in range(part.shape[0]):
         part[i] *= opening[i] / (np.float32(1) + exp(-opening[i]))
@@ -193,6 +196,7 @@ def add_to(x: Any, x_step: Any, more: Any, step: Any, bias: Any, n: Any, start: 
 
 @njit(**LOOSE)
 def add_bias(x: Any, step: Any, bias: Any, n: Any, start: Any, end: Any) -> None:
+    """Columns `start` to `end` of n rows: x += bias."""
     for row in range(n):
         for i in range(start, min(end, bias.shape[0])):
             x[row * step + i] += bias[i]
@@ -219,6 +223,7 @@ def _take_them_all(x: Any, n: Any, width: Any, matrix: Any, taken: Any, arrived:
 
 @njit(**LOOSE)
 def turn(x: Any, at: Any, cosines: Any, sines: Any) -> None:
+    """Rotate a head's numbers, the first half with the second, by its place's angles (RoPE, as Llama has it)."""
     half = cosines.shape[0]
     ones, others = x[at : at + half], x[at + half : at + 2 * half]
     for i in range(half):

@@ -41,11 +41,6 @@ class Quantised:
         """8 or 4."""
         return 8 if self.scales.dim() == 1 else 4
 
-    @property
-    def nbytes(self) -> int:
-        """Its size in memory and in a file."""
-        return self.numbers.nbytes + self.scales.nbytes
-
     def plain(self) -> Tensor:
         """As float32 again, rounded as it is."""
         if self.bits == 8:
