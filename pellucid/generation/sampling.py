@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -22,7 +21,7 @@ from pellucid.runtime import ConfigError, DataError, one_thread, problem
 
 # B batch, V vocabulary
 
-LITTLE = 1 << 20  # logits among which one thread chooses
+FEW = 1024  # tokens among which those that together reach top_p are looked for first
 COLDEST = 1e-6  # below this, a logit divided by the temperature leaves the range of float32
 
 
@@ -84,10 +83,13 @@ def next_token(logits: Tensor, sampling: Sampling, seen: Tensor | None = None) -
         kept = torch.zeros_like(scaled, dtype=torch.bool).scatter(1, scaled.argmax(dim=1, keepdim=True), True)
     else:
         scaled = penalised / sampling.temperature
-        kept = torch.ones_like(scaled, dtype=torch.bool)  # each rule looks at the probabilities of what the last left
-        kept = kept & _top_k(scaled, sampling.top_k)
-        kept = kept & _top_p(scaled.masked_fill(~kept, -math.inf), sampling.top_p)
-        kept = kept & _min_p(scaled.masked_fill(~kept, -math.inf), sampling.min_p)
+        kept = torch.ones_like(scaled, dtype=torch.bool)
+        if sampling.top_k:  # each looks at the probabilities of what the last one left
+            kept = _top_k(scaled, sampling.top_k)
+        if sampling.top_p < 1:
+            kept = kept & _top_p(scaled.masked_fill(~kept, -math.inf), sampling.top_p)
+        if sampling.min_p:
+            kept = kept & _min_p(scaled.masked_fill(~kept, -math.inf), sampling.min_p)
     probability = scaled.masked_fill(~kept, -math.inf).softmax(dim=1)
     return NextToken(logits, penalised, scaled, kept, probability)
 
@@ -99,36 +101,49 @@ def choose(table: NextToken, numbers: Sequence[float]) -> Tensor:
     """
     if int(table.kept.sum()) == len(table.kept):  # one candidate a row: nothing to draw
         chosen = table.kept.int().argmax(dim=1, keepdim=True)
-    else:
-        exact = torch.float32 if table.probability.device.type == "mps" else torch.float64  # mps has no float64
-        ends = table.probability.to(exact).cumsum(dim=1)
-        last = ends[:, -1:]  # 1, but for rounding
-        points = torch.tensor(numbers, dtype=ends.dtype, device=ends.device)[:, None] * last
-        points = points.minimum(last.nextafter(torch.zeros_like(last)))
-        chosen = torch.searchsorted(ends, points, right=True)  # the first whose end lies beyond the point
-        chosen = chosen.clamp(max=ends.shape[1] - 1)
-    _check((table.probability.gather(1, chosen) > 0).all())
-    return chosen[:, 0]
+        return _checked(chosen, table.probability.gather(1, chosen) > 0)
+    return _in_shares(table.probability, numbers)
+
+
+def _in_shares(probability: Tensor, numbers: Sequence[float]) -> Tensor:
+    exact = torch.float32 if probability.device.type == "mps" else torch.float64  # mps has no float64
+    ends = probability.cumsum(dim=1, dtype=exact)
+    last = ends[:, -1:]  # 1, but for rounding
+    points = torch.tensor(numbers, dtype=ends.dtype, device=ends.device)[:, None] * last
+    points = points.minimum(last.nextafter(torch.zeros_like(last)))
+    chosen = torch.searchsorted(ends, points, right=True)  # the first whose end lies beyond the point
+    chosen = chosen.clamp(max=ends.shape[1] - 1)
+    return _checked(chosen, probability.gather(1, chosen) > 0)
 
 
 def draw(logits: Tensor, sampling: Sampling, seen: Tensor | None, numbers: Sequence[float]) -> Tensor:
-    """What `choose` takes of `next_token`, (B,); where only the likeliest can be taken, without the table.
+    """What `choose` takes of `next_token`, (B,); without the table where nothing but the temperature is set.
 
-    Little is computed by one thread: torch's others would go on looking for work for milliseconds, on the cores that
-    the next pass wants.
+    All by one thread: torch's others would go on looking for work for milliseconds, on the cores that the next pass
+    wants.
     """
-    with one_thread() if logits.numel() <= LITTLE else nullcontext():
-        if sampling.temperature > 0 or seen is not None:
+    with one_thread():
+        if seen is not None or sampling != Sampling(sampling.temperature):
             return choose(next_token(logits, sampling, seen), numbers)
-        chosen = logits.argmax(dim=1)
-        _check(logits.gather(1, chosen[:, None]).isfinite().all())
-        return chosen
+        if sampling.temperature > 0:
+            return _in_shares((logits / sampling.temperature).softmax(dim=1), numbers)
+        chosen = likeliest(logits)[:, None]
+        return _checked(chosen, logits.gather(1, chosen).isfinite())
 
 
-def _check(good: Tensor) -> None:
-    if not bool(good):
+def likeliest(logits: Tensor) -> Tensor:
+    """The id of the largest logit in each row, (B,). NumPy finds it ten times as fast as torch, by one thread."""
+    if logits.device.type != "cpu":
+        return logits.argmax(dim=1)
+    return torch.from_numpy(logits.numpy().argmax(axis=1))
+
+
+def _checked(chosen: Tensor, good: Tensor) -> Tensor:
+    """The chosen ids, of (B, 1) as (B,). DataError where one is not good."""
+    if not bool(good.all()):
         advice = "The weights are damaged or their training diverged: try an earlier checkpoint."
         raise DataError(problem("logits", "values that are no numbers", "finite ones", advice))
+    return chosen[:, 0]
 
 
 def _penalised(logits: Tensor, seen: Tensor, penalty: float) -> Tensor:
@@ -137,23 +152,26 @@ def _penalised(logits: Tensor, seen: Tensor, penalty: float) -> Tensor:
 
 def _top_k(scaled: Tensor, k: int) -> Tensor:
     """The k likeliest, and what is exactly as likely as the last of them."""
-    if k == 0 or k >= scaled.shape[1]:
-        return torch.ones_like(scaled, dtype=torch.bool)
-    return scaled >= scaled.topk(k, dim=1).values[:, -1:]
+    return scaled >= scaled.topk(min(k, scaled.shape[1]), dim=1).values[:, -1:]
 
 
 def _top_p(scaled: Tensor, p: float) -> Tensor:
-    """The likeliest that together reach p: those before which less than p lies."""
-    if p == 1:
-        return torch.ones_like(scaled, dtype=torch.bool)
-    probability, order = scaled.softmax(dim=1).sort(dim=1, descending=True, stable=True)
+    """The likeliest that together reach p: those before which less than p lies.
+
+    Nearly always they are few, and to find those takes a tenth of the time that it takes to sort all.
+    """
+    probability = scaled.softmax(dim=1)
+    first = probability.topk(min(FEW, probability.shape[1]), dim=1).values
+    count = (first.cumsum(dim=1) - first < p).sum(dim=1, keepdim=True)
+    kept = probability >= first.gather(1, (count - 1).clamp(min=0))
+    if bool(((count < first.shape[1]) & (kept.sum(dim=1, keepdim=True) == count)).all()):
+        return kept  # else there are more, or some that are exactly as likely as the last, of which the first ids count
+    probability, order = probability.sort(dim=1, descending=True, stable=True)
     before = probability.cumsum(dim=1) - probability  # the likeliest token has nothing before it, so it is kept
     return torch.zeros_like(scaled, dtype=torch.bool).scatter(1, order, before < p)
 
 
 def _min_p(scaled: Tensor, share: float) -> Tensor:
     """Those at least `share` times as likely as the likeliest."""
-    if share == 0:
-        return torch.ones_like(scaled, dtype=torch.bool)
     probability = scaled.softmax(dim=1)
     return probability >= share * probability.amax(dim=1, keepdim=True)

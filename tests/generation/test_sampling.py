@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Any, ClassVar
 
 import pytest
@@ -21,8 +22,9 @@ from transformers import (
     TopPLogitsWarper,
 )
 
+from pellucid.generation import sampling as module
 from pellucid.generation.engine import seen_tokens
-from pellucid.generation.sampling import LITTLE, Sampling, choose, draw, next_token
+from pellucid.generation.sampling import Sampling, choose, draw, likeliest, next_token
 from pellucid.runtime import ConfigError, DataError
 
 VOCAB = 40
@@ -66,6 +68,33 @@ def test_what_is_kept_and_its_probabilities_are_those_of_transformers(
     assert torch.equal(columns.kept, expected > -math.inf)
     torch.testing.assert_close(columns.scaled[columns.kept], expected[columns.kept], atol=1e-5, rtol=1e-5)
     torch.testing.assert_close(columns.probability, expected.softmax(dim=1), atol=1e-5, rtol=1e-4)
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.integers(0, 2**31), st.floats(0.01, 0.99), st.integers(1, 12), st.booleans())
+def test_top_p_keeps_the_likeliest_the_first_of_equals_however_few_are_sorted(
+    seed: int, p: float, few: int, many_equal: bool
+) -> None:
+    logits = some_logits(seed)
+    logits = logits.round() if many_equal else logits
+    probability = logits.softmax(dim=1)
+    order = probability.argsort(dim=1, descending=True, stable=True)
+    ranked = probability.gather(1, order)
+    expected = torch.zeros_like(logits, dtype=torch.bool).scatter(1, order, ranked.cumsum(dim=1) - ranked < p)
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(module, "FEW", few)
+        assert torch.equal(next_token(logits, Sampling(1.0, top_p=p)).kept, expected)
+
+
+@settings(deadline=None)
+@given(st.integers(0, 2**31), SAMPLINGS, st.lists(st.floats(0, 1, exclude_max=True), min_size=2, max_size=2))
+def test_what_is_drawn_without_the_table_is_what_the_table_gives(
+    seed: int, sampling: Sampling, numbers: list[float]
+) -> None:
+    logits = some_logits(seed)
+    for each in (Sampling(), Sampling(sampling.temperature), replace(sampling, repetition_penalty=1.0)):
+        assert torch.equal(draw(logits, each, None, numbers), choose(next_token(logits, each), numbers))
+    assert torch.equal(likeliest(logits.round()), logits.round().argmax(dim=1))
 
 
 def test_the_order_of_the_steps_is_that_of_transformers_generate() -> None:
@@ -191,19 +220,18 @@ class Watched(Tensor):
 
     @classmethod
     def __torch_function__(cls, function: Any, kinds: Any, arguments: Any = (), named: Any = None) -> Any:
-        if function is Tensor.argmax:
+        if function is Tensor.softmax:
             cls.threads.add(torch.get_num_threads())
         return super().__torch_function__(function, kinds, arguments, named or {})
 
 
-@pytest.mark.parametrize(("vocab", "expected"), [(LITTLE // 4, 1), (LITTLE, 3)])
-def test_one_thread_chooses_among_few_logits_and_torch_has_its_threads_again(vocab: int, expected: int) -> None:
+def test_one_thread_chooses_and_torch_has_its_threads_again() -> None:
     usual = torch.get_num_threads()
     torch.set_num_threads(3)
     Watched.threads.clear()
     try:
-        assert draw(torch.eye(2, vocab).as_subclass(Watched), Sampling(), None, []).tolist() == [0, 1]
-        assert Watched.threads == {expected}
+        assert draw(torch.eye(2, 99).as_subclass(Watched), Sampling(0.01), None, [0.5, 0.5]).tolist() == [0, 1]
+        assert Watched.threads == {1}
         assert torch.get_num_threads() == 3
     finally:
         torch.set_num_threads(usual)

@@ -24,7 +24,7 @@ from pellucid.model.gpt import GPT, folder_of
 from pellucid.model.outline import Outline
 from pellucid.model.positions import rotary_frequencies
 from pellucid.model.precision import fastest_precision
-from pellucid.runtime import ConfigError, inform, problem, settle_threads
+from pellucid.runtime import ConfigError, inform, keep_freed_memory, problem, settle_threads
 
 # S places of a slot, V vocabulary
 
@@ -74,7 +74,11 @@ class CompiledModel:
         return model
 
     def get_ready(self) -> None:
-        """Have the pass compiled, or read from the disk, before the first token is waited for."""
+        """Have the pass compiled, or read from the disk, before the first token is waited for.
+
+        From then on freed memory is kept: to ask the system anew for each token's probabilities took most of a draw.
+        """
+        keep_freed_memory()
         said = threading.Timer(COMPILING, inform, [f"compiling the pass in {self.dtype}: once on this machine"])
         said.daemon = True
         said.start()
