@@ -8,7 +8,7 @@ Paper: Rafailov et al. 2023, "Direct Preference Optimization: Your Language Mode
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -116,8 +116,11 @@ class PreferenceTuning:
         self.sampler = LengthGroupedSampler(lengths, config.batch_size, config.seed)
 
     def refer(self, model: GPT, file: Path) -> None:
-        """Let the model as it is now be the reference; its log-probabilities are kept in `file` for a resumed run."""
-        asked = hashlib.sha256(repr([sorted(self.rows.items())]).encode()).hexdigest()
+        """Let the model as it is now be the reference; its log-probabilities are kept in `file` for a resumed run.
+
+        What another model said there, or what was said of other pairs, is written over.
+        """
+        asked = fingerprint(self.rows, model)
         kept = read_reference(file, asked)
         if kept is None:
             kept = {}
@@ -132,7 +135,7 @@ class PreferenceTuning:
                         bar.advance(task, len(parts[-1]))
                     kept[name] = torch.cat(parts) if parts else torch.zeros(0, 2)
             with atomic_file(file) as temporary:
-                save_file({name: rows.contiguous() for name, rows in kept.items()}, temporary, {"pairs": asked})
+                save_file({name: rows.contiguous() for name, rows in kept.items()}, temporary, {"asked": asked})
         self.reference = kept
 
     def batches(self, step: int) -> list[PairBatch]:
@@ -243,11 +246,20 @@ def preference_losses(liked: Tensor, reference: Tensor, beta: float) -> Tensor:
     return -F.logsigmoid(beta * gains(liked, reference))
 
 
+def fingerprint(rows: Mapping[str, Sequence[tuple[Row, Row]]], model: GPT) -> str:
+    """What decides a reference: the pairs as ids, and every weight of the model."""
+    digest = hashlib.sha256(repr(sorted(rows.items())).encode())
+    for name, weight in model.state_dict().items():
+        digest.update(name.encode())
+        digest.update(weight.cpu().contiguous().view(-1).view(torch.uint8).numpy())
+    return digest.hexdigest()
+
+
 def read_reference(file: Path, asked: str) -> dict[str, Tensor] | None:
-    """What an earlier sitting computed for the same pairs; None where there is nothing of the kind."""
+    """What an earlier sitting computed of the same pairs by the same model; None where there is nothing of the kind."""
     try:
         with safe_open(file, "pt") as stored:
-            if (stored.metadata() or {}).get("pairs") != asked:
+            if (stored.metadata() or {}).get("asked") != asked:
                 return None
             return {name: stored.get_tensor(name) for name in stored.keys()}  # noqa: SIM118 (it is no dictionary)
     except (OSError, SafetensorError):

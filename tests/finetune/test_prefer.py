@@ -182,19 +182,23 @@ def test_a_batch_cut_into_pieces_has_the_same_loss(assistant: Path, tmp_path: Pa
     torch.testing.assert_close(sum(part.total for part in parts), whole.total, atol=1e-5, rtol=1e-5)
 
 
-def test_the_reference_is_computed_once_and_only_kept_for_the_same_pairs(assistant: Path, tmp_path: Path) -> None:
+def test_the_reference_is_computed_once_and_only_kept_for_the_same_pairs_and_the_same_model(
+    assistant: Path, tmp_path: Path
+) -> None:
     model, tokenizer, file = GPT.load(assistant), Tokenizer.load(assistant), tmp_path / REFERENCE
     config = FitConfig(steps=1, batch_size=4)
 
-    def task(count: int) -> PreferenceTuning:
-        return PreferenceTuning({"train": pairs(count), "val": pairs(3)}, tokenizer, config, 64, beta=0.1)
+    def reference(count: int, model: GPT) -> torch.Tensor:
+        task = PreferenceTuning({"train": pairs(count), "val": pairs(3)}, tokenizer, config, 64, beta=0.1)
+        task.refer(model, file)
+        return task.reference["train"]
 
-    first, again, other = task(8), task(8), task(9)
-    first.refer(model, file)
-    again.refer(moved(model), file)
-    assert torch.equal(first.reference["train"], again.reference["train"]), "the first model's, from the file"
-    other.refer(model, file)
-    assert len(other.reference["train"]) == 9
+    first, written = reference(8, model), file.stat().st_mtime_ns
+    assert torch.equal(reference(8, model), first)
+    assert file.stat().st_mtime_ns == written, "taken from the file"
+    assert len(reference(9, model)) == 9
+    assert not torch.equal(reference(8, moved(GPT.load(assistant))), first), "another model says something else"
+    assert torch.equal(reference(8, model), first)
 
 
 def test_pairs_too_long_are_cut_or_left_out_with_a_count(assistant: Path, capsys: pytest.CaptureFixture[str]) -> None:
