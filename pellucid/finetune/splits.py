@@ -22,8 +22,7 @@ def read_splits(
 ) -> dict[str, list[Labelled]]:
     """Train, val and test of one file, or with files of their own for val and test."""
     examples = read_examples(data, columns)
-    if not test:
-        check_classes(data, examples, columns.several)
+    check_classes(data, examples, columns.several, parts=1 + (not val) + (not test))
     for name, file in (("val", val), ("test", test)):
         if file:
             examples += [replace(example, split=name) for example in read_examples(file, columns)]
