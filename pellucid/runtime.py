@@ -186,6 +186,16 @@ def read_json(path: Path) -> Any:
         raise DataError(f"{path}: cannot read: {error.strerror}.") from error
 
 
+@contextlib.contextmanager
+def utf8_input() -> Iterator[None]:
+    """Within the block, what comes along standard input and is no UTF-8 is a DataError that names the byte."""
+    try:
+        yield
+    except UnicodeDecodeError as error:
+        found = f"the byte 0x{error.object[error.start]:02x} at {error.start:,}"
+        raise DataError(problem("standard input", found, "text in UTF-8", "Convert it first.")) from error
+
+
 def sha256(path: Path) -> str:
     """Hex SHA-256 of a file's bytes."""
     with Path(path).open("rb") as file:

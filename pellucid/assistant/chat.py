@@ -30,6 +30,7 @@ from pellucid.runtime import (
     printable,
     problem,
     read_json,
+    utf8_input,
     write_json,
 )
 from pellucid.text.tokenizer import Tokenizer
@@ -116,7 +117,8 @@ def chat(options: Chat) -> tuple[dict[str, Any], str]:
     check_fits(model.config, tokenizer, options.run)
     session = ChatSession(model, tokenizer, sampling, options.max_tokens, options.seed, options.system)
     if options.json:
-        question = sys.stdin.read().strip()
+        with utf8_input():
+            question = sys.stdin.read().strip()
         if not question:
             raise DataError(problem("standard input", "no message", "one to answer", "Pipe it in."))
         return {"reply": "".join(session.reply(question))}, ""
@@ -131,7 +133,8 @@ def talk(session: ChatSession) -> None:
         print(f"Talk with {session.model.parameter_count():,} parameters. {HELP}")
     while True:
         try:
-            line = input("> " if person else "")
+            with utf8_input():
+                line = input("> " if person else "")
         except EOFError:
             return
         if not line.strip():
