@@ -61,13 +61,12 @@ def contender(run: Path, examples: Sequence[Example], max_tokens: int) -> Conten
     return Contender(run.resolve().name, answers, scores, talks(tokenizer))
 
 
-def chosen(splits: dict[str, list[Example]], count: int, seed: int) -> list[Example]:
-    """At most `count` questions of the test split, drawn at random, in their order."""
-    test = splits["test"]
+def chosen(questions: Sequence[Example], count: int, seed: int) -> list[Example]:
+    """At most `count` of the questions, drawn at random, in their order."""
     if count < 1:
         raise DataError(problem("--questions", str(count), "1 or more", "100 is the default."))
-    picked = sorted(random.Random(seed).sample(range(len(test)), min(count, len(test))))
-    return [test[i] for i in picked]
+    picked = sorted(random.Random(seed).sample(range(len(questions)), min(count, len(questions))))
+    return [questions[i] for i in picked]
 
 
 def by_checks(a: Answer, b: Answer) -> str:

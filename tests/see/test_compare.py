@@ -138,12 +138,12 @@ def test_a_tally_counts_every_reply_and_draws_its_interval_over_questions() -> N
     assert low < found["a_share"] < high
 
 
-def test_questions_are_drawn_from_the_test_split_alone_and_always_the_same() -> None:
-    examples = {name: [Example(f"{name} {i}", "", "x") for i in range(30)] for name in ("train", "val", "test")}
+def test_questions_are_drawn_at_random_and_always_the_same() -> None:
+    examples = [Example(f"{i}", "", "x") for i in range(30)]
     drawn = chosen(examples, 10, seed=1)
     assert drawn == chosen(examples, 10, seed=1) != chosen(examples, 10, seed=2)
-    assert len(drawn) == 10 and set(drawn) <= set(examples["test"])
-    assert chosen(examples, 99, seed=1) == examples["test"]
+    assert len(drawn) == 10 and set(drawn) <= set(examples)
+    assert chosen(examples, 99, seed=1) == examples
     with pytest.raises(DataError, match="--questions"):
         chosen(examples, 0, seed=1)
 
@@ -312,6 +312,7 @@ def test_a_base_model_stands_beside_the_tuned_one(
     plain = call(*given)
     assert plain.returncode == 0, plain.stderr
     assert "better by these checks: " in plain.stdout and "longest" not in plain.stdout
+    assert f"perhaps known to {assistant}" in plain.stdout and "no run.json" in plain.stderr
 
 
 @pytest.mark.parametrize(
@@ -334,5 +335,5 @@ def test_where_the_two_differ_comes_first_on_the_page() -> None:
     b = Contender("b", [answer("no"), answer("maybe")], assistant_scores([answer("no"), answer("maybe")]), True)
     for side in (a, b):
         side.scores["reference_perplexity"] = None
-    text = page({**compare_answers(a, b), "data": "talk.json"})
+    text = page({**compare_answers(a, b), "data": "talk.json", "unsure": []})
     assert text.index("maybe") < text.index("✗</span> no")
