@@ -49,6 +49,8 @@ class Compare(Options):
     """The judge's model."""
     judge_key_file: Path | None = None
     """A file with the key that the judge's server asks for."""
+    judge_tokens: int = 1000
+    """Longest reply of the judge, in tokens; one that thinks aloud needs some thousands."""
     repeats: int = 1
     """How often the judge is asked about each pair, in each of the two orders."""
 

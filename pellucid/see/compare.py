@@ -51,7 +51,7 @@ def judge_of(options: Compare) -> Judge | None:
             raise DataError(problem(options.judge_key_file, f"no text ({error})", "a key", advice)) from error
         if not key.isascii() or not key.isprintable():
             raise DataError(problem(options.judge_key_file, "no key on a single line", "one", "Check the file."))
-    return Judge(options.judge, options.judge_model, key, options.repeats)
+    return Judge(options.judge, options.judge_model, key, options.repeats, max_tokens=options.judge_tokens)
 
 
 def page(result: dict[str, Any]) -> str:
@@ -94,8 +94,8 @@ def _perplexity(value: float | None) -> str:
 
 def _tally(found: dict[str, Any], names: list[str]) -> str:
     low, high = found["interval"]
-    unclear = f", {found['unclear']} unclear" if "replies" in found and found["unclear"] else ""
+    lost = "".join(f", {found[name]} {name}" for name in ("unclear", "failed") if found[name])
     return (
-        f"a {found['a']}, b {found['b']}, tie {found['tie']}{unclear}; {names[0]} has "
+        f"a {found['a']}, b {found['b']}, tie {found['tie']}{lost}; {names[0]} has "
         f"{found['a_share']:.1%} of the points ({low:.1%} to {high:.1%})"
     )
