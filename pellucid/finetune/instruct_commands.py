@@ -12,7 +12,7 @@ import torch
 from pellucid.config import FitConfig
 from pellucid.finetune.answers import Answer, answer_all, assistant_scores, reference_perplexity, same_text
 from pellucid.finetune.instruct import InstructionTuning, prepare_model, save_assistant
-from pellucid.finetune.instructions import Example, read_instructions, split_examples
+from pellucid.finetune.instructions import Example, once, read_instructions, split_examples
 from pellucid.finetune.lora import Lora, merge_adapters, save_adapter, train_part
 from pellucid.finetune.nearest import nearest_answers
 from pellucid.finetune.recipes import (
@@ -123,7 +123,7 @@ def examined(
     model: GPT, tokenizer: Tokenizer, splits: Mapping[str, Sequence[Example]], is_right: IsRight, questions: int
 ) -> dict[str, Any]:
     """Answers to the test split, their scores, and beside them the answers of the nearest training examples."""
-    test = splits["test"][:questions]
+    test = once(splits["test"])[:questions]
     model.eval()
     answers = answer_all(model, tokenizer, test, is_right)
     baseline = [

@@ -23,7 +23,14 @@ from pellucid.finetune.conversation import Conversation, Message, answered
 from pellucid.finetune.instruct import Row, padded_batch
 from pellucid.finetune.instructions import Example, family_and_split
 from pellucid.finetune.padded import LengthGroupedSampler
-from pellucid.finetune.records import Record, alpaca_question, checked_turns, read_records, turns_at
+from pellucid.finetune.records import (
+    Record,
+    alpaca_question,
+    checked_turns,
+    is_transcript,
+    read_records,
+    turns_at,
+)
 from pellucid.generation.engine import generate_batch
 from pellucid.model.attention import CausalAttention
 from pellucid.model.gpt import GPT
@@ -42,6 +49,11 @@ class Pair(Example):
     """A question with two answers: `output` is the chosen one."""
 
     rejected: str = ""
+
+    @property
+    def answers(self) -> tuple[str, ...]:
+        """What is learnt of the question."""
+        return self.output, self.rejected
 
     def worse(self) -> Conversation:
         """The conversation with the rejected answer."""
@@ -68,7 +80,7 @@ def to_pair(record: Record) -> Pair:
     about = ""
     if "prompt" in value:
         before = turns_at(record, "prompt", "user")
-    elif isinstance(value.get("chosen"), list):
+    elif isinstance(value.get("chosen"), list) or is_transcript(value.get("chosen")):
         before = []  # the turns that chosen and rejected share
     else:
         before, about = [Message("user", alpaca_question(record))], record.text_of("input")

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pellucid.finetune.answers import talks
-from pellucid.finetune.instructions import Example, read_instructions, split_examples
+from pellucid.finetune.instructions import Example, once, read_instructions, split_examples
 from pellucid.finetune.prefer import read_pairs
 from pellucid.runtime import DataError, PellucidError, inform, problem, read_json, sha256
 from pellucid.text.tokenizer import Tokenizer
@@ -72,7 +72,7 @@ def held_out(data: Path, runs: Sequence[Path], seed: int | None = None) -> HeldO
     digest, studies = sha256_of(data), {run: studies_of(run) for run in runs}
     if seed is None:
         seed = next((study.seed for each in studies.values() for study in each if study.sha256 == digest), 0)
-    test = split_examples(read_instructions(data), seed=seed)["test"]
+    test = once(split_examples(read_instructions(data), seed=seed)["test"])
     met: dict[Study, set[str]] = {}
     unsure: dict[str, str] = {}
     for run, each in studies.items():

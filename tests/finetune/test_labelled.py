@@ -247,12 +247,16 @@ def test_a_text_that_stands_twice_is_in_one_split_only_though_case_and_spaces_di
     assert "40 of 80 texts were there before and are dropped" in capsys.readouterr().err
 
 
-def test_splits_that_the_file_names_are_kept_and_a_missing_val_is_taken_from_train() -> None:
+def test_splits_that_the_file_names_are_kept_and_a_missing_one_is_taken_from_train() -> None:
     examples = [Labelled(f"t{i}", "ab"[i % 2], "test" if i < 10 else "train") for i in range(60)]
     splits = split_labelled(examples)
     assert [example.text for example in splits["test"]] == [f"t{i}" for i in range(10)]
     assert 2 <= len(splits["val"]) < 10
     assert len(splits["train"]) + len(splits["val"]) == 50
+    examples = [Labelled(f"t{i}", "ab"[i % 2], "val" if i < 10 else "train") for i in range(60)]
+    splits = split_labelled(examples)
+    assert [example.text for example in splits["val"]] == [f"t{i}" for i in range(10)]
+    assert (len(splits["train"]), len(splits["test"])) == (40, 10)
 
 
 def test_too_few_examples_of_a_class_in_a_split_are_refused() -> None:

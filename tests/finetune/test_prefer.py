@@ -15,6 +15,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from pellucid.config import FitConfig
 from pellucid.finetune.conversation import Message
 from pellucid.finetune.instruct import prepare_model, save_assistant
+from pellucid.finetune.instructions import split_examples
 from pellucid.finetune.lora import Lora
 from pellucid.finetune.prefer import (
     REFERENCE,
@@ -51,11 +52,33 @@ KINDS: dict[str, tuple[dict[str, Any], Pair]] = {
         {"prompt": TALK, "chosen": [BETTER], "rejected": [WORSE]},
         Pair("Who?", "", "Anna.", earlier=EARLIER, rejected="Nobody."),
     ),
+    "a prompt in one text": (
+        {
+            "prompt": "\n\nHuman: Hi\n\nAssistant: Yes?\n\nHuman: Who?\n\nAssistant:",
+            "chosen": "Anna.",
+            "rejected": "Nobody.",
+        },
+        Pair("Who?", "", "Anna.", earlier=EARLIER, rejected="Nobody."),
+    ),
+    "talks in one text": (
+        {
+            "chosen": "\n\nHuman: Hi\n\nAssistant: Yes?\n\nHuman: Who?\n\nAssistant: Anna.",
+            "rejected": "\n\nHuman: Hi\n\nAssistant: Yes?\n\nHuman: Who?\n\nAssistant: Nobody.",
+        },
+        Pair("Who?", "", "Anna.", earlier=EARLIER, rejected="Nobody."),
+    ),
     "whole talks": (
         {"chosen": [*TALK, BETTER], "rejected": [*TALK, WORSE]},
         Pair("Who?", "", "Anna.", earlier=EARLIER, rejected="Nobody."),
     ),
 }
+
+
+def test_every_pair_of_a_question_is_kept_in_one_split() -> None:
+    many = [Pair(f"Who has {i}?", "", f"Anna {j}.", rejected=f"No {j}.") for i in range(20) for j in range(3)]
+    splits = split_examples([*many, many[0]])
+    assert {name: len(members) for name, members in splits.items()} == {"train": 51, "val": 3, "test": 6}
+    assert len({pair.key for pair in splits["test"]}) == 2
 
 
 @pytest.mark.parametrize("kind", KINDS)
