@@ -12,7 +12,7 @@ from torch import Tensor
 from pellucid.config import FitConfig
 from pellucid.finetune.conversation import CHAT_TEMPLATE, ensure_role_tokens
 from pellucid.finetune.instructions import Example
-from pellucid.finetune.padded import LengthGroupedSampler, pad
+from pellucid.finetune.padded import LengthGroupedSampler, named, pad
 from pellucid.generation.engine import generate_batch
 from pellucid.model.gpt import GPT
 from pellucid.model.segments import Segments, pack
@@ -80,6 +80,11 @@ class InstructionTuning:
         """The conversations of a step, and the text that is replayed beside them."""
         rows = [self.rows["train"][i] for i in self.sampler.indices(step)]
         return [self._batch(rows), *(self.replay.batches(step) if self.replay else ())]
+
+    def describe(self, step: int) -> str:
+        """How the conversations of a step begin, and which text is replayed."""
+        found = named([self.rows["train"][i][0] for i in self.sampler.indices(step)], self.tokenizer)
+        return f"{found}; {self.replay.describe(step)}" if self.replay else found
 
     def loss(self, model: GPT, batch: AnswerBatch | TokenBatch) -> Loss:
         """Cross-entropy of the answers and their end-of-text, or of replayed text."""

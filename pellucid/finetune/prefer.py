@@ -22,7 +22,7 @@ from pellucid.config import FitConfig
 from pellucid.finetune.conversation import Conversation, Message, answered
 from pellucid.finetune.instruct import Row, padded_batch
 from pellucid.finetune.instructions import Example, family_and_split
-from pellucid.finetune.padded import LengthGroupedSampler
+from pellucid.finetune.padded import LengthGroupedSampler, named
 from pellucid.finetune.records import (
     Record,
     alpaca_question,
@@ -153,6 +153,10 @@ class PreferenceTuning:
     def batches(self, step: int) -> list[PairBatch]:
         """The pairs of a step."""
         return [self._batch("train", self.sampler.indices(step))]
+
+    def describe(self, step: int) -> str:
+        """How the pairs of a step begin."""
+        return named([self.rows["train"][i][0][0] for i in self.sampler.indices(step)], self.tokenizer)
 
     def loss(self, model: GPT, batch: PairBatch) -> Loss:
         """Sum of the pairs' losses; the count is of pairs."""

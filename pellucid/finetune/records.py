@@ -4,7 +4,7 @@
     ShareGPT                {"conversations": [{"from": "human", "value": …}, {"from": "gpt", "value": …}]}
     messages                {"messages": [{"role": "user", "content": …}, {"role": "assistant", "content": …}]}
     prompt and completion   {"prompt": …, "completion": …}, each a text or a list of messages
-    HH-RLHF                 a talk in one text, "Human: …\n\nAssistant: …", wherever a text or a list may stand
+    HH-RLHF                 a talk in one text, Human: …, an empty line, Assistant: …, for any of these texts
 
 What cannot be read is a DataError that names the file, the line and the record.
 """

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -103,6 +104,11 @@ def test_a_run_that_never_ended_says_what_it_was_with_the_precision_that_was_set
     model.save(base)
     done = call(*command(verb, base, begun / f"{verb}.jsonl", out, "--epochs", 9))
     assert done.returncode == 2 and "trouble number" in done.stderr
+    begin = (
+        "texts that begin with '"
+        + {"classify": "(win|fox) ", "instruct": "<.user.>Say ", "prefer": "<.user.>Say "}[verb]
+    )
+    assert re.search(begin, done.stderr), "the examples of the step"
     record = json.loads((out / "run.json").read_text())
     assert record["verb"] == f"finetune {verb}"
     assert record["config"]["dtype"] == "float32"
