@@ -165,9 +165,9 @@ def finetune_classify(options: FinetuneClassify) -> tuple[dict[str, Any], str]:
     rule = Rule(options.multi_label, options.cut)
     way = Way(options.train, options.class_weight, lora, options.teacher == "linear" and teachable(splits, rule))
     config = classify_config(options, len(splits["train"]), way)
-    resume = options.resume or restarted()
-    begin = recorded("classify", options, config, resume, options.data, options.val, options.test)
     with joined():
+        resume = options.resume or restarted()
+        begin = recorded("classify", options, config, resume, options.data, options.val, options.test)
         result = finetune_classifier(options.run, splits, config, options.out, resume, rule, way, begin)
     write_json(options.out / "scores.json", result)
     scores, beside = result["scores"], {"baseline_f1": result["baseline"]["f1"], "svm_f1": result["svm"]["f1"]}

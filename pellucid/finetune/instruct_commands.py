@@ -164,9 +164,9 @@ def finetune_instruct(options: FinetuneInstruct) -> tuple[dict[str, Any], str]:
     splits = split_examples(read_instructions(options.data), seed=options.seed)
     lora = lora_of(options)
     config = fit_config(options, options.epochs, len(splits["train"]), ADAPTER_RATES if lora else INSTRUCT_RATES)
-    resume = options.resume or restarted()
-    begin = recorded("instruct", options, config, resume, options.data)
     with joined():
+        resume = options.resume or restarted()
+        begin = recorded("instruct", options, config, resume, options.data)
         result = finetune_assistant(
             options.run,
             splits,

@@ -41,9 +41,9 @@ def finetune_prefer(options: FinetunePrefer) -> tuple[dict[str, Any], str]:
     splits = split_examples(read_pairs(options.data), seed=options.seed)
     # The reference is what the model says in float32, so the model is compared with it in float32.
     config = replace(fit_config(options, options.epochs, len(splits["train"]), PREFER_RATES), dtype="float32")
-    resume = options.resume or restarted()
-    begin = recorded("prefer", options, config, resume, options.data)
     with joined():
+        resume = options.resume or restarted()
+        begin = recorded("prefer", options, config, resume, options.data)
         result = prefer(
             options.run, splits, config, options.out, resume, options.beta, options.train, lora_of(options),
             options.merge, begin,

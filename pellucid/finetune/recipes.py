@@ -69,7 +69,9 @@ def fit_config(options: Finetuning, epochs: float, examples: int, rates: dict[st
     scale = options.lr / found["lr"] if options.lr else 1.0
     scaled = {**found, "lr": found["lr"] * scale, "matrix_lr": found["matrix_lr"] * scale}
     adapted = {"optimizer": "adamw"} if options.train == "lora" or rates is PREFER_RATES else {}
-    given = {name: getattr(options, name) for name in ("batch_size", "seed", "checkpoint_every", "dtype")}
+    given = {
+        name: getattr(options, name) for name in ("batch_size", "micro_batch_size", "seed", "checkpoint_every", "dtype")
+    }
     return FitConfig(steps=steps, **given, **scaled, **adapted)  # type: ignore[arg-type]
 
 
@@ -86,12 +88,12 @@ def recorded(verb: str, options: Finetuning, config: FitConfig, resume: bool, *f
     What goes on has to be what was begun: a DataError names the options, the data or the model that differ.
     """
     model, data = hash_of(*files_of(options.run)), hash_of(*files)
-    goes_on = resume and newest_checkpoint(options.out / "training", quiet=True) is not None
-    if goes_on := goes_on and (options.out / "run.json").is_file():
+    begun = resume and newest_checkpoint(options.out / "training", quiet=True) is not None
+    if begun := begun and (options.out / "run.json").is_file():
         check_as_begun(options, config, model, data)
 
     def begin(config: FitConfig, tried: dict[str, float]) -> None:
-        if not goes_on:
+        if not begun:
             settings = as_dict(options) | as_dict(config) | {"weights": model}
             write_run(options.out, f"finetune {verb}", settings, data)
 
@@ -99,16 +101,9 @@ def recorded(verb: str, options: Finetuning, config: FitConfig, resume: bool, *f
 
 
 MAY_CHANGE = {
-    "run",
-    "data",
-    "val",
-    "test",
-    "out",
-    "resume",
-    "json",
-    "checkpoint_every",
-    "merge",
-}  # hashes tell of files
+    "out", "resume", "json", "checkpoint_every", "micro_batch_size", "merge",
+    "run", "data", "val", "test",  # of files their hashes tell
+}  # fmt: skip
 
 
 def check_as_begun(options: Finetuning, config: FitConfig, model: dict[str, str], data: dict[str, str]) -> None:

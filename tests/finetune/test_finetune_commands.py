@@ -14,6 +14,7 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from pellucid.model.gpt import GPT
+from pellucid.pretrain.metrics import read_lines
 from pellucid.text.tokenizer import Tokenizer
 
 
@@ -75,7 +76,12 @@ def test_the_model_that_is_finetuned_is_never_overwritten(
 
 @pytest.mark.parametrize(
     ("more", "said"),
-    [(["--epochs", 0], "0.0 epochs"), (["--batch-size", 0], "batch size of 0"), (["--lr=-1"], "lr")],
+    [
+        (["--epochs", 0], "0.0 epochs"),
+        (["--batch-size", 0], "batch size of 0"),
+        (["--lr=-1"], "lr"),
+        (["--micro-batch-size=-1"], "micro_batch_size"),
+    ],
 )
 def test_impossible_settings_are_refused_before_anything_is_written(
     call: Any, base_folder: Path, labels: Path, tmp_path: Path, more: list[Any], said: str
@@ -270,3 +276,15 @@ def test_a_chat_template_of_another_layout_is_refused_unrun_and_replaced_by_fine
     done = call("chat", edited, stdin="Hi\n")
     assert done.returncode == 2
     assert said in done.stderr
+
+
+def test_a_batch_that_is_read_in_parts_has_the_losses_of_the_whole(
+    call: Any, base_folder: Path, instructions: Path, tmp_path: Path
+) -> None:
+    given = ("finetune", "instruct", base_folder, "--data", instructions, "--epochs", 1, "--dtype", "float32")
+    losses = []
+    for rows in (0, 5):
+        done = call(*given, "--out", tmp_path / f"{rows}", "--micro-batch-size", rows)
+        assert done.returncode == 0, done.stderr
+        losses.append([line["loss"] for line in read_lines(tmp_path / f"{rows}" / "metrics.jsonl")])
+    assert losses[0] == pytest.approx(losses[1], rel=1e-4)

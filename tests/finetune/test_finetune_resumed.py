@@ -88,7 +88,7 @@ def test_another_place_of_the_same_things_and_what_training_does_not_know_may_ch
     assert call(*command("instruct", begun / "base", begun / "instruct.jsonl", out)).returncode == 0
     for file in ("base", "instruct.jsonl"):
         (shutil.copytree if file == "base" else shutil.copy)(begun / file, tmp_path / file)
-    more = ("--resume", "--checkpoint-every", 2, "--no-merge", "--json")
+    more = ("--resume", "--checkpoint-every", 2, "--micro-batch-size", 3, "--no-merge", "--json")
     done = call(*command("instruct", tmp_path / "base", tmp_path / "instruct.jsonl", out, *more))
     assert done.returncode == 0, done.stderr
 
