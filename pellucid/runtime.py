@@ -347,11 +347,16 @@ def peak_memory_bytes() -> int:
 # ---------------------------------------------------------------- what people see
 
 
+def speaks() -> bool:
+    """Whether this process tells what happens: of those that torchrun started, the first one does."""
+    return int(os.environ.get("RANK", "0")) == 0
+
+
 def terminal() -> Console:
     """A console on stderr: stdout is left to results."""
     from rich.console import Console
 
-    return Console(stderr=True, highlight=False)
+    return Console(stderr=True, highlight=False, quiet=not speaks())
 
 
 def progress_bar(*columns: Any, show: bool = True) -> Progress:
@@ -370,7 +375,8 @@ def progress_bar(*columns: Any, show: bool = True) -> Progress:
 
 def inform(message: str) -> None:
     """One plain line on stderr (text from data or a model stays text: no markup, no escape sequences)."""
-    print(printable(message), file=sys.stderr, flush=True)
+    if speaks():
+        print(printable(message), file=sys.stderr, flush=True)
 
 
 def printable(text: str) -> str:

@@ -70,9 +70,10 @@ class InstructionTuning:
             for name, members in splits.items()
             if name != "test"
         }
-        if not self.rows["train"]:
+        if empty := [name for name, rows in self.rows.items() if not rows]:
             advice = "Take a model with a longer context, or shorter instructions."
-            raise DataError(problem("instructions", "no example that fits", f"{context_length} tokens", advice))
+            found = f"no {empty[0]} example that fits"
+            raise DataError(problem("instructions", found, f"one within {context_length} tokens", advice))
         self.shown = splits["val"][0]
         self.sampler = LengthGroupedSampler([len(ids) for ids, _ in self.rows["train"]], config.batch_size, config.seed)
 
@@ -108,7 +109,8 @@ class InstructionTuning:
     def evaluate(self, model: GPT) -> dict[str, float]:
         """Loss on (the first 512 conversations of) the val split."""
         loss = answer_loss(model, self.rows["val"][:512], self.tokenizer.end_of_text)
-        return {"loss": loss if loss is not None else 0.0}
+        assert loss is not None, "each of them has something to learn"
+        return {"loss": loss}
 
     def sample(self, model: GPT) -> str:
         """The model's answer to the first question of the val split."""

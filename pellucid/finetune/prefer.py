@@ -119,9 +119,10 @@ class PreferenceTuning:
     ) -> None:
         self.tokenizer, self.beta = tokenizer, beta
         self.rows = {name: encode_pairs(pairs, tokenizer, context_length, name) for name, pairs in splits.items()}
-        if not self.rows["train"]:
+        if empty := [name for name, rows in self.rows.items() if not rows]:
             advice = "Take a model with a longer context, or shorter pairs."
-            raise DataError(problem("pairs", "none that fits", f"{context_length} tokens", advice))
+            found = f"no {empty[0]} pair that fits"
+            raise DataError(problem("pairs", found, f"one within {context_length} tokens", advice))
         self.shown = splits["val"][0]
         self.reference: dict[str, Tensor] = {}
         lengths = [max(len(ids) for ids, _ in pair) for pair in self.rows["train"]]
@@ -176,8 +177,6 @@ class PreferenceTuning:
             reference = batch.reference.to(liked)
             losses.append(preference_losses(liked, reference, self.beta))
             margins.append(self.beta * gains(liked, reference))
-        if not losses:
-            return {"loss": 0.0, "preferred": 0.0, "margin": 0.0}
         margin = torch.cat(margins)
         loss, preferred = torch.cat(losses).mean().item(), (margin > 0).float().mean().item()
         return {"loss": loss, "preferred": preferred, "margin": margin.mean().item()}

@@ -76,7 +76,7 @@ def prefer(
         check_nothing_there(out / "training")
     pupil = Pupil.open(base, config, train, lora)
     task = PreferenceTuning(splits, pupil.tokenizer, config, pupil.model.config.context_length, beta)
-    show_examples([row for pair in task.rows["train"][:2] for row in pair], pupil.tokenizer)
+    show_examples([row for pair in task.rows["train"] for row in pair], pupil.tokenizer, most=4)  # two pairs
     without_dropout(pupil.model)
     task.refer(pupil.model, out / "training" / REFERENCE)
     fit(pupil.model, task, config, out, resume, begin)

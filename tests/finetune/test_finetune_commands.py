@@ -174,6 +174,25 @@ def test_an_assistant_has_no_head_to_train(call: Any, base_folder: Path, instruc
     assert "Only a classifier has a head" in done.stderr
 
 
+@pytest.mark.parametrize("weight", ["none", "balanced", "sampler"])
+def test_a_stopped_classifier_with_a_teacher_goes_on_to_the_same_bits(
+    call: Any, base_folder: Path, labels: Path, tmp_path: Path, weight: str
+) -> None:
+    lines = labels.read_text().splitlines()
+    labels.write_text("\n".join(lines[:1] + lines[1::2] + lines[2:80:2]))  # 60 of one class, 39 of the other
+    one, two = tmp_path / "one", tmp_path / "two"
+    given = ["finetune", "classify", base_folder, "--data", labels, "--class-weight", weight, "--batch-size", 8]
+    given += ["--epochs", 0.5, "--dtype", "float32", "--checkpoint-every", 3, "--teacher", "linear"]
+    done = call(*given, "--out", one)
+    assert done.returncode == 0 and "too few texts for a teacher" not in done.stderr, done.stderr
+    shutil.copytree(one / "training", two / "training")
+    shutil.rmtree(max(two.glob("training/step-*")))
+    done = call(*given, "--out", two, "--resume")
+    assert done.returncode == 0, done.stderr
+    assert read_lines(two / "metrics.jsonl")[0]["step"] > 1, "it went on"
+    assert (one / "model.safetensors").read_bytes() == (two / "model.safetensors").read_bytes()
+
+
 @pytest.mark.parametrize("more", [[], ["--packing"], ["--train", "lora"], ["--train", "lora", "--base", "int8"]])
 def test_a_stopped_assistant_goes_on_to_the_same_bits(
     call: Any, base_folder: Path, instructions: Path, tmp_path: Path, more: list[str]

@@ -232,6 +232,10 @@ def test_pairs_too_long_are_cut_or_left_out_with_a_count(assistant: Path, capsys
     assert "2 of 4 train pairs are longer than the context of 64 tokens: 1 cut at the end, 1 left out" in (
         capsys.readouterr().err
     )
+    for name in ("train", "val", "test"):
+        splits = {"train": pairs(2), "val": pairs(2), "test": pairs(2)} | {name: long[1:]}
+        with pytest.raises(DataError, match=f"no {name} pair that fits"):
+            PreferenceTuning(splits, tokenizer, config, 64, beta=0.1)
 
 
 @pytest.mark.parametrize("lora", [None, Lora(rank=2), Lora(rank=2, base="int8")])
