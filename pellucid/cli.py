@@ -15,7 +15,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple
 
-from pellucid.runtime import PellucidError, Verbatim, exact_products, one_line_of_json, printable
+from pellucid.runtime import PellucidError, Verbatim, exact_products, one_line_of_json, printable, speaks
 from pellucid.version import __version__
 
 BLAS = "scipy.linalg.cython_blas"  # what Numba looks for
@@ -105,7 +105,7 @@ def run(arguments: list[str]) -> int:
     settings = read_settings(name, verb, rest)
     module, function = verb.function.split(":")
     result, text = getattr(imported(module), function)(settings)
-    if int(os.environ.get("RANK", "0")) > 0:  # of the processes that torchrun started, the first one speaks
+    if not speaks():
         return 0
     if settings.json:
         print(one_line_of_json(result))

@@ -215,6 +215,9 @@ class FitConfig:
         for name in ("batch_size", "lr", "evaluate_share", "clip", "keep"):
             if not getattr(self, name) > 0:
                 raise ConfigError(problem(f"training, {name}", f"{getattr(self, name)}", "more than 0", "Change it."))
+        if self.micro_batch_size < 0:
+            found = f"{self.micro_batch_size}"
+            raise ConfigError(problem("training, micro_batch_size", found, "0 or more", "Change it."))
         if self.shard and (self.average or self.best or self.early_stop):
             found = "shard with average, best or early_stop"
             raise ConfigError(problem("training", found, "one or the other", "Leave one of them out."))

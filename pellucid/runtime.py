@@ -186,6 +186,16 @@ def read_json(path: Path) -> Any:
         raise DataError(f"{path}: cannot read: {error.strerror}.") from error
 
 
+@contextlib.contextmanager
+def utf8_input() -> Iterator[None]:
+    """Within the block, what comes along standard input and is no UTF-8 is a DataError that names the byte."""
+    try:
+        yield
+    except UnicodeDecodeError as error:
+        found = f"the byte 0x{error.object[error.start]:02x} at {error.start:,}"
+        raise DataError(problem("standard input", found, "text in UTF-8", "Convert it first.")) from error
+
+
 def sha256(path: Path) -> str:
     """Hex SHA-256 of a file's bytes."""
     with Path(path).open("rb") as file:
@@ -337,11 +347,16 @@ def peak_memory_bytes() -> int:
 # ---------------------------------------------------------------- what people see
 
 
+def speaks() -> bool:
+    """Whether this process tells what happens: of those that torchrun started, the first one does."""
+    return int(os.environ.get("RANK", "0")) == 0
+
+
 def terminal() -> Console:
     """A console on stderr: stdout is left to results."""
     from rich.console import Console
 
-    return Console(stderr=True, highlight=False)
+    return Console(stderr=True, highlight=False, quiet=not speaks())
 
 
 def progress_bar(*columns: Any, show: bool = True) -> Progress:
@@ -360,7 +375,8 @@ def progress_bar(*columns: Any, show: bool = True) -> Progress:
 
 def inform(message: str) -> None:
     """One plain line on stderr (text from data or a model stays text: no markup, no escape sequences)."""
-    print(printable(message), file=sys.stderr, flush=True)
+    if speaks():
+        print(printable(message), file=sys.stderr, flush=True)
 
 
 def printable(text: str) -> str:

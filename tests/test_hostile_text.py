@@ -18,9 +18,11 @@ from typing import Any
 
 import pytest
 
+from pellucid.cli import run
 from pellucid.finetune.classify import Classifier
 from pellucid.finetune.instruct import prepare_model, save_assistant
 from pellucid.model.gpt import GPT
+from pellucid.runtime import DataError
 from pellucid.text.bpe import BPETokenizer
 
 Cli = Callable[..., "subprocess.CompletedProcess[str]"]
@@ -175,3 +177,17 @@ def test_csv_is_exact_in_a_file_and_harmless_on_a_terminal(
     assert (row["text"] == ATTACK) is not terminal
     if terminal:
         assert_harmless(done)
+
+
+@pytest.mark.parametrize("verb", ["classify", "chat", "chat --json", "tokenizer show"])
+def test_bytes_on_standard_input_that_are_no_utf8_are_named(
+    home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], verb: str
+) -> None:
+    given = {
+        "classify": ["classify", home / "classifier"],
+        "tokenizer show": ["tokenizer", "show", "-", "--tokenizer", home / "assistant"],
+    }
+    command = given.get(verb) or ["chat", home / "assistant", *verb.split()[1:]]
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"ab\xff\n"), encoding="utf-8", errors="strict"))
+    with pytest.raises(DataError, match="standard input: found the byte 0xff at 2; expected text in UTF-8"):
+        run(list(map(str, command)))

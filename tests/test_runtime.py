@@ -9,7 +9,7 @@ import sys
 import pytest
 import torch
 
-from pellucid.runtime import most_threads, settle_threads, usable_cores
+from pellucid.runtime import inform, most_threads, settle_threads, usable_cores
 
 
 @pytest.mark.nightly  # whether it is busy enough is up to the machine
@@ -41,3 +41,12 @@ def test_a_limit_of_the_user_is_kept() -> None:
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["1", "1"]
+
+
+def test_of_many_processes_the_first_one_speaks(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for rank in "012":
+        monkeypatch.setenv("RANK", rank)
+        inform(f"this is {rank}")
+    assert capsys.readouterr().err == "this is 0\n"

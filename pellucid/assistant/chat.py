@@ -30,6 +30,7 @@ from pellucid.runtime import (
     printable,
     problem,
     read_json,
+    utf8_input,
     write_json,
 )
 from pellucid.text.tokenizer import Tokenizer
@@ -61,6 +62,19 @@ class ChatSession:
         self.system = [Message("system", system)] if system else []
         self.history: list[Message] = []
         self.last: tuple[list[int], list[int]] = [], []  # the ids of the last prompt and of its answer
+        self.check_system()
+
+    @property
+    def limit(self) -> int:
+        """Tokens that a talk and its system prompt may have: a quarter of the context is left for the answer."""
+        return self.model.config.context_length * 3 // 4
+
+    def check_system(self) -> None:
+        """DataError where the system prompt leaves no room for a message."""
+        least = len(Conversation((*self.system, Message("user", "."))).prompt(self.tokenizer))
+        if least > self.limit:
+            found, expected = f"{least} tokens with the shortest message", f"at most {self.limit}"
+            raise DataError(problem("--system", found, expected, "Say it in fewer words."))
 
     def reply(self, text: str) -> Iterator[str]:
         """The reply to `text`, in pieces as they are made; both turns join the history when it is whole.
@@ -97,15 +111,15 @@ class ChatSession:
 
     def _prompt(self, history: list[Message]) -> tuple[list[Message], list[int]]:
         """What of the talk is kept, and its ids: the oldest turns go until a quarter of the context is left."""
-        limit = self.model.config.context_length * 3 // 4
         for dropped in range(0, len(history), 2):
             kept = history[dropped:]
             prompt = Conversation((*self.system, *kept)).prompt(self.tokenizer)
-            if len(prompt) <= limit:
+            if len(prompt) <= self.limit:
                 if dropped:
                     inform(f"(the talk is longer than the context: {dropped} of the oldest turns forgotten)")
                 return kept, prompt
-        raise DataError(problem("message", f"{len(prompt)} tokens", f"at most {limit}", "Say it in fewer words."))
+        found = f"{len(prompt)} tokens{' with the system prompt' if self.system else ''}"
+        raise DataError(problem("message", found, f"at most {self.limit}", "Say it in fewer words."))
 
 
 def chat(options: Chat) -> tuple[dict[str, Any], str]:
@@ -117,7 +131,8 @@ def chat(options: Chat) -> tuple[dict[str, Any], str]:
     check_fits(model.config, tokenizer, options.run)
     session = ChatSession(model, tokenizer, sampling, options.max_tokens, options.seed, options.system)
     if options.json:
-        question = sys.stdin.read().strip()
+        with utf8_input():
+            question = sys.stdin.read().strip()
         if not question:
             raise DataError(problem("standard input", "no message", "one to answer", "Pipe it in."))
         return {"reply": "".join(session.reply(question))}, ""
@@ -132,7 +147,8 @@ def talk(session: ChatSession) -> None:
         print(f"Talk with {session.model.parameter_count():,} parameters. {HELP}")
     while True:
         try:
-            line = input("> " if person else "")
+            with utf8_input():
+                line = input("> " if person else "")
         except EOFError:
             return
         if not line.strip():
@@ -181,23 +197,32 @@ def command(session: ChatSession, line: str) -> str:
 
 def save_talk(session: ChatSession, path: Path) -> str:
     """Keep the talk as JSON, in the form of chat messages; returns what to say."""
-    write_json(path, {"messages": [asdict(message) for message in session.history]})
+    write_json(path, {"messages": [asdict(message) for message in (*session.system, *session.history)]})
     return f"({len(session.history)} turns kept in {path})"
 
 
 def load_talk(session: ChatSession, path: Path) -> str:
-    """Go on with a talk that was kept; the one before is forgotten. DataError, and nothing lost, for another file."""
+    """Go on with a talk that was kept, under its own system prompt; the one before is forgotten.
+
+    DataError, and nothing lost, for another file.
+    """
     content = read_json(path)
     turns = content.get("messages") if isinstance(content, dict) else None
     if not isinstance(turns, list):
         raise DataError(problem(path, "no list of messages", "a talk that /save wrote", "Check the path."))
+    first = turns[0] if turns else None
+    system = []
+    if isinstance(first, dict) and first.get("role") == "system" and isinstance(first.get("content"), str):
+        system, turns = [Message("system", first["content"])], turns[1:]
     history = []
     for number, turn in enumerate(turns):
         role: Literal["user", "assistant"] = "assistant" if number % 2 else "user"
         if not isinstance(turn, dict) or turn.get("role") != role or not isinstance(turn.get("content"), str):
-            raise DataError(problem(f"{path}, message {number + 1}", "another", f"one of the {role}", "Mend it."))
+            raise DataError(
+                problem(f"{path}, message {len(system) + number + 1}", "another", f"one of the {role}", "Mend it.")
+            )
         history.append(Message(role, turn["content"]))
     if len(history) % 2:
         raise DataError(problem(path, "a last turn without an answer", "pairs of turns", "Remove it."))
-    session.history, session.last = history, ([], [])
+    session.system, session.history, session.last = system or session.system, history, ([], [])
     return f"({len(history)} turns; go on)"

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from pellucid.config import FitConfig, as_dict, from_dict
 from pellucid.finetune.labelled import Labelled
-from pellucid.finetune.padded import LengthGroupedSampler, pad
+from pellucid.finetune.padded import LengthGroupedSampler, named, pad
 from pellucid.model.formats.folder import read_model_folder, write_model_folder
 from pellucid.model.gpt import GPT
 from pellucid.pretrain.loss import Loss
@@ -184,7 +184,7 @@ class Classification:
         lesson: Lesson | None = None,
     ) -> None:
         self.rule = rule or Rule()
-        self.end = tokenizer.end_of_text
+        self.tokenizer, self.end = tokenizer, tokenizer.end_of_text
         self.ids = {
             name: encode_texts([example.text for example in members], tokenizer, context, self.rule.cut)
             for name, members in splits.items()
@@ -224,6 +224,10 @@ class Classification:
             return [batch]
         early = torch.from_numpy(self.beginnings[chosen]), torch.from_numpy(self.early[chosen])
         return [replace(batch, beginnings=early[0], early=early[1])]
+
+    def describe(self, step: int) -> str:
+        """How the texts of a step begin."""
+        return named([self.rows[i] for i in self.chosen[self.sampler.indices(step)]], self.tokenizer)
 
     def loss(self, model: Classifier, batch: TextBatch) -> Loss:
         """Cross-entropy of the classes (of each label, where a text may have several); the count is of texts."""

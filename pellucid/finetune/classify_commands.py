@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from pellucid.config import FitConfig, as_dict
+from pellucid.config import FitConfig
 from pellucid.finetune.calibration import best_temperature, thresholds
 from pellucid.finetune.classify import (
     Classification,
@@ -24,13 +24,21 @@ from pellucid.finetune.classify_texts import names_of, one_line
 from pellucid.finetune.labelled import Columns, Labelled
 from pellucid.finetune.linear import can_teach, lesson, made_up_count, rounds, svm_answers, word_count_answers
 from pellucid.finetune.lora import Lora, merge_adapters, save_adapter, train_part
-from pellucid.finetune.recipes import ADAPTER_RATES, CLASSIFY_RATES, check_out, fit_config, hash_of, lora_of, open_model
+from pellucid.finetune.recipes import (
+    ADAPTER_RATES,
+    CLASSIFY_RATES,
+    check_out,
+    fit_config,
+    lora_of,
+    open_model,
+    recorded,
+)
 from pellucid.finetune.scores import classification_scores, positive_label, probability_scores
 from pellucid.finetune.splits import read_splits
 from pellucid.options import FinetuneClassify
 from pellucid.pretrain.distributed import joined, leave_the_rest_to_the_first, restarted
-from pellucid.pretrain.fit import fit
-from pellucid.runtime import inform, pick_device, printable, write_json, write_run
+from pellucid.pretrain.fit import Begin, fit
+from pellucid.runtime import inform, pick_device, printable, write_json
 from pellucid.text.tokenizer import Tokenizer
 
 SHOWN = 20  # of the worst mistakes
@@ -54,6 +62,7 @@ def finetune_classifier(
     resume: bool,
     rule: Rule | None = None,
     way: Way | None = None,
+    begin: Begin | None = None,
 ) -> dict[str, Any]:
     """Finetune the model in `base` on labelled texts, save it, and score it once on the test split.
 
@@ -70,7 +79,7 @@ def finetune_classifier(
     task = Classification(splits, labels, tokenizer, config, context, rule, way.class_weight, taught)
     tell_cut(task, splits, tokenizer, context)
     train_part(model, gpt, way.train, way.lora)
-    fit(model, task, config, out, resume)
+    fit(model, task, config, out, resume, begin)
     leave_the_rest_to_the_first()
     positive = positive_label([example.label for example in splits["train"]]) if len(labels) == 2 else None
     calibrate(model, task, None if rule.several else positive)
@@ -157,9 +166,9 @@ def finetune_classify(options: FinetuneClassify) -> tuple[dict[str, Any], str]:
     way = Way(options.train, options.class_weight, lora, options.teacher == "linear" and teachable(splits, rule))
     config = classify_config(options, len(splits["train"]), way)
     with joined():
-        result = finetune_classifier(options.run, splits, config, options.out, options.resume or restarted(), rule, way)
-    hashes = hash_of(options.data, options.val, options.test)
-    write_run(options.out, "finetune classify", as_dict(options) | as_dict(config), hashes)
+        resume = options.resume or restarted()
+        begin = recorded("classify", options, config, resume, options.data, options.val, options.test)
+        result = finetune_classifier(options.run, splits, config, options.out, resume, rule, way, begin)
     write_json(options.out / "scores.json", result)
     scores, beside = result["scores"], {"baseline_f1": result["baseline"]["f1"], "svm_f1": result["svm"]["f1"]}
     short = {key: value for key, value in scores.items() if key not in ("curves", "bins")}

@@ -13,7 +13,7 @@ import numpy as np
 
 from pellucid.finetune.classify import Array, Classifier, decide, encode_texts, predict
 from pellucid.options import Classify
-from pellucid.runtime import DataError, Verbatim, one_line_of_json, printable, problem
+from pellucid.runtime import DataError, Verbatim, one_line_of_json, printable, problem, utf8_input
 from pellucid.text.documents import read_text
 from pellucid.text.tokenizer import Tokenizer
 
@@ -57,7 +57,8 @@ def texts_to_classify(options: Classify) -> Sequence[str]:
         advice = "Give texts in quotation marks, or --file FILE (- is standard input)."
         raise DataError(problem("classify", "no text", "one or more", advice))
     piped = options.file is None or str(options.file) == "-"
-    lines = (sys.stdin.read() if piped else read_text(Path(str(options.file)))).split("\n")
+    with utf8_input():
+        lines = (sys.stdin.read() if piped else read_text(Path(str(options.file)))).split("\n")
     texts = [line for line in lines if line.strip()]
     if not texts:
         raise DataError(problem(options.file or "standard input", "no text", "a text on each line", "Check it."))

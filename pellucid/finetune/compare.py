@@ -28,7 +28,7 @@ from pellucid.finetune.judge import Judge, Question, Reply
 from pellucid.finetune.recipes import open_model
 from pellucid.runtime import DataError, pick_device, problem, progress_bar
 
-POINTS = {"a": 1.0, "b": 0.0, "tie": 0.5, "unclear": 0.5}  # for a; an unclear reply counts for neither
+POINTS = {"a": 1.0, "b": 0.0, "tie": 0.5, "unclear": 0.5, "failed": 0.5}  # for a; the last three count for neither
 
 
 @dataclass(frozen=True)
@@ -61,13 +61,12 @@ def contender(run: Path, examples: Sequence[Example], max_tokens: int) -> Conten
     return Contender(run.resolve().name, answers, scores, talks(tokenizer))
 
 
-def chosen(splits: dict[str, list[Example]], count: int, seed: int) -> list[Example]:
-    """At most `count` questions of the test split, drawn at random, in their order."""
-    test = splits["test"]
+def chosen(questions: Sequence[Example], count: int, seed: int) -> list[Example]:
+    """At most `count` of the questions, drawn at random, in their order."""
     if count < 1:
         raise DataError(problem("--questions", str(count), "1 or more", "100 is the default."))
-    picked = sorted(random.Random(seed).sample(range(len(test)), min(count, len(test))))
-    return [test[i] for i in picked]
+    picked = sorted(random.Random(seed).sample(range(len(questions)), min(count, len(questions))))
+    return [questions[i] for i in picked]
 
 
 def by_checks(a: Answer, b: Answer) -> str:
@@ -89,9 +88,9 @@ def judged(a: Contender, b: Contender, judge: Judge) -> list[list[Reply]]:
 
 
 def tally(verdicts: Sequence[Sequence[str]]) -> dict[str, Any]:
-    """Wins of a and b, ties and unclear replies over all; `a_share` is a's share of the points with its 95 % interval.
+    """Wins of a and b, ties, unclear and failed replies over all; `a_share` is a's share of the points.
 
-    The interval is a bootstrap over questions: replies to the same question are no independent news.
+    Its 95 % interval is a bootstrap over questions: replies to the same question are no independent news.
     """
     counts = Counter(verdict for replies in verdicts for verdict in replies)
     points = [sum(POINTS[verdict] for verdict in replies) / len(replies) for replies in verdicts if replies]

@@ -12,7 +12,7 @@ from torch import Tensor
 from pellucid.config import FitConfig
 from pellucid.finetune.conversation import CHAT_TEMPLATE, ensure_role_tokens
 from pellucid.finetune.instructions import Example
-from pellucid.finetune.padded import LengthGroupedSampler, pad
+from pellucid.finetune.padded import LengthGroupedSampler, named, pad
 from pellucid.generation.engine import generate_batch
 from pellucid.model.gpt import GPT
 from pellucid.model.segments import Segments, pack
@@ -70,9 +70,10 @@ class InstructionTuning:
             for name, members in splits.items()
             if name != "test"
         }
-        if not self.rows["train"]:
+        if empty := [name for name, rows in self.rows.items() if not rows]:
             advice = "Take a model with a longer context, or shorter instructions."
-            raise DataError(problem("instructions", "no example that fits", f"{context_length} tokens", advice))
+            found = f"no {empty[0]} example that fits"
+            raise DataError(problem("instructions", found, f"one within {context_length} tokens", advice))
         self.shown = splits["val"][0]
         self.sampler = LengthGroupedSampler([len(ids) for ids, _ in self.rows["train"]], config.batch_size, config.seed)
 
@@ -80,6 +81,11 @@ class InstructionTuning:
         """The conversations of a step, and the text that is replayed beside them."""
         rows = [self.rows["train"][i] for i in self.sampler.indices(step)]
         return [self._batch(rows), *(self.replay.batches(step) if self.replay else ())]
+
+    def describe(self, step: int) -> str:
+        """How the conversations of a step begin, and which text is replayed."""
+        found = named([self.rows["train"][i][0] for i in self.sampler.indices(step)], self.tokenizer)
+        return f"{found}; {self.replay.describe(step)}" if self.replay else found
 
     def loss(self, model: GPT, batch: AnswerBatch | TokenBatch) -> Loss:
         """Cross-entropy of the answers and their end-of-text, or of replayed text."""
@@ -103,7 +109,8 @@ class InstructionTuning:
     def evaluate(self, model: GPT) -> dict[str, float]:
         """Loss on (the first 512 conversations of) the val split."""
         loss = answer_loss(model, self.rows["val"][:512], self.tokenizer.end_of_text)
-        return {"loss": loss if loss is not None else 0.0}
+        assert loss is not None, "each of them has something to learn"
+        return {"loss": loss}
 
     def sample(self, model: GPT) -> str:
         """The model's answer to the first question of the val split."""

@@ -9,20 +9,28 @@ from typing import Any
 
 import torch
 
-from pellucid.config import FitConfig, as_dict
+from pellucid.config import FitConfig
 from pellucid.finetune.answers import Answer, answer_all, assistant_scores, reference_perplexity, same_text
 from pellucid.finetune.instruct import InstructionTuning, prepare_model, save_assistant
-from pellucid.finetune.instructions import Example, read_instructions, split_examples
+from pellucid.finetune.instructions import Example, once, read_instructions, split_examples
 from pellucid.finetune.lora import Lora, merge_adapters, save_adapter, train_part
 from pellucid.finetune.nearest import nearest_answers
-from pellucid.finetune.recipes import ADAPTER_RATES, INSTRUCT_RATES, check_out, fit_config, hash_of, lora_of, open_model
+from pellucid.finetune.recipes import (
+    ADAPTER_RATES,
+    INSTRUCT_RATES,
+    check_out,
+    fit_config,
+    lora_of,
+    open_model,
+    recorded,
+)
 from pellucid.finetune.shown import show_examples
 from pellucid.model.gpt import GPT
 from pellucid.options import FinetuneInstruct
 from pellucid.pretrain.distributed import joined, leave_the_rest_to_the_first, restarted
-from pellucid.pretrain.fit import fit
+from pellucid.pretrain.fit import Begin, fit
 from pellucid.pretrain.language import LanguageModelling
-from pellucid.runtime import pick_device, write_json, write_run
+from pellucid.runtime import pick_device, write_json
 from pellucid.text.tokenizer import Tokenizer
 
 IsRight = Callable[[Example, str], bool]
@@ -96,6 +104,7 @@ def finetune_assistant(
     packing: bool = False,
     merge: bool = True,
     lead: Lead | None = None,
+    begin: Begin | None = None,
 ) -> dict[str, Any]:
     """Finetune the model in `base` on instructions, save it, and let it answer up to `questions` of the test split."""
     pupil = Pupil.open(base, config, train, lora)
@@ -104,7 +113,7 @@ def finetune_assistant(
     show_examples(task.rows["train"], pupil.tokenizer)
     if lead:
         lead.fit(pupil, splits, out / "lead", resume)
-    fit(pupil.model, task, config, out, resume)
+    fit(pupil.model, task, config, out, resume, begin)
     leave_the_rest_to_the_first()
     pupil.save(out, merge)
     return examined(pupil.model, pupil.tokenizer, splits, is_right, questions)
@@ -114,7 +123,7 @@ def examined(
     model: GPT, tokenizer: Tokenizer, splits: Mapping[str, Sequence[Example]], is_right: IsRight, questions: int
 ) -> dict[str, Any]:
     """Answers to the test split, their scores, and beside them the answers of the nearest training examples."""
-    test = splits["test"][:questions]
+    test = once(splits["test"])[:questions]
     model.eval()
     answers = answer_all(model, tokenizer, test, is_right)
     baseline = [
@@ -156,18 +165,20 @@ def finetune_instruct(options: FinetuneInstruct) -> tuple[dict[str, Any], str]:
     lora = lora_of(options)
     config = fit_config(options, options.epochs, len(splits["train"]), ADAPTER_RATES if lora else INSTRUCT_RATES)
     with joined():
+        resume = options.resume or restarted()
+        begin = recorded("instruct", options, config, resume, options.data)
         result = finetune_assistant(
             options.run,
             splits,
             config,
             options.out,
-            options.resume or restarted(),
+            resume,
             train=options.train,
             lora=lora,
             packing=options.packing,
             merge=options.merge,
+            begin=begin,
         )
-    write_run(options.out, "finetune instruct", as_dict(options) | as_dict(config), hash_of(options.data))
     write_json(options.out / "scores.json", result)
     return summary(result, options.out, alone=lora is not None and not options.merge)
 

@@ -33,6 +33,11 @@ class Example:
         said = [message.content for message in self.earlier]
         return normalised("\n".join([*said, self.instruction, self.input]))
 
+    @property
+    def answers(self) -> tuple[str, ...]:
+        """What is learnt of the question."""
+        return (self.output,)
+
     def question(self) -> Conversation:
         """The conversation up to where the assistant is to speak."""
         return ask(self.instruction, self.input, self.earlier)
@@ -72,33 +77,50 @@ def family_and_split(record: Record) -> tuple[str, str]:
 def split_examples(
     examples: Sequence[Kind], val: float = 0.05, test: float = 0.1, seed: int = 0
 ) -> dict[str, list[Kind]]:
-    """Train, val and test without a question in two of them. Splits named by the file are kept, but where it names
-    none for val, a part of its train becomes val.
+    """Train, val and test without a question in two of them; all its different answers go along. Splits named by the
+    file are kept; one that it does not name is taken from the rest, or where there is none from its train.
     """
-    unique: dict[str, Kind] = {}
-    for example in examples:
-        unique.setdefault(example.key, example)
-    if len(unique) < len(examples):
-        inform(f"{len(examples) - len(unique)} of {len(examples)} instructions were there before and are dropped.")
-    splits: dict[str, list[Kind]] = {name: [] for name in SPLITS}
-    rest = []
-    for key, example in unique.items():
-        if example.split:
-            splits[example.split].append(example)
-        else:
-            rest.append((hashlib.sha256(f"{seed}\0{key}".encode()).digest(), example))
-    rest.sort(key=lambda pair: pair[0])
-    n_test, n_val = (max(1, round(share * len(rest))) if rest else 0 for share in (test, val))
-    for number, (_, example) in enumerate(rest):
-        name = "test" if number < n_test else "val" if number < n_test + n_val else "train"
-        splits[name].append(replace(example, split=name))
-    if not splits["val"]:
-        n_val = min(len(splits["train"]) - 1, max(1, round(val * len(splits["train"]))))
-        order = sorted(splits["train"], key=lambda e: hashlib.sha256(f"{seed}\0{e}".encode()).digest())
-        splits["val"] = [replace(example, split="val") for example in order[: max(0, n_val)]]
-        splits["train"] = order[max(0, n_val) :]
+    questions = by_question(examples)
+    kept = sum(map(len, questions.values()))
+    if kept < len(examples):
+        inform(f"{len(examples) - kept} of {len(examples)} instructions were there before and are dropped.")
+    named: dict[str, list[list[Kind]]] = {name: [] for name in (*SPLITS, "")}
+    for key in sorted(questions, key=lambda key: hashlib.sha256(f"{seed}\0{key}".encode()).digest()):
+        named[questions[key][0].split].append(questions[key])
+    rest = named.pop("")
+    if not rest and not (named["val"] and named["test"]):
+        rest, named["train"] = named["train"], []
+    first = 0
+    for name, share in (("test", test), ("val", val)):
+        count = 0 if named[name] or not rest else max(1, round(share * len(rest)))
+        named[name] += rest[first : first + count]
+        first += count
+    named["train"] += rest[first:]
+    splits = {name: [replace(each, split=name) for group in groups for each in group] for name, groups in named.items()}
     if not all(splits.values()):
         raise DataError(
-            f"{len(unique)} different instructions are too few for a train, a val and a test split: give more."
+            f"{len(questions)} different instructions are too few for a train, a val and a test split: give more."
         )
     return splits
+
+
+def by_question(examples: Sequence[Kind]) -> dict[str, list[Kind]]:
+    """The different examples of each question. One that the file names for two splits stays in test before val before
+    train.
+    """
+    strength = {"test": 0, "val": 1, "train": 2}
+    questions: dict[str, dict[tuple[str, ...], Kind]] = {}
+    for example in sorted(examples, key=lambda example: strength.get(example.split, 3)):
+        group = questions.setdefault(example.key, {})
+        split = next((first.split for first in group.values()), example.split)
+        if example.split in ("", split):
+            group.setdefault(example.answers, replace(example, split=split))
+    return {key: list(group.values()) for key, group in questions.items()}
+
+
+def once(examples: Sequence[Kind]) -> list[Kind]:
+    """The first example of each question: nobody is asked twice."""
+    first: dict[str, Kind] = {}
+    for example in examples:
+        first.setdefault(example.key, example)
+    return list(first.values())

@@ -1,7 +1,8 @@
 """A judge of answers behind any OpenAI-compatible URL: Ollama, llama.cpp, our own `pellucid serve`, or a paid service.
 
 It sees a question with two answers and says which is better. Judges like what stands first, so each question is asked
-in both orders; they are not sure of themselves, so it is asked several times. A reply that cannot be read is counted.
+in both orders; they are not sure of themselves, so it is asked several times. A reply that cannot be read is counted,
+and so is a request that fails: a filter or a busy moment does not lose the others. When most fail, it gives up.
 Page: Zheng et al. 2023, "Judging LLM-as-a-Judge with MT-Bench and Chatbot Arena", section 3.
 """
 
@@ -21,8 +22,10 @@ from typing import Any, Literal
 
 from pellucid.runtime import ConfigError, PellucidError, problem, shown
 
-Verdict = Literal["a", "b", "tie", "unclear"]
+Verdict = Literal["a", "b", "tie", "unclear", "failed"]
 TRIES = 3
+LONGEST_WAIT = 60.0  # seconds between two of them, whatever a server asks for
+FIRST = 8  # requests that need not all fail before it is given up
 LARGEST = 1 << 20  # bytes of a reply
 PROMPT = """You compare two answers to the same question.
 
@@ -55,7 +58,7 @@ class Question:
 
 @dataclass(frozen=True)
 class Reply:
-    """One reply of the judge: what it says of a and b, whether a stood first, and its words."""
+    """One reply of the judge: what it says of a and b, whether a stood first, and its words, or why there are none."""
 
     verdict: Verdict
     a_first: bool
@@ -72,6 +75,8 @@ class Judge:
     repeats: int = 1
     timeout: float = 120.0
     at_once: int = 4
+    max_tokens: int = 1000
+    """Longest reply; a judge that thinks aloud needs more than the verdict takes."""
 
     def __post_init__(self) -> None:
         parts = urllib.parse.urlsplit(self.url)
@@ -82,9 +87,14 @@ class Judge:
             raise ConfigError(problem("--judge-model", "no name", "the judge's model", "Name it."))
         if self.repeats < 1:
             raise ConfigError(problem("--repeats", str(self.repeats), "1 or more", "1 is the default."))
+        if self.max_tokens < 1:
+            raise ConfigError(problem("--judge-tokens", str(self.max_tokens), "1 or more", "1000 is the default."))
 
     def compare(self, questions: Sequence[Question], told: Callable[[], None] = lambda: None) -> list[list[Reply]]:
-        """For each question its replies, `repeats` in each order; `told` is called after each."""
+        """For each question its replies, `repeats` in each order; `told` is called after each.
+
+        PellucidError when most requests failed, or all of the first ones: it says why the last one did.
+        """
         asked = [
             (question, first, number)
             for question in questions
@@ -92,10 +102,21 @@ class Judge:
             for first in (True, False)
         ]
 
+        done: list[bool] = []
+
         def reply(case: tuple[Question, bool, int]) -> Reply:
-            text = self.ask(prompt_of(case[0], case[1]), seed=case[2])
+            question, a_first, seed = case
+            try:
+                text = self.ask(prompt_of(question, a_first), seed)
+                found = Reply(read_verdict(text, a_first), a_first, text)
+            except PellucidError as error:
+                found = Reply("failed", a_first, str(error))
+                failed = done.count(False) + 1
+                if failed > len(asked) / 2 or (failed >= FIRST and failed == len(done) + 1):
+                    raise
+            done.append(found.verdict != "failed")
             told()
-            return Reply(read_verdict(text, case[1]), case[1], text)
+            return found
 
         with ThreadPoolExecutor(self.at_once) as pool:
             try:
@@ -112,7 +133,7 @@ class Judge:
             "model": self.model,
             "messages": [{"role": "user", "content": prompt}],
             "temperature": 0.7 if self.repeats > 1 else 0.0,  # the same reply again would tell nothing new
-            "max_tokens": 400,
+            "max_tokens": self.max_tokens,
             "seed": seed,
         }
         content = self._post(json.dumps(body).encode())
@@ -127,9 +148,10 @@ class Judge:
         if self.key:
             headers["Authorization"] = f"Bearer {self.key}"
         request = urllib.request.Request(f"{self.url.rstrip('/')}/chat/completions", body, headers)
-        found = ""
+        found, wait = "", 0.0
         for number in range(TRIES):
-            time.sleep(number * 0.5)
+            time.sleep(wait)
+            wait = 0.5 * (number + 1)
             try:
                 with _OPENER.open(request, timeout=self.timeout) as answer:
                     content: bytes = answer.read(LARGEST + 1)
@@ -141,6 +163,7 @@ class Judge:
                 found = f"HTTP status {error.code} ({said})"
                 if error.code != 429 and error.code < 500:
                     break
+                wait = max(wait, seconds_to_wait(error.headers.get("Retry-After")))
             except (OSError, HTTPException) as error:
                 found = f"no answer ({getattr(error, 'reason', None) or error or type(error).__name__})"
         raise self._problem(found)
@@ -158,6 +181,11 @@ class _NoRedirects(urllib.request.HTTPRedirectHandler):
 
 
 _OPENER = urllib.request.build_opener(_NoRedirects)
+
+
+def seconds_to_wait(asked: str | None) -> float:
+    """What a server asks for in Retry-After, up to a minute; 0 where it asks for nothing, or names a date."""
+    return min(float(asked), LONGEST_WAIT) if asked and asked.strip().isdecimal() else 0.0
 
 
 def prompt_of(question: Question, a_first: bool) -> str:

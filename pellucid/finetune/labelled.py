@@ -71,8 +71,11 @@ def read_examples(path: Path, columns: Columns | None = None) -> list[Labelled]:
     return examples
 
 
-def check_classes(path: Path, examples: Sequence[Labelled], several: bool = False) -> None:
-    """DataError for one class only, for a column that holds no classes, and for a class too rare to learn and test."""
+def check_classes(path: Path, examples: Sequence[Labelled], several: bool = False, parts: int = 3) -> None:
+    """DataError for one class only, for a column that holds no classes, and for a class too rare to learn and test.
+
+    `parts` is how many splits these examples are divided into.
+    """
     classes = Counter(label for example in examples for label in (example.labels if several else {example.label}))
     if len(classes) < 2 and not several:
         found = f"only the label {next(iter(classes))!r}"
@@ -80,12 +83,16 @@ def check_classes(path: Path, examples: Sequence[Labelled], several: bool = Fals
     if not classes:
         raise DataError(problem(path, "no label at all", "a label on some texts", "Check the label column."))
     if len(classes) > max(20, len(examples) // 5):
-        advice = "Is that column an id or the text itself? Name the columns text and label in the first line."
+        advice = (
+            "Is that column an id or the text itself? Name the columns text and label in the first line, "
+            "or name them with --text-column and --label-column."
+        )
         raise DataError(problem(path, f"{len(classes)} different labels in {len(examples)} rows", "classes", advice))
-    rare = [label for label, count in classes.items() if count < 3]
+    rare = [label for label, count in classes.items() if count < parts]
     if rare:
-        advice = "Each class needs one for training, one for validation and one for the test, at least."
-        raise DataError(problem(path, f"fewer than 3 examples of {rare[0]!r}", "3 or more of each class", advice))
+        advice = f"Each class needs one for each of the {parts} splits that are made of the file, at least."
+        found = f"fewer than {parts} examples of {shown(rare[0])!r}"
+        raise DataError(problem(path, found, f"{parts} or more of each class", advice))
     alike = Counter(label.casefold() for label in classes)
     for label in (label for label, count in alike.items() if count > 1):
         inform(f"{path}: {alike[label]} labels are spelt alike but for their case ({label}); they count as different.")
@@ -97,10 +104,9 @@ def _checked(where: str, row: dict[str, Any], columns: Columns) -> Labelled:
         if not columns.several:
             advice = "With --multi-label a text may have several."
             raise DataError(problem(where, f"a list of {len(value)} labels", "one label", advice))
-        names = [_spelt(item) for item in value]
+        names = [_spelt(item).strip() for item in value]
     else:
-        names = _spelt(value).split(BETWEEN) if columns.several else [_spelt(value)]
-    names = [name.strip() for name in names]
+        names = _names(_spelt(value), columns)
     if not columns.several and not names[0]:
         raise DataError(problem(where, "no label", "a label beside every text", "Fill it in or remove the line."))
     split = str(row.get("split") or "").strip()
@@ -108,6 +114,11 @@ def _checked(where: str, row: dict[str, Any], columns: Columns) -> Labelled:
         raise DataError(problem(where, f"split {shown(split)!r}", "train, val or test", "Mend the line."))
     label = BETWEEN.join(sorted({name for name in names if name})) if columns.several else names[0]
     return Labelled(_spelt(row["text"]), label, split, where)
+
+
+def _names(cell: str, columns: Columns) -> list[str]:
+    """The label in a cell, or the labels."""
+    return [name.strip() for name in (cell.split(BETWEEN) if columns.several else [cell])]
 
 
 def _spelt(value: Any) -> str:
@@ -178,18 +189,29 @@ def _table_rows(path: Path, text: str, columns: Columns) -> Iterator[tuple[int, 
         if name and place is None:
             found = f"the columns {', '.join(map(shown, first))}"
             raise DataError(problem(f"{path}, line 1", found, f"one named {name!r}", "Check the name."))
-    split_at = first.index("split") if "split" in first and text_at is not None else None
+    header = text_at is not None or label_at is not None
     if text_at is None or label_at is None:
         text_at, label_at = _columns_by_content(path, [row for _, row in rows])
-    else:
-        rows = rows[1:]
-    for number, row in rows:
+        header = header or _stands_alone([row[label_at] for _, row in rows if len(row) > label_at], columns)
+        if header := header and len(first) > max(text_at, label_at):
+            inform(
+                f"{path}, line 1: taken as a header, with texts under {shown(first[text_at])!r} and labels under "
+                f"{shown(first[label_at])!r}; --text-column and --label-column say it otherwise."
+            )
+    split_at = first.index("split") if header and "split" in first else None
+    for number, row in rows[int(header) :]:
         if len(row) <= max(text_at, label_at):
             found = f"{len(row)} column(s)"
             advice = "Fill it in or remove the line."
             raise DataError(problem(f"{path}, line {number}", found, "a text and a label", advice))
         split = row[split_at] if split_at is not None and split_at < len(row) else ""
         yield number, {"text": row[text_at], "label": row[label_at], "split": split}
+
+
+def _stands_alone(labels: Sequence[str], columns: Columns) -> bool:
+    """Whether the first of these labels is on no other line, though others are on several: then it names the column."""
+    counts = Counter(label for cell in labels for label in _names(cell, columns))
+    return max(counts.values(), default=1) > 1 and [counts[label] for label in _names(labels[0], columns)] == [1]
 
 
 def _cells(path: Path, text: str) -> list[tuple[int, list[str]]]:

@@ -151,7 +151,14 @@ def train_part(model: nn.Module, gpt: GPT, train: str, lora: Lora | None = None)
 
 
 def add_adapters(gpt: GPT, lora: Lora) -> None:
-    """Put a LoRA layer in place of each target of each block."""
+    """Put a LoRA layer in place of each target of each block.
+
+    ConfigError for a target that the blocks lack, where not all are meant.
+    """
+    there = [name for name, part in gpt.blocks[0].named_modules() if name in TARGETS and isinstance(part, nn.Linear)]
+    if lora.targets != TARGETS and (missing := [name for name in lora.targets if name not in there]):
+        expected = f"layers of this model's blocks ({', '.join(there)})"
+        raise ConfigError(problem("--lora-targets", repr(missing[0]), expected, "Choose among them."))
     for block in gpt.blocks:
         for name in lora.targets:
             half, _, part = name.partition(".")

@@ -8,9 +8,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from pellucid.runtime import shown
 from pellucid.text.batches import Sampler
+from pellucid.text.tokenizer import Tokenizer
 
 GROUP = 8
+NAMED = 8  # examples of a step
 
 
 class LengthGroupedSampler:
@@ -45,3 +48,10 @@ def pad(rows: Sequence[Sequence[int]], fill: int) -> tuple[Tensor, Tensor]:
     for number, row in enumerate(rows):
         ids[number, : len(row)] = torch.tensor(row)
     return ids, lengths
+
+
+def named(rows: Sequence[Sequence[int]], tokenizer: Tokenizer) -> str:
+    """How the texts of a step begin, so that a bad one can be found."""
+    begin = ", ".join(repr(shown(tokenizer.decode(list(row[:20])))) for row in rows[:NAMED])
+    more = f" and {len(rows) - NAMED} more" if len(rows) > NAMED else ""
+    return f"texts that begin with {begin}{more}"

@@ -22,8 +22,15 @@ from pellucid.config import FitConfig
 from pellucid.finetune.conversation import Conversation, Message, answered
 from pellucid.finetune.instruct import Row, padded_batch
 from pellucid.finetune.instructions import Example, family_and_split
-from pellucid.finetune.padded import LengthGroupedSampler
-from pellucid.finetune.records import Record, alpaca_question, checked_turns, read_records, turns_at
+from pellucid.finetune.padded import LengthGroupedSampler, named
+from pellucid.finetune.records import (
+    Record,
+    alpaca_question,
+    checked_turns,
+    is_transcript,
+    read_records,
+    turns_at,
+)
 from pellucid.generation.engine import generate_batch
 from pellucid.model.attention import CausalAttention
 from pellucid.model.gpt import GPT
@@ -42,6 +49,11 @@ class Pair(Example):
     """A question with two answers: `output` is the chosen one."""
 
     rejected: str = ""
+
+    @property
+    def answers(self) -> tuple[str, ...]:
+        """What is learnt of the question."""
+        return self.output, self.rejected
 
     def worse(self) -> Conversation:
         """The conversation with the rejected answer."""
@@ -68,7 +80,7 @@ def to_pair(record: Record) -> Pair:
     about = ""
     if "prompt" in value:
         before = turns_at(record, "prompt", "user")
-    elif isinstance(value.get("chosen"), list):
+    elif isinstance(value.get("chosen"), list) or is_transcript(value.get("chosen")):
         before = []  # the turns that chosen and rejected share
     else:
         before, about = [Message("user", alpaca_question(record))], record.text_of("input")
@@ -107,9 +119,10 @@ class PreferenceTuning:
     ) -> None:
         self.tokenizer, self.beta = tokenizer, beta
         self.rows = {name: encode_pairs(pairs, tokenizer, context_length, name) for name, pairs in splits.items()}
-        if not self.rows["train"]:
+        if empty := [name for name, rows in self.rows.items() if not rows]:
             advice = "Take a model with a longer context, or shorter pairs."
-            raise DataError(problem("pairs", "none that fits", f"{context_length} tokens", advice))
+            found = f"no {empty[0]} pair that fits"
+            raise DataError(problem("pairs", found, f"one within {context_length} tokens", advice))
         self.shown = splits["val"][0]
         self.reference: dict[str, Tensor] = {}
         lengths = [max(len(ids) for ids, _ in pair) for pair in self.rows["train"]]
@@ -142,6 +155,10 @@ class PreferenceTuning:
         """The pairs of a step."""
         return [self._batch("train", self.sampler.indices(step))]
 
+    def describe(self, step: int) -> str:
+        """How the pairs of a step begin."""
+        return named([self.rows["train"][i][0][0] for i in self.sampler.indices(step)], self.tokenizer)
+
     def loss(self, model: GPT, batch: PairBatch) -> Loss:
         """Sum of the pairs' losses; the count is of pairs."""
         liked = answer_log_probabilities(model, batch)
@@ -160,8 +177,6 @@ class PreferenceTuning:
             reference = batch.reference.to(liked)
             losses.append(preference_losses(liked, reference, self.beta))
             margins.append(self.beta * gains(liked, reference))
-        if not losses:
-            return {"loss": 0.0, "preferred": 0.0, "margin": 0.0}
         margin = torch.cat(margins)
         loss, preferred = torch.cat(losses).mean().item(), (margin > 0).float().mean().item()
         return {"loss": loss, "preferred": preferred, "margin": margin.mean().item()}

@@ -9,19 +9,19 @@ from typing import Any
 
 import torch
 
-from pellucid.config import FitConfig, as_dict
+from pellucid.config import FitConfig
 from pellucid.finetune.answers import same_text
 from pellucid.finetune.conversation import lacks
 from pellucid.finetune.instruct_commands import Pupil, examined, summary
 from pellucid.finetune.instructions import split_examples
 from pellucid.finetune.lora import Lora
 from pellucid.finetune.prefer import REFERENCE, Pair, PreferenceTuning, read_pairs, without_dropout
-from pellucid.finetune.recipes import PREFER_RATES, check_out, fit_config, hash_of, lora_of
+from pellucid.finetune.recipes import PREFER_RATES, check_out, fit_config, lora_of, recorded
 from pellucid.finetune.shown import show_examples
 from pellucid.options import FinetunePrefer
 from pellucid.pretrain.distributed import joined, leave_the_rest_to_the_first, restarted
-from pellucid.pretrain.fit import check_nothing_there, fit
-from pellucid.runtime import ConfigError, DataError, problem, write_json, write_run
+from pellucid.pretrain.fit import Begin, check_nothing_there, fit
+from pellucid.runtime import ConfigError, DataError, problem, write_json
 from pellucid.text.tokenizer import Tokenizer
 
 QUESTIONS = 1000  # of the test split that are answered
@@ -42,11 +42,12 @@ def finetune_prefer(options: FinetunePrefer) -> tuple[dict[str, Any], str]:
     # The reference is what the model says in float32, so the model is compared with it in float32.
     config = replace(fit_config(options, options.epochs, len(splits["train"]), PREFER_RATES), dtype="float32")
     with joined():
+        resume = options.resume or restarted()
+        begin = recorded("prefer", options, config, resume, options.data)
         result = prefer(
-            options.run, splits, config, options.out, options.resume or restarted(), options.beta, options.train,
-            lora_of(options), options.merge,
+            options.run, splits, config, options.out, resume, options.beta, options.train, lora_of(options),
+            options.merge, begin,
         )  # fmt: skip
-    write_run(options.out, "finetune prefer", as_dict(options) | as_dict(config), hash_of(options.data))
     write_json(options.out / "scores.json", result)
     found, text = summary(result, options.out, alone=options.train == "lora" and not options.merge)
     pairs = result["preference"]
@@ -68,16 +69,17 @@ def prefer(
     train: str = "all",
     lora: Lora | None = None,
     merge: bool = True,
+    begin: Begin | None = None,
 ) -> dict[str, Any]:
     """Teach the assistant in `base` the preferences in `splits`, save it, and score it on the test split."""
     if not resume:
         check_nothing_there(out / "training")
     pupil = Pupil.open(base, config, train, lora)
     task = PreferenceTuning(splits, pupil.tokenizer, config, pupil.model.config.context_length, beta)
-    show_examples([row for pair in task.rows["train"][:2] for row in pair], pupil.tokenizer)
+    show_examples([row for pair in task.rows["train"] for row in pair], pupil.tokenizer, most=4)  # two pairs
     without_dropout(pupil.model)
     task.refer(pupil.model, out / "training" / REFERENCE)
-    fit(pupil.model, task, config, out, resume)
+    fit(pupil.model, task, config, out, resume, begin)
     leave_the_rest_to_the_first()
     pupil.model.eval()
     with torch.inference_mode():

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
 from pathlib import Path
+from typing import Any
 
-from pellucid.config import FitConfig
+from pellucid.config import FitConfig, as_dict
 from pellucid.finetune.lora import TARGETS, Lora
 from pellucid.model.formats.folder import check_fits, read_config, read_settings
 from pellucid.model.gpt import GPT
 from pellucid.options import Finetuning
-from pellucid.runtime import ConfigError, problem, sha256
+from pellucid.pretrain.checkpoint import newest_checkpoint
+from pellucid.pretrain.fit import Begin
+from pellucid.runtime import ConfigError, DataError, problem, read_json, sha256, write_run
 from pellucid.text.tokenizer import Tokenizer
 
 # Found by measuring at a width of 96 on the embedded corpus and on SMS messages (docs/performance.md).
@@ -57,7 +61,9 @@ def fit_config(options: Finetuning, epochs: float, examples: int, rates: dict[st
     scale = options.lr / found["lr"] if options.lr else 1.0
     scaled = {**found, "lr": found["lr"] * scale, "matrix_lr": found["matrix_lr"] * scale}
     adapted = {"optimizer": "adamw"} if options.train == "lora" or rates is PREFER_RATES else {}
-    given = {name: getattr(options, name) for name in ("batch_size", "seed", "checkpoint_every", "dtype")}
+    given = {
+        name: getattr(options, name) for name in ("batch_size", "micro_batch_size", "seed", "checkpoint_every", "dtype")
+    }
     return FitConfig(steps=steps, **given, **scaled, **adapted)  # type: ignore[arg-type]
 
 
@@ -68,10 +74,65 @@ def lora_of(options: Finetuning) -> Lora | None:
     return Lora(options.lora_rank, options.lora_alpha, options.lora_targets or TARGETS, options.base)
 
 
+def recorded(verb: str, options: Finetuning, config: FitConfig, resume: bool, *files: Path | None) -> Begin:
+    """What writes run.json as the finetuning of `files` begins, with the precision that was settled by then.
+
+    What goes on has to be what was begun: a DataError names the options, the data or the model that differ.
+    """
+    model, data = hash_of(*files_of(options.run)), hash_of(*files)
+    begun = resume and newest_checkpoint(options.out / "training", quiet=True) is not None
+    if begun := begun and (options.out / "run.json").is_file():
+        check_as_begun(options, config, model, data)
+
+    def begin(config: FitConfig, tried: dict[str, float]) -> None:
+        if not begun:
+            settings = as_dict(options) | as_dict(config) | {"weights": model}
+            write_run(options.out, f"finetune {verb}", settings, data)
+
+    return begin
+
+
+MAY_CHANGE = {
+    "out", "resume", "json", "checkpoint_every", "micro_batch_size", "merge",
+    "run", "data", "val", "test",  # of files their hashes tell
+}  # fmt: skip
+
+
+def check_as_begun(options: Finetuning, config: FitConfig, model: dict[str, str], data: dict[str, str]) -> None:
+    """DataError where the run in --out began with something else."""
+    record = read_json(options.out / "run.json")
+    before, now = record["config"], as_dict(options) | as_dict(config)
+    names = {item.name for item in fields(options)} - MAY_CHANGE - ({"dtype"} if options.dtype == "auto" else set())
+    found = [
+        f"--{name.replace('_', '-')} {now[name]!r}, where it was {before[name]!r}"
+        for name in sorted(names)
+        if name in before and before[name] != now[name]
+    ]
+    if not same_files(before.get("weights", model), model):
+        found += ["another model"]
+    if not same_files(record["data"], data):
+        found += ["other data"]
+    if found:
+        expected = "what the run began with"
+        raise DataError(problem(f"--resume {options.out}", "; ".join(found), expected, "Give that, or another --out."))
+
+
+def same_files(one: dict[str, Any], other: dict[str, Any]) -> bool:
+    """Whether hashes are those of the same contents, whatever the files are called."""
+    return list(one.values()) == list(other.values())
+
+
+def files_of(run: Path) -> list[Path]:
+    """What decides how a model is finetuned: its weights, its shape and its tokenizer."""
+    return [*sorted(run.glob("*.safetensors")), *(run / name for name in ("config.json", "tokenizer.json"))]
+
+
 def hash_of(*paths: Path | None) -> dict[str, str]:
-    """Name → SHA-256 of the data files (of a folder's files: their names in it)."""
+    """Name → SHA-256 of the files that are there (of a folder's files: their names in it)."""
     result: dict[str, str] = {}
     for path in filter(None, paths):
-        files = sorted(file for file in path.rglob("*.txt")) if path.is_dir() else [path]
-        result |= {str(file.relative_to(path.parent)): sha256(file) for file in files}
+        files = sorted(path.rglob("*.txt")) if path.is_dir() else [path] if path.is_file() else []
+        for file in files:
+            name = str(file.relative_to(path.parent))
+            result[str(file) if name in result else name] = sha256(file)
     return result

@@ -4,6 +4,7 @@
     ShareGPT                {"conversations": [{"from": "human", "value": …}, {"from": "gpt", "value": …}]}
     messages                {"messages": [{"role": "user", "content": …}, {"role": "assistant", "content": …}]}
     prompt and completion   {"prompt": …, "completion": …}, each a text or a list of messages
+    HH-RLHF                 a talk in one text, Human: …, an empty line, Assistant: …, for any of these texts
 
 What cannot be read is a DataError that names the file, the line and the record.
 """
@@ -28,6 +29,7 @@ ROLES: Final[dict[str, Role]] = {
     "user": "user", "human": "user", "prompter": "user",
     "assistant": "assistant", "gpt": "assistant", "chatgpt": "assistant", "bot": "assistant", "model": "assistant",
 }  # fmt: skip
+SPEAKERS = regex.compile(r"(?:^|\n\n)(Human|Assistant):")
 TURNS = ("messages", "conversations", "conversation")
 KNOWN = (
     "instruction and output (Alpaca), conversations (ShareGPT), messages, or prompt and completion; "
@@ -185,14 +187,23 @@ def alpaca_question(record: Record) -> str:
 
 
 def turns_at(record: Record, key: str, role: Role) -> list[Message]:
-    """What stands under `key`: a list of messages, or a text that `role` says."""
+    """What stands under `key`: a list of messages, a talk in one text, or a text that `role` says."""
     if isinstance(record.value.get(key), list):
         return listed_turns(record, key)
     text = record.text_of(key)
+    if is_transcript(text):
+        _, *parts = SPEAKERS.split(text)
+        turns = [Message(ROLES[who.lower()], said.strip()) for who, said in zip(parts[::2], parts[1::2], strict=True)]
+        return turns[:-1] if not turns[-1].content else turns  # a prompt may end with who is to speak
     if not text.strip():
         known = ", ".join(map(shown, record.value)) or "nothing"
         raise record.bad(f"no {key} (the record has {known})", KNOWN, "Fill it in or remove the record.")
     return [Message(role, text)]
+
+
+def is_transcript(value: Any) -> bool:
+    """Whether a value is a whole talk in one text: Human: …, and below it Assistant: … (Anthropic's HH-RLHF)."""
+    return isinstance(value, str) and value.lstrip().startswith("Human:") and "\n\nAssistant:" in value
 
 
 def listed_turns(record: Record, key: str) -> list[Message]:

@@ -42,8 +42,8 @@ def classification_scores(
     result["intervals"] = {name: interval(spread[name]) for name in HEADLINE} if spread else {}
     result["by_class"] = {
         label: {
-            **{name: float(once[f"{name}_by_class"][0, i]) for name in ("precision", "recall", "f1")},
-            "f1_interval": interval(spread["f1_by_class"][:, i]) if spread else [],
+            **{name: float(once[f"{name}_by_class"][0, i]) for name in BY_CLASS},
+            **{f"{name}_interval": interval(spread[f"{name}_by_class"][:, i]) if spread else [] for name in BY_CLASS},
             "texts": int(truth[:, i].sum()),
         }
         for i, label in enumerate(labels)
@@ -53,6 +53,7 @@ def classification_scores(
     return {**result, "positive": positive, "labels": list(labels), "confusion": confusion, "texts": len(truth)}
 
 
+BY_CLASS = ("precision", "recall", "f1")
 HEADLINE = ("accuracy", "precision", "recall", "f1", "macro_precision", "macro_recall", "macro_f1")
 
 

@@ -20,16 +20,19 @@ TRAINED = "black on color(153)"
 
 
 def show_examples(
-    rows: Sequence[tuple[list[int], list[bool]]], tokenizer: Tokenizer, console: Console | None = None
+    rows: Sequence[tuple[list[int], list[bool]]],
+    tokenizer: Tokenizer,
+    console: Console | None = None,
+    most: int = EXAMPLES,
 ) -> None:
-    """Print the first three examples on stderr, trained tokens coloured; only on a terminal, for a person."""
+    """Print the first examples on stderr, trained tokens coloured; only on a terminal, for a person."""
     console = console or terminal()
     if not console.is_terminal:
         return
     plain = console.color_system is None or console.no_color
     how = "between [ and ]" if plain else "in colour"
     console.print(f"The first of {len(rows):,} examples; trained is what stands {how}:", style="bold")
-    for ids, trained in rows[:EXAMPLES]:
+    for ids, trained in rows[:most]:
         console.print(rendered(ids[:TOKENS], trained[:TOKENS], tokenizer, plain), soft_wrap=True)
         if len(ids) > TOKENS:
             console.print(f"… and {len(ids) - TOKENS} more tokens", style="dim")

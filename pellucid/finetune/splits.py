@@ -22,8 +22,7 @@ def read_splits(
 ) -> dict[str, list[Labelled]]:
     """Train, val and test of one file, or with files of their own for val and test."""
     examples = read_examples(data, columns)
-    if not test:
-        check_classes(data, examples, columns.several)
+    check_classes(data, examples, columns.several, parts=1 + (not val) + (not test))
     for name, file in (("val", val), ("test", test)):
         if file:
             examples += [replace(example, split=name) for example in read_examples(file, columns)]
@@ -34,7 +33,7 @@ def split_labelled(
     examples: Sequence[Labelled], val: float = 0.1, test: float = 0.2, seed: int = 0, several: bool = False
 ) -> dict[str, list[Labelled]]:
     """Train, val and test: stratified by class, and no text twice. Splits named by the file are kept as they are; one
-    that it does not name is taken from the rest.
+    that it does not name is taken from the rest, or where there is none from its train.
 
     A text that stands twice is kept once, in test before val before train (the dropped ones are counted in a message).
     """
@@ -43,7 +42,7 @@ def split_labelled(
     rest: list[Labelled] = []
     for example in unique:
         (splits[example.split] if example.split else rest).append(example)
-    if not rest and not splits["val"]:
+    if not rest and not (splits["val"] and splits["test"]):
         rest, splits["train"] = splits["train"], []
     shares = {name: 0.0 if splits[name] else share for name, share in (("test", test), ("val", val))}
     for name, members in stratified(rest, shares, seed, several).items():

@@ -16,7 +16,7 @@ from pellucid.generation.sampling import Sampling, choose, next_token
 from pellucid.generation.writer import Writer
 from pellucid.model.formats.folder import check_fits
 from pellucid.options import Generate
-from pellucid.runtime import ConfigError, DataError, printable, problem
+from pellucid.runtime import ConfigError, printable, problem, utf8_input
 from pellucid.text.tokenizer import Tokenizer
 
 Outcome = tuple[dict[str, Any], str]  # what --json prints, and what people read
@@ -68,11 +68,8 @@ def read_prompt(prompt: str) -> str:
     """The text itself, or standard input for `-`, without the newline that ends it."""
     if prompt != "-":
         return prompt
-    try:
+    with utf8_input():
         return sys.stdin.read().removesuffix("\n")
-    except UnicodeDecodeError as error:
-        found = f"the byte 0x{error.object[error.start]:02x} at {error.start:,}"
-        raise DataError(problem("standard input", found, "text in UTF-8", "Convert it first.")) from error
 
 
 class Clock:

@@ -21,6 +21,8 @@ class Finetuning(Options):
     """Run folder to write: a Hugging Face model folder."""
     batch_size: int = 32
     """Examples of one optimizer step."""
+    micro_batch_size: int = 0
+    """Examples of one forward and backward pass; 0 is the whole batch at once, on a CPU about a gigabyte of it."""
     lr: float = 0.0
     """Peak learning rate; 0 is the recipe's."""
     seed: int = 0

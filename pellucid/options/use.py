@@ -34,21 +34,23 @@ class Compare(Options):
     run_b: Positional[Path]
     """Run folder of another."""
     data: Path
-    """json or jsonl with questions and answers; the part that `finetune` with the same seed held out is asked."""
+    """json or jsonl with questions and answers; the part that their finetuning held out is asked."""
     html: Path | None = None
     """A page to write: the answers side by side."""
     questions: int = 100
     """How many questions, at most."""
     max_tokens: int = 100
     """Longest answer, in tokens."""
-    seed: int = 0
-    """Seed of the split and of the choice of questions."""
+    seed: int | None = None
+    """Seed of the split and of the choice of questions; without it, that of their finetuning, or 0."""
     judge: str = ""
     """URL of an OpenAI-compatible server that judges, such as http://127.0.0.1:11434/v1."""
     judge_model: str = ""
     """The judge's model."""
     judge_key_file: Path | None = None
     """A file with the key that the judge's server asks for."""
+    judge_tokens: int = 1000
+    """Longest reply of the judge, in tokens; one that thinks aloud needs some thousands."""
     repeats: int = 1
     """How often the judge is asked about each pair, in each of the two orders."""
 

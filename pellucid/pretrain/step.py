@@ -177,7 +177,9 @@ def halved(batches: Sequence[Any], rows: int, where: str) -> int:
     rows = min(rows or most, most)
     if rows <= 1 or world().size > 1:
         found = f"no memory left for {rows} example{'s' if rows > 1 else ''} at once"
-        advice = "Lower --micro-batch-size or --context, take a smaller model, or add --recompute."
+        advice = (
+            "Lower --micro-batch-size, take a smaller model or shorter texts; pretrain has --context and --recompute."
+        )
         raise PellucidError(problem(where, found, "enough for a pass", advice))
     inform(
         f"{where}: out of memory; micro-batches of {rows // 2} instead of {rows} from now on, the batch stays {most}"

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from itertools import islice
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,13 +19,14 @@ from pellucid.finetune.classify_commands import Way, finetune_classifier, teacha
 from pellucid.finetune.instruct_commands import Lead, finetune_assistant
 from pellucid.finetune.instructions import Example, read_instructions, split_examples
 from pellucid.finetune.labelled import read_labelled
-from pellucid.finetune.recipes import CLASSIFY_RATES, INSTRUCT_RATES, rates_of
+from pellucid.finetune.recipes import CLASSIFY_RATES, INSTRUCT_RATES, hash_of, rates_of
 from pellucid.finetune.splits import split_labelled
 from pellucid.model.gpt import GPT
 from pellucid.model.outline import Outline
 from pellucid.options import Quickstart
 from pellucid.pretrain.commands import EVALUATION_TOKENS, train_language_model
 from pellucid.pretrain.evaluate import Measured, bytes_per_token, limited, measure, parts_of
+from pellucid.pretrain.fit import Begin
 from pellucid.pretrain.language import LanguageModelling
 from pellucid.pretrain.ngram import NGram, unigram_nats
 from pellucid.quickstart.report import write_reports
@@ -38,7 +40,7 @@ from pellucid.quickstart.shown import (
     show_pretrain,
     show_text,
 )
-from pellucid.runtime import read_json
+from pellucid.runtime import read_json, write_run
 from pellucid.text import tinyworld
 from pellucid.text.bpe import BPETokenizer
 from pellucid.text.character import CharacterTokenizer
@@ -209,11 +211,13 @@ def classify(run: Run) -> Results:
     labelled, _ = read_inputs(run)
     rates = rates_of(run.out, CLASSIFY_RATES)
     # the embedded messages are many, and learnt in seconds; a teacher helps with few, and odd ones
-    taught = run.options.labels is not None and teachable(labelled, Rule())
+    options = run.options
+    taught = options.labels is not None and teachable(labelled, Rule())
     minutes = (0.24 if taught else 0.04) * run.minutes
     config = finetuning(run, minutes, evaluate_share=0.25, **rates)
     out = run.out / "classifier"
-    return finetune_classifier(run.out, labelled, config, out, resume=True, way=Way(taught=taught))
+    begin = noted(run, "classify", out, options.labels or run.out / "corpus" / "messages.jsonl")
+    return finetune_classifier(run.out, labelled, config, out, resume=True, way=Way(taught=taught), begin=begin)
 
 
 def instruct(run: Run) -> Results:
@@ -229,14 +233,26 @@ def instruct(run: Run) -> Results:
     questions = max(50, min(1000, int(1000 * run.minutes)))
     shards = Shards.open(run.out / "shards")  # the text goes on beside the answers, so that its facts are not forgotten
     replay = LanguageModelling(shards, replace(config, batch_size=2), training_context(run, shards))
+    out, data = run.out / "assistant", run.options.instructions or run.out / "corpus" / "instructions.jsonl"
     return finetune_assistant(
-        run.out, examples, config, run.out / "assistant", True, is_right, questions=questions, replay=replay, lead=lead
-    )
+        run.out, examples, config, out, True, is_right, questions=questions, replay=replay, lead=lead,
+        begin=noted(run, "instruct", out, data),
+    )  # fmt: skip
 
 
 def finetuning(run: Run, minutes: float, **more: Any) -> FitConfig:
     """How to finetune for so many minutes: in the precision that pretraining has found to be the faster one."""
     return FitConfig(minutes=minutes, seed=run.options.seed, dtype=run.results["pretrain"]["dtype"], **more)
+
+
+def noted(run: Run, verb: str, out: Path, data: Path) -> Begin:
+    """What writes run.json of a finetuning as it begins: `compare` asks what its seed held out."""
+
+    def begin(config: FitConfig, tried: dict[str, float]) -> None:
+        settings = as_dict(config) | {"run": str(run.out), "data": str(data)}
+        write_run(out, f"finetune {verb}", settings, hash_of(data))
+
+    return begin
 
 
 def leading(config: FitConfig) -> FitConfig:

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from pellucid.finetune.compare import chosen, compare_answers, contender
-from pellucid.finetune.instructions import read_instructions, split_examples
 from pellucid.finetune.judge import Judge
+from pellucid.finetune.studies import held_out
 from pellucid.options import Compare
 from pellucid.runtime import ConfigError, DataError, problem, write_text
 from pellucid.see.html import render
@@ -29,10 +29,10 @@ def compare(options: Compare) -> tuple[dict[str, Any], str]:
     judge = judge_of(options)
     if options.max_tokens < 1:
         raise ConfigError(problem("--max-tokens", str(options.max_tokens), "1 or more", "100 is the default."))
-    splits = split_examples(read_instructions(options.data), seed=options.seed)
-    examples = chosen(splits, options.questions, options.seed)
+    found = held_out(options.data, (options.run_a, options.run_b), options.seed)
+    examples = chosen(found.examples, options.questions, found.seed)
     a, b = (contender(run, examples, options.max_tokens) for run in (options.run_a, options.run_b))
-    result = {**compare_answers(a, b, judge), "data": options.data.name}
+    result = {**compare_answers(a, b, judge), "data": options.data.name, "seed": found.seed, "unsure": found.unsure}
     if options.html:
         write_text(options.html, page(result))
     return {**result, "html": str(options.html) if options.html else None}, "\n".join(lines(result, options.html))
@@ -51,7 +51,7 @@ def judge_of(options: Compare) -> Judge | None:
             raise DataError(problem(options.judge_key_file, f"no text ({error})", "a key", advice)) from error
         if not key.isascii() or not key.isprintable():
             raise DataError(problem(options.judge_key_file, "no key on a single line", "one", "Check the file."))
-    return Judge(options.judge, options.judge_model, key, options.repeats)
+    return Judge(options.judge, options.judge_model, key, options.repeats, max_tokens=options.judge_tokens)
 
 
 def page(result: dict[str, Any]) -> str:
@@ -65,7 +65,9 @@ def lines(result: dict[str, Any], html: Path | None) -> list[str]:
     """The numbers for a terminal."""
     names = [result[side]["name"] for side in "ab"]
     width = max(len(label) for label, _, _ in MEASURES.values())
-    found = [f"{result['checks']['questions']} held-out questions of {result['data']}, 95 % intervals in brackets"]
+    asked = f"{result['checks']['questions']} {'' if result['unsure'] else 'held-out '}questions of {result['data']}"
+    unsure = f", perhaps known to {' and '.join(result['unsure'])}" if result["unsure"] else ""
+    found = [f"{asked}{unsure}, 95 % intervals in brackets"]
     found.append(f"{'':<{width}}  {'a: ' + names[0]:<26} {'b: ' + names[1]}")
     for key, (label, share, _) in MEASURES.items():
         cells = [_cell(result[side]["scores"], key, share) for side in "ab"]
@@ -92,8 +94,8 @@ def _perplexity(value: float | None) -> str:
 
 def _tally(found: dict[str, Any], names: list[str]) -> str:
     low, high = found["interval"]
-    unclear = f", {found['unclear']} unclear" if "replies" in found and found["unclear"] else ""
+    lost = "".join(f", {found[name]} {name}" for name in ("unclear", "failed") if found[name])
     return (
-        f"a {found['a']}, b {found['b']}, tie {found['tie']}{unclear}; {names[0]} has "
+        f"a {found['a']}, b {found['b']}, tie {found['tie']}{lost}; {names[0]} has "
         f"{found['a_share']:.1%} of the points ({low:.1%} to {high:.1%})"
     )

@@ -22,7 +22,7 @@ from rich.table import Table
 from rich.text import Text
 
 from pellucid.options import TokenizerReport, TokenizerShow
-from pellucid.runtime import DataError, Verbatim, inform, printable, problem
+from pellucid.runtime import DataError, Verbatim, inform, printable, problem, utf8_input
 from pellucid.text.bpe import BPETokenizer
 from pellucid.text.character import CharacterTokenizer
 from pellucid.text.documents import read_documents
@@ -98,7 +98,8 @@ def split_by_rules(text: str) -> list[Split]:
 
 def show_tokens(options: TokenizerShow) -> Outcome:
     """`pellucid tokenizer show`. The JSON is what `Split.json` says, or a list of that for several tokenizers."""
-    text = sys.stdin.read() if options.text == "-" else options.text
+    with utf8_input():
+        text = sys.stdin.read() if options.text == "-" else options.text
     utf8(text)  # refuses what is no text, by its place in the whole
     tokenizers: dict[str, Tokenizer] = {name: Tokenizer.load(name) for name in options.tokenizer}
     if not options.tokenizer:

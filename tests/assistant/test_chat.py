@@ -182,3 +182,24 @@ def test_the_system_prompt_stands_before_the_talk_and_is_never_forgotten(session
         say(session, "a message of a few words")
     ids = session.last[0]
     assert session.tokenizer.decode(ids).startswith("<|system|>Be brief.<|user|>")
+
+
+def test_a_system_prompt_that_leaves_no_room_is_refused_by_its_name(call: Any, assistant_folder: Path) -> None:
+    done = call("chat", assistant_folder, "--system", "fox " * 99, stdin="Hi\n")
+    assert done.returncode == 2
+    assert "--system: found" in done.stderr
+    assert done.stdout == ""
+
+
+def test_a_talk_is_kept_with_its_system_prompt(session: ChatSession, tmp_path: Path) -> None:
+    session.system = [Message("system", "Be brief.")]
+    say(session, "Hi")
+    file = tmp_path / "talk.json"
+    assert "2 turns kept" in command(session, f"/save {file}")
+    prompt, session.system = session.last[0], []
+    assert "2 turns" in command(session, f"/load {file}")
+    assert session.system == [Message("system", "Be brief.")]
+    assert session._prompt(session.history[:1])[1] == prompt
+    file.write_text('{"messages": []}')
+    command(session, f"/load {file}")
+    assert session.system == [Message("system", "Be brief.")], "a talk that has none goes on under this one"

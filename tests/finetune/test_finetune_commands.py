@@ -14,6 +14,7 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from pellucid.model.gpt import GPT
+from pellucid.pretrain.metrics import read_lines
 from pellucid.text.tokenizer import Tokenizer
 
 
@@ -75,7 +76,12 @@ def test_the_model_that_is_finetuned_is_never_overwritten(
 
 @pytest.mark.parametrize(
     ("more", "said"),
-    [(["--epochs", 0], "0.0 epochs"), (["--batch-size", 0], "batch size of 0"), (["--lr=-1"], "lr")],
+    [
+        (["--epochs", 0], "0.0 epochs"),
+        (["--batch-size", 0], "batch size of 0"),
+        (["--lr=-1"], "lr"),
+        (["--micro-batch-size=-1"], "micro_batch_size"),
+    ],
 )
 def test_impossible_settings_are_refused_before_anything_is_written(
     call: Any, base_folder: Path, labels: Path, tmp_path: Path, more: list[Any], said: str
@@ -166,6 +172,25 @@ def test_an_assistant_has_no_head_to_train(call: Any, base_folder: Path, instruc
     done = call("finetune", "instruct", base_folder, *given)
     assert done.returncode == 2
     assert "Only a classifier has a head" in done.stderr
+
+
+@pytest.mark.parametrize("weight", ["none", "balanced", "sampler"])
+def test_a_stopped_classifier_with_a_teacher_goes_on_to_the_same_bits(
+    call: Any, base_folder: Path, labels: Path, tmp_path: Path, weight: str
+) -> None:
+    lines = labels.read_text().splitlines()
+    labels.write_text("\n".join(lines[:1] + lines[1::2] + lines[2:80:2]))  # 60 of one class, 39 of the other
+    one, two = tmp_path / "one", tmp_path / "two"
+    given = ["finetune", "classify", base_folder, "--data", labels, "--class-weight", weight, "--batch-size", 8]
+    given += ["--epochs", 0.5, "--dtype", "float32", "--checkpoint-every", 3, "--teacher", "linear"]
+    done = call(*given, "--out", one)
+    assert done.returncode == 0 and "too few texts for a teacher" not in done.stderr, done.stderr
+    shutil.copytree(one / "training", two / "training")
+    shutil.rmtree(max(two.glob("training/step-*")))
+    done = call(*given, "--out", two, "--resume")
+    assert done.returncode == 0, done.stderr
+    assert read_lines(two / "metrics.jsonl")[0]["step"] > 1, "it went on"
+    assert (one / "model.safetensors").read_bytes() == (two / "model.safetensors").read_bytes()
 
 
 @pytest.mark.parametrize("more", [[], ["--packing"], ["--train", "lora"], ["--train", "lora", "--base", "int8"]])
@@ -270,3 +295,15 @@ def test_a_chat_template_of_another_layout_is_refused_unrun_and_replaced_by_fine
     done = call("chat", edited, stdin="Hi\n")
     assert done.returncode == 2
     assert said in done.stderr
+
+
+def test_a_batch_that_is_read_in_parts_has_the_losses_of_the_whole(
+    call: Any, base_folder: Path, instructions: Path, tmp_path: Path
+) -> None:
+    given = ("finetune", "instruct", base_folder, "--data", instructions, "--epochs", 1, "--dtype", "float32")
+    losses = []
+    for rows in (0, 5):
+        done = call(*given, "--out", tmp_path / f"{rows}", "--micro-batch-size", rows)
+        assert done.returncode == 0, done.stderr
+        losses.append([line["loss"] for line in read_lines(tmp_path / f"{rows}" / "metrics.jsonl")])
+    assert losses[0] == pytest.approx(losses[1], rel=1e-4)

@@ -13,7 +13,7 @@ from pellucid.config import FitConfig
 from pellucid.finetune.answers import Answer, answer_all, assistant_scores, same_text
 from pellucid.finetune.instruct import InstructionTuning, prepare_model
 from pellucid.finetune.instruct_commands import Lead, finetune_assistant
-from pellucid.finetune.instructions import Example, read_instructions, split_examples
+from pellucid.finetune.instructions import Example, once, read_instructions, split_examples
 from pellucid.finetune.nearest import nearest_answers
 from pellucid.model.gpt import GPT
 from pellucid.pretrain.fit import fit
@@ -79,19 +79,36 @@ def many(count: int, split: str = "") -> list[Example]:
     return [Example(f"Say {i}.", "", f"It is {i}.", split=split) for i in range(count)]
 
 
-def test_a_split_shares_no_question_and_loses_none() -> None:
-    examples = [*many(100), Example("say  7.", "", "another answer")]
-    splits = split_examples(examples)
-    questions = [example.instruction for members in splits.values() for example in members]
-    assert sorted(questions) == sorted(example.instruction for example in many(100))
-    assert (len(splits["test"]), len(splits["val"])) == (10, 5)
+def test_a_split_shares_no_question_and_keeps_every_different_answer(capsys: pytest.CaptureFixture[str]) -> None:
+    more = [
+        Example("say  7.", "", "another answer"),
+        Example("SAY 7.", "", "It is 7."),
+        Example("Say 8.", "", "Eight."),
+    ]
+    splits = split_examples([*many(100), *more])
+    keys = {name: [example.key for example in members] for name, members in splits.items()}
+    assert {name: len(set(members)) for name, members in keys.items()} == {"train": 85, "val": 5, "test": 10}
+    assert len({key for members in keys.values() for key in members}) == 100
+    assert sum(map(len, keys.values())) == 102
+    assert "1 of 103 instructions were there before and are dropped" in capsys.readouterr().err
+    assert [example.output for example in once([*many(9), more[0]])] == [f"It is {i}." for i in range(9)]
 
 
-def test_splits_that_the_file_names_are_kept_and_a_missing_val_is_taken_from_train() -> None:
-    splits = split_examples([*many(40, "train"), Example("Test?", "", "Yes.", split="test")])
-    assert [example.instruction for example in splits["test"]] == ["Test?"]
-    assert len(splits["val"]) == 2
-    assert len(splits["train"]) == 38
+def test_a_question_that_the_file_names_for_two_splits_stays_in_the_test() -> None:
+    named = [Example("Say 1.", "", "one", split="train"), Example("say 1.", "", "One.", split="test")]
+    splits = split_examples([*named, Example("say 1.", "", "1"), *many(40, "train")[2:]])
+    assert sorted(example.output for example in splits["test"]) == ["1", "One."]
+    assert "say 1." not in {example.key for name in ("train", "val") for example in splits[name]}
+
+
+@pytest.mark.parametrize("there", [("train", "val"), ("train", "test"), ("train",)])
+def test_splits_that_the_file_names_are_kept_and_a_missing_one_is_taken_from_train(there: tuple[str, ...]) -> None:
+    named = [Example(f"{name}?", "", "Yes.", split=name) for name in there[1:]]
+    splits = split_examples([*many(40, "train"), *named])
+    expected = {"val": 2, "test": 4} | dict.fromkeys(there[1:], 1)
+    assert {name: len(splits[name]) for name in ("val", "test")} == expected
+    assert sum(map(len, splits.values())) == 40 + len(named)
+    assert all(splits[example.split] == [example] for example in named)
 
 
 def test_two_instructions_are_too_few() -> None:
@@ -156,8 +173,9 @@ def test_examples_longer_than_the_context_are_cut_or_left_out_and_counted(
     rows = task_of(pair[1], [*many(4), cut], FitConfig(steps=1, batch_size=2)).rows["train"]
     assert [len(ids) for ids, _ in rows][-1] == 65, "64 inputs, and a target for the last"
     assert "1 cut at the end, 0 left out" in capsys.readouterr().err
-    with pytest.raises(DataError, match="no example that fits"):
-        task_of(pair[1], [long] * 3, FitConfig(steps=1, batch_size=2))
+    for splits, name in (([long] * 4, "train"), ([long] * 3 + many(4), "val")):
+        with pytest.raises(DataError, match=f"no {name} example that fits"):
+            task_of(pair[1], splits, FitConfig(steps=1, batch_size=2))
 
 
 def test_it_learns_to_answer_and_to_end(pair: tuple[GPT, Tokenizer], tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pellucid.finetune.labelled import Columns, Labelled, read_labelled
+from pellucid.finetune.labelled import Columns, Labelled, read_examples, read_labelled
 from pellucid.finetune.splits import normalised, read_splits, split_labelled
 from pellucid.runtime import DataError
 
@@ -74,6 +74,7 @@ BAD: list[tuple[str, bytes | None, str]] = [
     ("a.csv", b'text,label\nok,ham\n"open,ham\nwin,spam\n', "quotation mark"),
     ("a.csv", b"text,label\n" + b"ok,ham\n" * 9, "only the label 'ham'"),
     ("a.csv", b"text\nok\nwin\n", "one column"),
+    ("a.csv", b"text\nok,ham\nwin,spam\n", "line 1: found 1 column"),
     ("a.csv", b"text,label\n" + b"".join(b"t%d,%d\n" % (i, i) for i in range(50)), "50 different labels in 50 rows"),
     ("a.csv", b"text,label\n" + b"ok,ham\nhi,spam\n" * 4 + b"x,rare\n", "fewer than 3 examples of 'rare'"),
     ("a.csv", b"text,label,split\nok,ham,trian\nhi,spam,test\n", "line 2: found split 'trian'"),
@@ -118,6 +119,48 @@ def test_columns_with_other_names_are_named(tmp_path: Path) -> None:
     assert [(e.text, e.label) for e in read_labelled(tmp_path / "a.csv", columns)][:2] == [("w 0", "x"), ("w 1", "y")]
     with pytest.raises(DataError, match=r"the columns id, words, kind.*'sort'"):
         read_labelled(tmp_path / "a.csv", Columns("words", "sort"))
+
+
+@pytest.mark.parametrize("header", ["tweet,kind", "text,kind", "tweet,kind,split"])
+def test_a_header_of_unknown_names_is_no_example(
+    tmp_path: Path, header: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = [f"t {i},{'xy'[i % 2]}" + ",train" * header.count("split") for i in range(12)]
+    (tmp_path / "a.csv").write_text("\n".join([header, *rows]))
+    found = read_labelled(tmp_path / "a.csv")
+    assert [(e.text, e.label) for e in found][:2] == [("t 0", "x"), ("t 1", "y")]
+    assert {e.split for e in found} == {"train" if "split" in header else ""}
+    said = capsys.readouterr().err
+    assert "a.csv, line 1: taken as a header" in said and "--text-column" in said and "--label-column" in said
+
+
+def test_a_first_line_whose_label_stands_elsewhere_is_an_example(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("a,x|y\n" + "".join(f"b{i},y\nc{i},x\nd{i},z\n" for i in range(3)))
+    assert len(read_labelled(tmp_path / "a.csv", Columns(several=True))) == 10
+    (tmp_path / "b.csv").write_text("a,x\nb,y\n")
+    assert len(read_examples(tmp_path / "b.csv")) == 2, "of the one nothing more is known than of the other"
+
+
+@pytest.mark.parametrize(
+    ("labels", "given", "said"),
+    [
+        (["x"] * 40, ["test"], "only the label 'x'"),
+        ([str(i) for i in range(40)], ["val", "test"], "40 different labels in 40 rows"),
+        ([*"xy" * 20, "rare"], ["test"], "fewer than 2 examples of 'rare'"),
+    ],
+)
+def test_the_training_file_is_checked_where_val_and_test_have_files_of_their_own(
+    tmp_path: Path, labels: list[str], given: list[str], said: str
+) -> None:
+    train, other = tmp_path / "train.csv", tmp_path / "other.csv"
+    train.write_text("text,label\n" + "".join(f"t {i},{label}\n" for i, label in enumerate(labels)))
+    other.write_text("text,label\na,x\nb,y\n")
+    files = [other if name in given else None for name in ("val", "test")]
+    with pytest.raises(DataError, match=said):
+        read_splits(train, *files, Columns(), seed=0)
+    train.write_text("text,label\n" + "".join(f"t {i},{label}\n" for i, label in enumerate([*"xy" * 20, "rare"])))
+    (tmp_path / "val.csv").write_text("text,label\nc,x\nd,y\n")
+    assert len(read_splits(train, tmp_path / "val.csv", other, Columns(), seed=0)["train"]) == 41
 
 
 def test_a_text_may_have_several_labels_or_none(tmp_path: Path) -> None:
@@ -204,12 +247,16 @@ def test_a_text_that_stands_twice_is_in_one_split_only_though_case_and_spaces_di
     assert "40 of 80 texts were there before and are dropped" in capsys.readouterr().err
 
 
-def test_splits_that_the_file_names_are_kept_and_a_missing_val_is_taken_from_train() -> None:
+def test_splits_that_the_file_names_are_kept_and_a_missing_one_is_taken_from_train() -> None:
     examples = [Labelled(f"t{i}", "ab"[i % 2], "test" if i < 10 else "train") for i in range(60)]
     splits = split_labelled(examples)
     assert [example.text for example in splits["test"]] == [f"t{i}" for i in range(10)]
     assert 2 <= len(splits["val"]) < 10
     assert len(splits["train"]) + len(splits["val"]) == 50
+    examples = [Labelled(f"t{i}", "ab"[i % 2], "val" if i < 10 else "train") for i in range(60)]
+    splits = split_labelled(examples)
+    assert [example.text for example in splits["val"]] == [f"t{i}" for i in range(10)]
+    assert (len(splits["train"]), len(splits["test"])) == (40, 10)
 
 
 def test_too_few_examples_of_a_class_in_a_split_are_refused() -> None:

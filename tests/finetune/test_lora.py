@@ -171,3 +171,14 @@ def test_a_rank_larger_than_a_layer_is_cut_and_counts_the_same() -> None:
 def test_impossible_adapters_are_refused(given: dict[str, object], said: str) -> None:
     with pytest.raises(ConfigError, match=said):
         Lora(**given)  # type: ignore[arg-type]
+
+
+def test_a_target_that_the_family_lacks_is_refused_with_those_there_are(base: Path) -> None:
+    gpt = GPT.load(base)
+    train_part(gpt, gpt, "lora")  # all targets are all that there are
+    gpt = GPT.load(base)
+    if gpt.config.family == "llama":
+        train_part(gpt, gpt, "lora", Lora(targets=("feed_forward.gate",)))
+        return
+    with pytest.raises(ConfigError, match=r"'feed_forward.gate'; expected layers of .*feed_forward.expand"):
+        train_part(gpt, gpt, "lora", Lora(targets=("attention.query", "feed_forward.gate")))

@@ -15,6 +15,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from pellucid.config import FitConfig
 from pellucid.finetune.conversation import Message
 from pellucid.finetune.instruct import prepare_model, save_assistant
+from pellucid.finetune.instructions import split_examples
 from pellucid.finetune.lora import Lora
 from pellucid.finetune.prefer import (
     REFERENCE,
@@ -51,11 +52,33 @@ KINDS: dict[str, tuple[dict[str, Any], Pair]] = {
         {"prompt": TALK, "chosen": [BETTER], "rejected": [WORSE]},
         Pair("Who?", "", "Anna.", earlier=EARLIER, rejected="Nobody."),
     ),
+    "a prompt in one text": (
+        {
+            "prompt": "\n\nHuman: Hi\n\nAssistant: Yes?\n\nHuman: Who?\n\nAssistant:",
+            "chosen": "Anna.",
+            "rejected": "Nobody.",
+        },
+        Pair("Who?", "", "Anna.", earlier=EARLIER, rejected="Nobody."),
+    ),
+    "talks in one text": (
+        {
+            "chosen": "\n\nHuman: Hi\n\nAssistant: Yes?\n\nHuman: Who?\n\nAssistant: Anna.",
+            "rejected": "\n\nHuman: Hi\n\nAssistant: Yes?\n\nHuman: Who?\n\nAssistant: Nobody.",
+        },
+        Pair("Who?", "", "Anna.", earlier=EARLIER, rejected="Nobody."),
+    ),
     "whole talks": (
         {"chosen": [*TALK, BETTER], "rejected": [*TALK, WORSE]},
         Pair("Who?", "", "Anna.", earlier=EARLIER, rejected="Nobody."),
     ),
 }
+
+
+def test_every_pair_of_a_question_is_kept_in_one_split() -> None:
+    many = [Pair(f"Who has {i}?", "", f"Anna {j}.", rejected=f"No {j}.") for i in range(20) for j in range(3)]
+    splits = split_examples([*many, many[0]])
+    assert {name: len(members) for name, members in splits.items()} == {"train": 51, "val": 3, "test": 6}
+    assert len({pair.key for pair in splits["test"]}) == 2
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -182,19 +205,23 @@ def test_a_batch_cut_into_pieces_has_the_same_loss(assistant: Path, tmp_path: Pa
     torch.testing.assert_close(sum(part.total for part in parts), whole.total, atol=1e-5, rtol=1e-5)
 
 
-def test_the_reference_is_computed_once_and_only_kept_for_the_same_pairs(assistant: Path, tmp_path: Path) -> None:
+def test_the_reference_is_computed_once_and_only_kept_for_the_same_pairs_and_the_same_model(
+    assistant: Path, tmp_path: Path
+) -> None:
     model, tokenizer, file = GPT.load(assistant), Tokenizer.load(assistant), tmp_path / REFERENCE
     config = FitConfig(steps=1, batch_size=4)
 
-    def task(count: int) -> PreferenceTuning:
-        return PreferenceTuning({"train": pairs(count), "val": pairs(3)}, tokenizer, config, 64, beta=0.1)
+    def reference(count: int, model: GPT) -> torch.Tensor:
+        task = PreferenceTuning({"train": pairs(count), "val": pairs(3)}, tokenizer, config, 64, beta=0.1)
+        task.refer(model, file)
+        return task.reference["train"]
 
-    first, again, other = task(8), task(8), task(9)
-    first.refer(model, file)
-    again.refer(moved(model), file)
-    assert torch.equal(first.reference["train"], again.reference["train"]), "the first model's, from the file"
-    other.refer(model, file)
-    assert len(other.reference["train"]) == 9
+    first, written = reference(8, model), file.stat().st_mtime_ns
+    assert torch.equal(reference(8, model), first)
+    assert file.stat().st_mtime_ns == written, "taken from the file"
+    assert len(reference(9, model)) == 9
+    assert not torch.equal(reference(8, moved(GPT.load(assistant))), first), "another model says something else"
+    assert torch.equal(reference(8, model), first)
 
 
 def test_pairs_too_long_are_cut_or_left_out_with_a_count(assistant: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -205,6 +232,10 @@ def test_pairs_too_long_are_cut_or_left_out_with_a_count(assistant: Path, capsys
     assert "2 of 4 train pairs are longer than the context of 64 tokens: 1 cut at the end, 1 left out" in (
         capsys.readouterr().err
     )
+    for name in ("train", "val", "test"):
+        splits = {"train": pairs(2), "val": pairs(2), "test": pairs(2)} | {name: long[1:]}
+        with pytest.raises(DataError, match=f"no {name} pair that fits"):
+            PreferenceTuning(splits, tokenizer, config, 64, beta=0.1)
 
 
 @pytest.mark.parametrize("lora", [None, Lora(rank=2), Lora(rank=2, base="int8")])

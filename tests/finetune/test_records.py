@@ -107,10 +107,10 @@ def test_a_hostile_file_is_refused(tmp_path: Path, content: str, said: str) -> N
         read_instructions(tmp_path / "a.json")
 
 
-def printed(tokenizer: Tokenizer, **settings: Any) -> str:
+def printed(tokenizer: Tokenizer, most: int = 3, **settings: Any) -> str:
     console = Console(file=io.StringIO(), width=200, highlight=False, **settings)
     rows = [Example("Where?", "\x1b[2J", f"[bold]{word}").whole().encode(tokenizer) for word in "abcde"]
-    show_examples(rows, tokenizer, console)
+    show_examples(rows, tokenizer, console, most)
     assert isinstance(console.file, io.StringIO)
     return console.file.getvalue()
 
@@ -124,3 +124,4 @@ def test_three_examples_are_shown_with_the_trained_tokens_in_colour(base_folder:
     assert "\x1b[2J" not in out and "\\x1b[2J<|assistant|>" in out
     assert "[[bold]a<|endoftext|>]" in printed(tokenizer, force_terminal=True, color_system=None)
     assert printed(tokenizer) == "", "nothing on a pipe"
+    assert printed(tokenizer, most=4, force_terminal=True, color_system=None).count("Where?") == 4

@@ -77,6 +77,18 @@ def test_the_interval_of_an_accuracy_is_the_one_of_the_binomial() -> None:
     assert (low, high) == pytest.approx(tuple(expected), abs=0.004)
 
 
+def test_every_score_of_a_class_has_its_interval_from_the_same_resamples() -> None:
+    truth, said = ["a"] * 60 + ["b"] * 40 + ["c"] * 20, ["a"] * 50 + ["b"] * 50 + ["c"] * 20
+    scores = classification_scores(truth, said, ["a", "b", "c"], "b")
+    for name in ("precision", "recall", "f1"):
+        for label in "abc":
+            row = scores["by_class"][label]
+            low, high = row[f"{name}_interval"]
+            assert 0 <= low <= row[name] <= high <= 1
+        assert scores["by_class"]["b"][f"{name}_interval"] == scores["intervals"][name]
+        assert scores["by_class"]["c"][f"{name}_interval"] == [1, 1]
+
+
 def test_a_curve_and_a_calibration_say_what_the_probabilities_hold() -> None:
     generator = np.random.default_rng(0)
     chance = generator.uniform(size=2000)

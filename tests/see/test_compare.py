@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import threading
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -29,7 +30,7 @@ from pellucid.finetune.answers import (
 from pellucid.finetune.compare import Contender, by_checks, chosen, compare_answers, tally
 from pellucid.finetune.instruct import prepare_model, save_assistant
 from pellucid.finetune.instructions import Example
-from pellucid.finetune.judge import Judge, Question, prompt_of, read_verdict
+from pellucid.finetune.judge import Judge, Question, prompt_of, read_verdict, seconds_to_wait
 from pellucid.model.gpt import GPT
 from pellucid.runtime import ConfigError, DataError, PellucidError
 from pellucid.see.compare import page
@@ -138,12 +139,12 @@ def test_a_tally_counts_every_reply_and_draws_its_interval_over_questions() -> N
     assert low < found["a_share"] < high
 
 
-def test_questions_are_drawn_from_the_test_split_alone_and_always_the_same() -> None:
-    examples = {name: [Example(f"{name} {i}", "", "x") for i in range(30)] for name in ("train", "val", "test")}
+def test_questions_are_drawn_at_random_and_always_the_same() -> None:
+    examples = [Example(f"{i}", "", "x") for i in range(30)]
     drawn = chosen(examples, 10, seed=1)
     assert drawn == chosen(examples, 10, seed=1) != chosen(examples, 10, seed=2)
-    assert len(drawn) == 10 and set(drawn) <= set(examples["test"])
-    assert chosen(examples, 99, seed=1) == examples["test"]
+    assert len(drawn) == 10 and set(drawn) <= set(examples)
+    assert chosen(examples, 99, seed=1) == examples
     with pytest.raises(DataError, match="--questions"):
         chosen(examples, 0, seed=1)
 
@@ -181,6 +182,7 @@ class Server(ThreadingHTTPServer):
         self.keys: set[str] = set()
         self.broken: list[tuple[int, bytes]] = []
         self.mumbles_every = 0
+        self.refuses: str | None = None  # prompts with these words
 
     @property
     def url(self) -> str:
@@ -197,6 +199,8 @@ class Handler(BaseHTTPRequestHandler):
             return self.send(*self.server.broken.pop(0))
         self.server.seen.append(body)
         said = body["messages"][0]["content"]
+        if self.server.refuses and self.server.refuses in said:
+            return self.send(400, b"content filter")
         one, two = re.findall(r"Answer [12]:\n(.*?)\n\n(?=Answer 2|Which answer)", said, re.S)
         verdict = "tie" if len(one) == len(two) else 1 if len(one) > len(two) else 2
         mumbles = self.server.mumbles_every and len(self.server.seen) % self.server.mumbles_every == 0
@@ -208,6 +212,8 @@ class Handler(BaseHTTPRequestHandler):
         self.send_response(status)
         if status == 302:
             self.send_header("Location", "http://127.0.0.1:1/elsewhere")
+        if status == 429:
+            self.send_header("Retry-After", "1")
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
         self.wfile.write(body)
@@ -250,6 +256,30 @@ def test_replies_that_cannot_be_read_are_counted_and_none_is_dropped(server: Ser
     assert (found["a"], found["unclear"], found["replies"]) == (8, 4, 12)
     assert found["a_share"] == pytest.approx((8 + 4 / 2) / 12)
     assert found["first_share"] is not None
+
+
+def test_a_request_that_fails_is_counted_and_loses_nothing_but_itself(server: Server) -> None:
+    server.refuses = "No good"
+    a = Contender("a", [answer("a long answer")] * 3, assistant_scores([]), True)
+    b = Contender("b", [answer("short"), answer("short"), answer("No good")], assistant_scores([]), True)
+    found = compare_answers(a, b, Judge(server.url, "judge"))
+    assert (found["judge"]["a"], found["judge"]["failed"], found["judge"]["replies"]) == (4, 2, 6)
+    assert found["judge"]["a_share"] == pytest.approx((2 + 0.5) / 3)
+    assert "HTTP status 400 (content filter)" in found["questions"][2]["judge"][0]["text"]
+    server.refuses = "Question"
+    asked = len(server.seen)
+    with pytest.raises(PellucidError, match="content filter"):
+        Judge(server.url, "judge", at_once=1).compare(QUESTIONS * 20)
+    assert 8 <= len(server.seen) - asked < 40, "not all 80"
+
+
+def test_a_server_says_how_long_to_wait(server: Server) -> None:
+    server.broken = [(429, b"slow down")]
+    began = time.monotonic()
+    assert Judge(server.url, "judge", at_once=1, max_tokens=7).compare(QUESTIONS[:1])[0][0].verdict == "a"
+    assert time.monotonic() - began >= 1
+    assert server.seen[0]["max_tokens"] == 7
+    assert [seconds_to_wait(asked) for asked in (None, "3", "900", "Wed, 21 Oct")] == [0, 3, 60, 0]
 
 
 def test_a_busy_judge_is_asked_again_and_a_wrong_one_named(server: Server) -> None:
@@ -312,6 +342,7 @@ def test_a_base_model_stands_beside_the_tuned_one(
     plain = call(*given)
     assert plain.returncode == 0, plain.stderr
     assert "better by these checks: " in plain.stdout and "longest" not in plain.stdout
+    assert f"perhaps known to {assistant}" in plain.stdout and "no run.json" in plain.stderr
 
 
 @pytest.mark.parametrize(
@@ -334,5 +365,5 @@ def test_where_the_two_differ_comes_first_on_the_page() -> None:
     b = Contender("b", [answer("no"), answer("maybe")], assistant_scores([answer("no"), answer("maybe")]), True)
     for side in (a, b):
         side.scores["reference_perplexity"] = None
-    text = page({**compare_answers(a, b), "data": "talk.json"})
+    text = page({**compare_answers(a, b), "data": "talk.json", "unsure": []})
     assert text.index("maybe") < text.index("✗</span> no")
