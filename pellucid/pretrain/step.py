@@ -137,17 +137,17 @@ def add_gradients(
     here = world()
     mine = list(pieces(batches, rows, here.rank, here.size))
     losses, count, seen = [], 0, 0
-    for number, batch in enumerate(mine):
+    for number, (batch, counts) in enumerate(mine):
         last = number == len(mine) - 1
         with contextlib.nullcontext() if last else shared.not_yet():
             with precision(shared.model, config):
                 total, trained = shared.run(partial(summed_loss, task, batch))
             if trained or here.size > 1:  # the other processes wait for our gradients, even if they are zero
-                total.backward()  # type: ignore[no-untyped-call]
-        if trained:
+                (total * counts).backward()  # type: ignore[no-untyped-call]
+        if trained and counts:
             losses.append(total.detach())
-        count += trained
-        seen += batch.tokens
+        count += counts * trained
+        seen += counts * batch.tokens
     return sum(float(loss) for loss in losses), count, seen
 
 

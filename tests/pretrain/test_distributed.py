@@ -72,7 +72,8 @@ nightly = pytest.mark.nightly
     [
         (2, []),
         (4, []),
-        (2, ["--shard"]),
+        (3, ["--shard", "--micro-batch-size", 2]),  # 2, 3 and 3 windows: one has a pass less to make
+        pytest.param(2, ["--shard"], marks=nightly),
         pytest.param(2, ["--micro-batch-size", 1], marks=nightly),
         pytest.param(3, ["--micro-batch-size", 2], marks=nightly),
         pytest.param(4, ["--shard", "--recompute"], marks=nightly),

@@ -130,10 +130,21 @@ def test_only_the_batch_that_is_too_large_says_how_many_examples_are_read_at_onc
 @pytest.mark.parametrize("ranks", [1, 2, 3, 8])
 def test_the_pieces_of_all_processes_together_are_the_batch_in_its_order(rows: int, ranks: int) -> None:
     batch = Masked(torch.arange(16).view(8, 2), torch.arange(8) > 3)
-    parts = [piece for rank in range(ranks) for piece in pieces([batch], rows, rank, ranks)]
+    each = [list(pieces([batch], rows, rank, ranks)) for rank in range(ranks)]
+    parts = [piece for mine in each for piece, counts in mine if counts]
     assert torch.equal(torch.cat([piece.ids for piece in parts]), batch.ids)
     assert torch.equal(torch.cat([piece.trained for piece in parts]), batch.trained)
     assert all(len(piece.ids) <= (rows or 8) for piece in parts)
+
+
+@pytest.mark.parametrize("rows", [0, 1, 2])
+@pytest.mark.parametrize("count", [1, 2, 3, 5, 9])
+def test_every_process_has_as_many_passes_and_each_has_an_example(rows: int, count: int) -> None:
+    batch = Masked(torch.arange(count)[:, None], torch.arange(count) > 3)
+    each = [list(pieces([batch, batch], rows, rank, 4)) for rank in range(4)]
+    assert len({len(mine) for mine in each}) == 1
+    assert all(len(piece.ids) > 0 for mine in each for piece, _ in mine)
+    assert sum(len(piece.ids) for mine in each for piece, counts in mine if counts) == 2 * count
 
 
 def test_computing_blocks_again_changes_no_bit_and_keeps_less() -> None:
