@@ -111,7 +111,8 @@ def measure_speed(model: nn.Module, task: Task, config: FitConfig, steps: int = 
             with suppress(TroubleError):
                 train_step(model, trial_task, optimizers, trial, step, AT_THE_END)
             times.append(time.perf_counter() - began)
-            if times[-1] > min([LONG, *(SLOWER * best for best in tried.values())]):
+            (enough,) = world().told(times[-1] > min([LONG, *(SLOWER * best for best in tried.values())]))
+            if enough:
                 break
         tried[dtype] = min(times)
         del optimizers  # or the next one's memory comes on top
