@@ -112,10 +112,8 @@ def gradients_within_memory(
 
 
 def usual_rows(model: nn.Module, batches: Sequence[Any]) -> int:
-    """How many examples of these batches are read at once where nothing says it; 0: all.
-
-    Several processes read all of their slices: divided weights want the same number of passes in each.
-    """
+    """How many examples of these batches are read at once where nothing says it; 0: all, as
+    each of several processes does with its slice."""
     shapes = [module.config for module in model.modules() if isinstance(module, GPT)]
     if not shapes or world().size > 1 or next(model.parameters()).device.type != "cpu":
         return 0
