@@ -79,7 +79,7 @@ def train_language_model(
         "steps": progress.step,
         "tokens": progress.tokens,
         "tokens_per_s": round(progress.tokens / progress.step_seconds, 1),
-        "val_loss": progress.best if kept_best else losses[-1],
+        "val_loss": progress.best if kept_best and progress.best is not None else losses[-1],
         **settled,
     }
 

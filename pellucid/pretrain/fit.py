@@ -8,6 +8,7 @@ do when a loss cannot be right or memory runs out, and working with other proces
 from __future__ import annotations
 
 import contextlib
+import math
 import signal
 import threading
 import time
@@ -27,9 +28,12 @@ from pellucid.pretrain.checkpoint import (
     Progress,
     Saver,
     State,
+    Weights,
     agreed_checkpoint,
     load_checkpoint,
     process_seed,
+    random_state,
+    set_random_state,
 )
 from pellucid.pretrain.distributed import shared_model, world
 from pellucid.pretrain.guard import MOST_TROUBLES, RECENT, spike
@@ -161,8 +165,7 @@ class Sitting:
                 share = self.progress.share(config)
                 if record:
                     bar.update(shown, completed=share, note=self.progress.note(record, config))
-                passed = record and evaluations_due(share, config) > evaluations_due(before, config)
-                if passed or share >= 1:
+                if share >= 1 or evaluations_due(share, config) > evaluations_due(before, config):
                     self.evaluate()
                     share = self.progress.share(config)
                 if stop or save or share >= 1:
@@ -186,13 +189,14 @@ class Sitting:
             self.write({"step": progress.step, "split": "train", "skipped": True})
             return {}
         rows = progress.micro_batch_size or self.config.micro_batch_size
+        dice = random_state()
         try:
             record = train_step(
                 self.model, self.task, self.state.optimizers, self.config, progress.step, share,
                 self.shared, rows, self.refuse,
             )  # fmt: skip
         except TroubleError as trouble:
-            self.roll_back(str(trouble))
+            self.roll_back(str(trouble), dice)
             return {}
         if (used := record.pop("rows")) != rows:
             progress.micro_batch_size = used
@@ -230,14 +234,14 @@ class Sitting:
         """What is wrong with a loss, if anything is."""
         return spike(loss, self.progress.recent) if self.config.spikes else ""
 
-    def roll_back(self, reason: str) -> None:
-        """Go back to the newest checkpoint (where there is none, to before the step) and leave the step out."""
+    def roll_back(self, reason: str, dice: Weights) -> None:
+        """Go back to the newest checkpoint and leave the step out. Where there is none, only the dice were moved."""
         step, skipped = self.progress.step, [*self.progress.skipped, self.progress.step]
         examples = f" ({self.task.describe(step)})" if isinstance(self.task, Describing) else ""
         self.troubles.append(f"{reason} at step {step + 1}{examples}")
         if len(skipped) >= MOST_TROUBLES:
             said = "; ".join(self.troubles)
-            advice = "Lower the learning rate (--lr), or look at these examples."
+            advice = "Lower the learning rate (--lr, with another --out), or look at these examples."
             raise PellucidError(f"{self.task.name}: {said}. That is trouble number {len(skipped)}. {advice}")
         self.saver.wait()
         world().wait()
@@ -245,6 +249,8 @@ class Sitting:
         if newest:
             load_checkpoint(newest, self.state)
             self.open_log()
+        else:
+            set_random_state(dice)
         self.progress.skipped = skipped
         if world().first:
             back = f"back to step {self.progress.step}" if newest else "nothing was moved"
@@ -275,7 +281,7 @@ class Sitting:
             found = self.shared.looked_at(self.score)
         (loss,) = world().told(found or 0.0)
         progress, config = self.progress, self.config
-        if progress.best is None or loss < progress.best:
+        if math.isfinite(loss) and (progress.best is None or loss < progress.best):
             progress.best, progress.waited = loss, 0
             if config.best or config.early_stop:
                 with with_weights(self.model, self.state.more.get("average")):
@@ -285,8 +291,9 @@ class Sitting:
         if config.early_stop and progress.waited >= config.early_stop and self.progress.share(config) < 1:
             progress.finished = True
             if world().first:
+                best = math.nan if progress.best is None else progress.best
                 inform(
-                    f"{self.task.name}: no lower loss than {progress.best:.3f} in {progress.waited} evaluations; "
+                    f"{self.task.name}: no lower loss than {best:.3f} in {progress.waited} evaluations; "
                     f"the run ends at step {progress.step}"
                 )
 
