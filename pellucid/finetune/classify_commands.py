@@ -28,8 +28,8 @@ from pellucid.finetune.recipes import ADAPTER_RATES, CLASSIFY_RATES, check_out, 
 from pellucid.finetune.scores import classification_scores, positive_label, probability_scores
 from pellucid.finetune.splits import read_splits
 from pellucid.options import FinetuneClassify
-from pellucid.pretrain.distributed import joined, leave_the_rest_to_the_first, restarted
-from pellucid.pretrain.fit import fit
+from pellucid.pretrain.distributed import joined, leave_the_rest_to_the_first
+from pellucid.pretrain.fit import fit, goes_on
 from pellucid.runtime import inform, pick_device, printable, write_json, write_run
 from pellucid.text.tokenizer import Tokenizer
 
@@ -157,7 +157,8 @@ def finetune_classify(options: FinetuneClassify) -> tuple[dict[str, Any], str]:
     way = Way(options.train, options.class_weight, lora, options.teacher == "linear" and teachable(splits, rule))
     config = classify_config(options, len(splits["train"]), way)
     with joined():
-        result = finetune_classifier(options.run, splits, config, options.out, options.resume or restarted(), rule, way)
+        resume = goes_on(options.resume, options.out)
+        result = finetune_classifier(options.run, splits, config, options.out, resume, rule, way)
     hashes = hash_of(options.data, options.val, options.test)
     write_run(options.out, "finetune classify", as_dict(options) | as_dict(config), hashes)
     write_json(options.out / "scores.json", result)

@@ -19,8 +19,8 @@ from pellucid.finetune.recipes import ADAPTER_RATES, INSTRUCT_RATES, check_out, 
 from pellucid.finetune.shown import show_examples
 from pellucid.model.gpt import GPT
 from pellucid.options import FinetuneInstruct
-from pellucid.pretrain.distributed import joined, leave_the_rest_to_the_first, restarted
-from pellucid.pretrain.fit import fit
+from pellucid.pretrain.distributed import joined, leave_the_rest_to_the_first
+from pellucid.pretrain.fit import fit, goes_on
 from pellucid.pretrain.language import LanguageModelling
 from pellucid.runtime import pick_device, write_json, write_run
 from pellucid.text.tokenizer import Tokenizer
@@ -161,7 +161,7 @@ def finetune_instruct(options: FinetuneInstruct) -> tuple[dict[str, Any], str]:
             splits,
             config,
             options.out,
-            options.resume or restarted(),
+            goes_on(options.resume, options.out),
             train=options.train,
             lora=lora,
             packing=options.packing,

@@ -19,8 +19,8 @@ from pellucid.finetune.prefer import REFERENCE, Pair, PreferenceTuning, read_pai
 from pellucid.finetune.recipes import PREFER_RATES, check_out, fit_config, hash_of, lora_of
 from pellucid.finetune.shown import show_examples
 from pellucid.options import FinetunePrefer
-from pellucid.pretrain.distributed import joined, leave_the_rest_to_the_first, restarted
-from pellucid.pretrain.fit import check_nothing_there, fit
+from pellucid.pretrain.distributed import joined, leave_the_rest_to_the_first
+from pellucid.pretrain.fit import check_nothing_there, fit, goes_on
 from pellucid.runtime import ConfigError, DataError, problem, write_json, write_run
 from pellucid.text.tokenizer import Tokenizer
 
@@ -43,7 +43,7 @@ def finetune_prefer(options: FinetunePrefer) -> tuple[dict[str, Any], str]:
     config = replace(fit_config(options, options.epochs, len(splits["train"]), PREFER_RATES), dtype="float32")
     with joined():
         result = prefer(
-            options.run, splits, config, options.out, options.resume or restarted(), options.beta, options.train,
+            options.run, splits, config, options.out, goes_on(options.resume, options.out), options.beta, options.train,
             lora_of(options), options.merge,
         )  # fmt: skip
     write_run(options.out, "finetune prefer", as_dict(options) | as_dict(config), hash_of(options.data))

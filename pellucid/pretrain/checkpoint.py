@@ -216,10 +216,10 @@ def newest_checkpoint(folder: Path, quiet: bool = False) -> Path | None:
     return None
 
 
-def checkpoint_settings(path: Path) -> dict[str, Any]:
-    """The settings that the run was started with."""
-    settings: dict[str, Any] = read_json(path / "state.json")["settings"]
-    return settings
+def began_with(out: Path) -> dict[str, Any]:
+    """The settings that the run in `out` began with; {} where no checkpoint says them."""
+    newest = agreed_checkpoint(out / "training", quiet=True)
+    return dict(read_json(newest / "state.json")["settings"]) if newest else {}
 
 
 def load_checkpoint(path: Path, state: State) -> None:
@@ -240,7 +240,11 @@ def load_checkpoint(path: Path, state: State) -> None:
     if state.sharded:
         _load_slices(path, state, record)
         return
-    state.model.load_state_dict(load_file(path / _FILES[0]))
+    weights = load_file(path / _FILES[0])
+    if shapes_of(weights) != shapes_of(state.model.state_dict()):
+        advice = "Give the same model, or another --out."
+        raise DataError(problem(path, "weights of a model of another shape", "those of this one", advice))
+    state.model.load_state_dict(weights)
     tensors = load_file(path / _FILES[1])
     _go_on_with_random_states(tensors, state.settings["seed"] + record["progress"]["step"])
     for number, optimizer in enumerate(state.optimizers):
@@ -253,6 +257,11 @@ def load_checkpoint(path: Path, state: State) -> None:
         }
         state.more |= {kind: weights} if weights else {}
     state.progress = Progress(**record["progress"])
+
+
+def shapes_of(weights: Weights) -> dict[str, tuple[int, ...]]:
+    """The shape of each tensor."""
+    return {name: tuple(tensor.shape) for name, tensor in weights.items()}
 
 
 def _load_slices(path: Path, state: State, record: dict[str, Any]) -> None:

@@ -101,6 +101,12 @@ def restarted() -> bool:
     return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) > 0
 
 
+def launch() -> str:
+    """A name of this call of `torchrun`, the same where it starts its processes again; empty without it."""
+    name = os.environ.get("TORCHELASTIC_RUN_ID", "")
+    return f"process {os.getppid()}" if name == "none" else name  # what torchrun calls each where nobody gave a name
+
+
 def agreed_name(store: Store, rank: int, size: int, patience: float = TO_MEET) -> str:
     """A name for this meeting of the processes, which none before had.
 

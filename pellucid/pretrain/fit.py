@@ -35,7 +35,7 @@ from pellucid.pretrain.checkpoint import (
     random_state,
     set_random_state,
 )
-from pellucid.pretrain.distributed import shared_model, world
+from pellucid.pretrain.distributed import launch, restarted, shared_model, world
 from pellucid.pretrain.guard import MOST_TROUBLES, RECENT, spike
 from pellucid.pretrain.loggers import Mirror, open_mirrors
 from pellucid.pretrain.metrics import MetricsLog
@@ -45,6 +45,7 @@ from pellucid.pretrain.speed import settle_precision
 from pellucid.pretrain.step import TroubleError, train_step
 from pellucid.pretrain.task import Describing, Reading, Task
 from pellucid.runtime import (
+    ConfigError,
     DataError,
     PellucidError,
     exact_products,
@@ -54,7 +55,10 @@ from pellucid.runtime import (
     problem,
     progress_bar,
     settle_threads,
+    write_text,
 )
+
+LAUNCH = "launch"  # in training/: the name of the torchrun that trains there
 
 # Told the settled settings and the seconds per step of each precision that was tried, once nothing stands in the way.
 Begin = Callable[[FitConfig, dict[str, float]], None]
@@ -68,20 +72,38 @@ def fit(
     Stopped by a signal it saves and raises KeyboardInterrupt; with `resume` it goes on from the newest checkpoint and
     ends with the same weights, bit for bit, as if it had not been stopped (same device, same number of processes).
     With `config.minutes` instead of steps the clock decides how many steps there are, so two runs are alike but not
-    the same. A folder that another process trains in is refused.
+    the same. A folder that another process trains in, or that holds another model, is refused.
     """
     folder = out / "training"
+    check_no_other_model(out)
     with held(folder / "lock") if world().first else contextlib.nullcontext():
         if not resume:
             check_nothing_there(folder)
+        if launch() and world().first:
+            write_text(folder / LAUNCH, launch())
         if not config.steps:  # with steps the bits are promised, and they depend on the threads
             settle_threads()
         config, tried = settle_precision(model, task, config, out, resume)
-        if begin and world().first:
-            begin(config, tried)
         exact_products()
         keep_freed_memory()
-        return Sitting(model, task, config, out, resume).run()
+        sitting = Sitting(model, task, config, out, resume)
+        if begin and world().first:
+            begin(config, tried)
+        return sitting.run()
+
+
+def goes_on(resume: bool, out: Path) -> bool:
+    """Whether a verb goes on in `out`: it was told to, or is started again by the torchrun that began there."""
+    file = out / "training" / LAUNCH
+    again = restarted() and file.is_file() and file.read_text(encoding="utf-8") == launch()
+    return bool(*world().told(resume or again))
+
+
+def check_no_other_model(out: Path) -> None:
+    """Refuse to write over a model without checkpoints beside it: it would be lost."""
+    there = (out / "config.json").is_file() or any(out.glob("*.safetensors"))
+    if there and not any((out / "training").glob("step-*")):
+        raise ConfigError(problem(out, "a model that no run here made", "a new folder", "Give another --out."))
 
 
 def check_nothing_there(folder: Path) -> None:

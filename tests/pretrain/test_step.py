@@ -298,7 +298,9 @@ def test_the_third_trouble_ends_the_run_with_all_three_reasons(
     shards: Shards, shape: ModelConfig, config: FitConfig, tmp_path: Path
 ) -> None:
     task = spoilt(shards, config, nan_in=(2, 5, 9))
-    with pytest.raises(PellucidError, match=r"nan at step 3 .*; .* at step 6 .*; .* at step 10 .*number 3.*--lr.*another --out"):
+    with pytest.raises(
+        PellucidError, match=r"at step 3 .*; .* at step 6 .*; .* at step 10 .*number 3.*--lr, with another"
+    ):
         fit(model_of(shape), task, config, tmp_path)
     assert (tmp_path / "training" / "step-00000008").is_dir()
 
