@@ -20,6 +20,7 @@ import torch
 import torch.nn.functional as F
 
 from pellucid.model.gpt import GPT
+from pellucid.pretrain.loss import logits_of
 from pellucid.runtime import DataError, problem
 from pellucid.text.tokenizer import Tokenizer
 
@@ -119,15 +120,15 @@ def likelihoods(model: GPT, pairs: Sequence[Pair], batch_size: int = 16) -> list
         ids = torch.zeros(len(chosen), max(len(rows[i]) for i in chosen), dtype=torch.long)
         for place, i in enumerate(chosen):
             ids[place, : len(rows[i])] = torch.tensor(rows[i])
-        logs = F.log_softmax(model(ids[:, :-1].to(model.device)).float(), dim=-1).cpu()  # (B, T, V)
+        hidden = model.hidden(ids[:, :-1].to(model.device))  # (B, T, D)
         for place, i in enumerate(chosen):
             end = len(rows[i]) - 1
             begin = max(0, end - len(pairs[i][1]))
-            if begin < end:
-                wanted = ids[place, begin + 1 : end + 1]
-                mine = logs[place, begin:end]
-                picked = mine.gather(1, wanted[:, None])[:, 0]
-                results[i] = (float(picked.double().sum()), bool((mine.argmax(dim=1) == wanted).all()))
+            wanted = ids[place, begin + 1 : end + 1].to(model.device)
+            for logits, right in logits_of(model, hidden[place, begin:end], wanted):
+                log, likeliest = results[i]
+                log -= float(F.cross_entropy(logits, right, reduction="none").double().sum())
+                results[i] = log, likeliest and bool((logits.argmax(dim=1) == right).all())
     return results
 
 
