@@ -81,15 +81,20 @@ def main() -> None:
         print(f"pellucid: {printable(str(error))}", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
-        print(
-            "\npellucid: stopped. What was done so far is kept; the same command goes on from there.", file=sys.stderr
-        )
+        kept = f"What was done so far is kept; {way_on(sys.argv[1:])} goes on from there."
+        print(f"\npellucid: stopped. {kept}", file=sys.stderr)
         sys.exit(130)
     except BrokenPipeError:  # the reader of our output has left, as `head` does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(0)
     finally:
         gc.freeze()  # nothing is looked through for garbage on the way out: with torch that took half a second
+
+
+def way_on(arguments: list[str]) -> str:
+    """What goes on where these arguments were stopped: training does so only where it is told to."""
+    asked = arguments[:1] not in (["pretrain"], ["finetune"]) or "--resume" in arguments
+    return "the same command" if asked else "the same command with --resume"
 
 
 def run(arguments: list[str]) -> int:

@@ -7,6 +7,7 @@ import os
 import signal
 import socket
 import sys
+from collections.abc import Callable
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 from typing import Any
@@ -41,18 +42,47 @@ def _run(arguments: list[str], out: str, environment: dict[str, str]) -> None:
 
 def start_ranks(count: int, *arguments: object, out: Path) -> list[ForkServerProcess]:
     """The same verb as `count` processes that find each other, as torchrun starts them."""
+    return [
+        start(*arguments, out=out.with_suffix(f".{rank}"), environment=environment)
+        for rank, environment in enumerate(surroundings(count))
+    ]
+
+
+def surroundings(count: int) -> list[dict[str, str]]:
+    """What torchrun tells each of `count` processes."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     common = {"WORLD_SIZE": str(count), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-    return [
-        start(
-            *arguments,
-            out=out.with_suffix(f".{rank}"),
-            environment=common | {"RANK": str(rank), "LOCAL_RANK": str(rank)},
-        )
-        for rank in range(count)
+    return [common | {"RANK": str(rank), "LOCAL_RANK": str(rank)} for rank in range(count)]
+
+
+def called_by_ranks(count: int, function: Callable[..., Any], *arguments: Any, seconds: float = 60) -> list[Any]:
+    """What a function of a test's module says in each of `count` such processes; its first argument is the rank."""
+    queue = SERVER.Queue()
+    processes = [
+        SERVER.Process(target=_call, args=(queue, function, rank, arguments, environment))
+        for rank, environment in enumerate(surroundings(count))
     ]
+    for process in processes:
+        process.start()
+    try:
+        said = dict(queue.get(timeout=seconds) for _ in processes)
+    finally:
+        finish(processes, 5)
+    return [said[rank] for rank in range(count)]
+
+
+def _call(queue: Any, function: Callable[..., Any], rank: int, arguments: Any, environment: dict[str, str]) -> None:
+    import torch
+
+    os.environ.update(environment)
+    torch.set_num_threads(1)
+    try:
+        queue.put((rank, function(rank, *arguments)))
+    except BaseException as error:
+        queue.put((rank, error))
+        raise
 
 
 def finish(processes: list[ForkServerProcess], seconds: float = 120) -> list[Any]:

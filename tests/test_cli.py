@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from pellucid import options, version
-from pellucid.cli import VERBS, find_verb, imported
+from pellucid.cli import VERBS, find_verb, imported, way_on
 from pellucid.runtime import PellucidError, printable
 
 Cli = Any
@@ -184,3 +184,16 @@ def test_a_closed_pipe_is_no_error(base_folder: Path) -> None:
 def test_a_verb_of_one_word_too_few_is_explained() -> None:
     with pytest.raises(PellucidError, match="'tokenizer' needs a second word: train or show"):
         find_verb(["tokenizer"])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ("encode a.txt --out shards", "the same command"),
+        ("pretrain --data shards --out run", "the same command with --resume"),
+        ("finetune instruct run --data d.json --out run3", "the same command with --resume"),
+        ("pretrain --resume --data shards --out run", "the same command"),
+    ],
+)
+def test_who_stops_is_told_what_goes_on_from_there(arguments: str, said: str) -> None:
+    assert way_on(arguments.split()) == said

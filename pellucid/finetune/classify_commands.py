@@ -36,8 +36,8 @@ from pellucid.finetune.recipes import (
 from pellucid.finetune.scores import classification_scores, positive_label, probability_scores
 from pellucid.finetune.splits import read_splits
 from pellucid.options import FinetuneClassify
-from pellucid.pretrain.distributed import joined, leave_the_rest_to_the_first, restarted
-from pellucid.pretrain.fit import Begin, fit
+from pellucid.pretrain.distributed import joined, leave_the_rest_to_the_first
+from pellucid.pretrain.fit import Begin, fit, goes_on
 from pellucid.runtime import inform, pick_device, printable, write_json
 from pellucid.text.tokenizer import Tokenizer
 
@@ -166,7 +166,7 @@ def finetune_classify(options: FinetuneClassify) -> tuple[dict[str, Any], str]:
     way = Way(options.train, options.class_weight, lora, options.teacher == "linear" and teachable(splits, rule))
     config = classify_config(options, len(splits["train"]), way)
     with joined():
-        resume = options.resume or restarted()
+        resume = goes_on(options.resume, options.out)
         begin = recorded("classify", options, config, resume, options.data, options.val, options.test)
         result = finetune_classifier(options.run, splits, config, options.out, resume, rule, way, begin)
     write_json(options.out / "scores.json", result)

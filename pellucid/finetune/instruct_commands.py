@@ -27,8 +27,8 @@ from pellucid.finetune.recipes import (
 from pellucid.finetune.shown import show_examples
 from pellucid.model.gpt import GPT
 from pellucid.options import FinetuneInstruct
-from pellucid.pretrain.distributed import joined, leave_the_rest_to_the_first, restarted
-from pellucid.pretrain.fit import Begin, fit
+from pellucid.pretrain.distributed import joined, leave_the_rest_to_the_first
+from pellucid.pretrain.fit import Begin, fit, goes_on
 from pellucid.pretrain.language import LanguageModelling
 from pellucid.runtime import pick_device, write_json
 from pellucid.text.tokenizer import Tokenizer
@@ -165,7 +165,7 @@ def finetune_instruct(options: FinetuneInstruct) -> tuple[dict[str, Any], str]:
     lora = lora_of(options)
     config = fit_config(options, options.epochs, len(splits["train"]), ADAPTER_RATES if lora else INSTRUCT_RATES)
     with joined():
-        resume = options.resume or restarted()
+        resume = goes_on(options.resume, options.out)
         begin = recorded("instruct", options, config, resume, options.data)
         result = finetune_assistant(
             options.run,

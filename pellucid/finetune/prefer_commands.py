@@ -19,8 +19,8 @@ from pellucid.finetune.prefer import REFERENCE, Pair, PreferenceTuning, read_pai
 from pellucid.finetune.recipes import PREFER_RATES, check_out, fit_config, lora_of, recorded
 from pellucid.finetune.shown import show_examples
 from pellucid.options import FinetunePrefer
-from pellucid.pretrain.distributed import joined, leave_the_rest_to_the_first, restarted
-from pellucid.pretrain.fit import Begin, check_nothing_there, fit
+from pellucid.pretrain.distributed import joined, leave_the_rest_to_the_first
+from pellucid.pretrain.fit import Begin, check_nothing_there, fit, goes_on
 from pellucid.runtime import ConfigError, DataError, problem, write_json
 from pellucid.text.tokenizer import Tokenizer
 
@@ -42,7 +42,7 @@ def finetune_prefer(options: FinetunePrefer) -> tuple[dict[str, Any], str]:
     # The reference is what the model says in float32, so the model is compared with it in float32.
     config = replace(fit_config(options, options.epochs, len(splits["train"]), PREFER_RATES), dtype="float32")
     with joined():
-        resume = options.resume or restarted()
+        resume = goes_on(options.resume, options.out)
         begin = recorded("prefer", options, config, resume, options.data)
         result = prefer(
             options.run, splits, config, options.out, resume, options.beta, options.train, lora_of(options),

@@ -12,7 +12,7 @@ from pellucid.model.formats.folder import check_fits, read_config, read_settings
 from pellucid.model.gpt import GPT
 from pellucid.options import Finetuning
 from pellucid.pretrain.checkpoint import newest_checkpoint
-from pellucid.pretrain.fit import Begin
+from pellucid.pretrain.fit import Begin, check_no_other_model
 from pellucid.runtime import ConfigError, DataError, problem, read_json, sha256, write_run
 from pellucid.text.tokenizer import Tokenizer
 
@@ -48,10 +48,11 @@ def steps_of(epochs: float, examples: int, batch_size: int) -> int:
 
 
 def check_out(options: Finetuning) -> None:
-    """Refuse to write the finetuned model over the one that it is made of."""
+    """Refuse to write the finetuned model over the one that it is made of, or over another one."""
     if options.out.resolve() == options.run.resolve():
         advice = "The pretrained model would be lost."
         raise ConfigError(problem("--out", f"the folder of the model itself, {options.out}", "another one", advice))
+    check_no_other_model(options.out)
 
 
 def fit_config(options: Finetuning, epochs: float, examples: int, rates: dict[str, float]) -> FitConfig:

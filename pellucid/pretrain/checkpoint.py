@@ -8,8 +8,10 @@ for a copy of its state only; a thread writes it.
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 import threading
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -25,6 +27,7 @@ from pellucid.runtime import DataError, PellucidError, atomic_folder, inform, pr
 
 _FILES = ("model.safetensors", "optimizer.safetensors")
 Weights = dict[str, Tensor]
+UNWRITTEN = (PellucidError, OSError, SafetensorError, MemoryError)  # what a disk without room may come out as
 
 
 @dataclass
@@ -96,9 +99,7 @@ def snapshot(state: State, copy: bool = True) -> Snapshot:
     Without `copy` the tensors are the state's own, to be written before anything changes.
     """
     more = {f"{kind}.{name}": value for kind, weights in state.more.items() for name, value in weights.items()}
-    tensors = _optimizer_tensors(state.optimizers) | more | {"random": world().gathered(torch.get_rng_state())}
-    if torch.cuda.is_available():
-        tensors["random.cuda"] = world().gathered(torch.cuda.get_rng_state())
+    tensors = _optimizer_tensors(state.optimizers) | more | _all_random_states()
     progress = {**vars(state.progress), "recent": list(state.progress.recent), "skipped": list(state.progress.skipped)}
     return Snapshot(
         {name: _on_cpu(tensor, copy) for name, tensor in state.model.state_dict().items()},
@@ -174,17 +175,24 @@ class Saver:
         from pellucid.pretrain.sharded import write_slices
 
         path = self.folder / f"step-{state.progress.step:08d}"
-        random = {"random": world().gathered(torch.get_rng_state())}
         record = {"progress": vars(state.progress), "settings": state.settings, "slices": True}
-        write_slices(path, state.tensors() | random, record)
-        if world().first:
-            drop_old(path, self.keep)
+        with self._told():
+            write_slices(path, state.tensors() | _all_random_states(), record)
+            if world().first:
+                drop_old(path, self.keep)
 
     def _write(self, content: Snapshot) -> None:
-        try:
+        with self._told():
             write_checkpoint(self.folder, content, self.keep)
-        except (PellucidError, OSError, SafetensorError, MemoryError) as error:
-            inform(f"no checkpoint was saved, the one before it stays: {error}")
+
+    @contextlib.contextmanager
+    def _told(self) -> Iterator[None]:
+        """Within the block what cannot be written is said, once, and no error."""
+        try:
+            yield
+        except UNWRITTEN as error:
+            if world().first:
+                inform(f"no checkpoint was saved, the one before it stays: {error}")
 
 
 def agreed_checkpoint(folder: Path, quiet: bool = False) -> Path | None:
@@ -208,10 +216,10 @@ def newest_checkpoint(folder: Path, quiet: bool = False) -> Path | None:
     return None
 
 
-def checkpoint_settings(path: Path) -> dict[str, Any]:
-    """The settings that the run was started with."""
-    settings: dict[str, Any] = read_json(path / "state.json")["settings"]
-    return settings
+def began_with(out: Path) -> dict[str, Any]:
+    """The settings that the run in `out` began with; {} where no checkpoint says them."""
+    newest = agreed_checkpoint(out / "training", quiet=True)
+    return dict(read_json(newest / "state.json")["settings"]) if newest else {}
 
 
 def load_checkpoint(path: Path, state: State) -> None:
@@ -232,9 +240,13 @@ def load_checkpoint(path: Path, state: State) -> None:
     if state.sharded:
         _load_slices(path, state, record)
         return
-    state.model.load_state_dict(load_file(path / _FILES[0]))
+    weights = load_file(path / _FILES[0])
+    if shapes_of(weights) != shapes_of(state.model.state_dict()):
+        advice = "Give the same model, or another --out."
+        raise DataError(problem(path, "weights of a model of another shape", "those of this one", advice))
+    state.model.load_state_dict(weights)
     tensors = load_file(path / _FILES[1])
-    _set_random_state(tensors, state.settings["seed"] + record["progress"]["step"])
+    _go_on_with_random_states(tensors, state.settings["seed"] + record["progress"]["step"])
     for number, optimizer in enumerate(state.optimizers):
         optimizer.load_state_dict(_optimizer_state(optimizer, tensors, f"{number}."))
     device = next(state.model.parameters()).device
@@ -247,24 +259,46 @@ def load_checkpoint(path: Path, state: State) -> None:
     state.progress = Progress(**record["progress"])
 
 
+def shapes_of(weights: Weights) -> dict[str, tuple[int, ...]]:
+    """The shape of each tensor."""
+    return {name: tuple(tensor.shape) for name, tensor in weights.items()}
+
+
 def _load_slices(path: Path, state: State, record: dict[str, Any]) -> None:
-    from pellucid.pretrain.sharded import make_optimizer_state, read_slices
+    from pellucid.pretrain.sharded import make_optimizer_state, read_slices, room_for
 
     make_optimizer_state(state.optimizers)
-    read_slices(path, state.tensors())
+    random = room_for(path, random_state())
+    read_slices(path, state.tensors() | random)
     state.progress = Progress(**record["progress"])
-    torch.manual_seed(process_seed(state.settings["seed"] + state.progress.step, world().rank))
+    _go_on_with_random_states(random, state.settings["seed"] + state.progress.step)
 
 
-def _set_random_state(tensors: Weights, seed: int) -> None:
+def random_state() -> Weights:
+    """Where this process's random numbers are: those of the CPU, and of its GPU."""
+    states = {"random": torch.get_rng_state()}
+    return states | ({"random.cuda": torch.cuda.get_rng_state()} if torch.cuda.is_available() else {})
+
+
+def set_random_state(states: Weights) -> None:
+    """Put them back to where they were."""
+    torch.set_rng_state(states["random"].clone())
+    if torch.cuda.is_available() and "random.cuda" in states:
+        torch.cuda.set_rng_state(states["random.cuda"].clone())
+
+
+def _all_random_states() -> Weights:
+    return {name: world().gathered(state) for name, state in random_state().items()}
+
+
+def _go_on_with_random_states(tensors: Weights, seed: int) -> None:
     """Go on with this process's own random numbers; where there were fewer processes, with new ones."""
-    here, states = world(), tensors["random"].view(-1, len(torch.get_rng_state()))
-    if here.rank < len(states):
-        torch.set_rng_state(states[here.rank].clone())
+    rank = world().rank
+    states = {name: tensors[name] for name in random_state() if name in tensors}
+    if rank < len(states["random"]):
+        set_random_state({name: rows[rank] for name, rows in states.items()})
     else:
-        torch.manual_seed(process_seed(seed, here.rank))
-    if torch.cuda.is_available() and here.rank < len(tensors.get("random.cuda", ())):
-        torch.cuda.set_rng_state(tensors["random.cuda"][here.rank])
+        torch.manual_seed(process_seed(seed, rank))
 
 
 def process_seed(seed: int, rank: int) -> int:

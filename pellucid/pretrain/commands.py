@@ -16,10 +16,10 @@ from pellucid.model.gpt import GPT
 from pellucid.model.outline import Outline
 from pellucid.options import Evaluate, Pretrain
 from pellucid.pretrain.alike import start_alike
-from pellucid.pretrain.checkpoint import newest_checkpoint
-from pellucid.pretrain.distributed import joined, restarted, world
+from pellucid.pretrain.checkpoint import began_with, newest_checkpoint
+from pellucid.pretrain.distributed import all_or_none, joined, world
 from pellucid.pretrain.evaluate import bytes_per_token, limited, measure, parts_of
-from pellucid.pretrain.fit import fit
+from pellucid.pretrain.fit import fit, goes_on
 from pellucid.pretrain.harness import evaluate_tasks
 from pellucid.pretrain.language import LanguageModelling, Stride, check_vocab, save_language_model
 from pellucid.pretrain.metrics import read_lines
@@ -52,8 +52,9 @@ def train_language_model(
         expected = f"at most {shape.context_length}, the model's context length"
         raise ConfigError(problem("--context", str(context), expected, "Change one of them."))
     windows: dict[str, int | str] = {"context": context, "stride": stride}
-    if resume and world().first:
-        check_same_data(out, shards.hashes(), windows)
+    with all_or_none():
+        if resume and world().first:
+            check_same_run(out, shards.hashes(), windows, as_dict(shape))
     torch.manual_seed(config.seed)
     # what is to be divided over processes goes to their devices slice by slice
     model = GPT(shape) if config.shard else GPT(shape).to(pick_device(config.device))
@@ -79,7 +80,7 @@ def train_language_model(
         "steps": progress.step,
         "tokens": progress.tokens,
         "tokens_per_s": round(progress.tokens / progress.step_seconds, 1),
-        "val_loss": progress.best if kept_best else losses[-1],
+        "val_loss": progress.best if kept_best and progress.best is not None else losses[-1],
         **settled,
     }
 
@@ -96,8 +97,8 @@ def put_together(model: GPT) -> GPT:
     return result
 
 
-def check_same_data(out: Path, data: dict[str, str], windows: dict[str, int | str]) -> None:
-    """Refuse to go on with other text, or other windows of it, than the run in `out` began with."""
+def check_same_run(out: Path, data: dict[str, str], windows: dict[str, int | str], shape: dict[str, Any]) -> None:
+    """Refuse to go on with other text, other windows of it, or another model than the run in `out` began with."""
     if not (out / "run.json").is_file() or newest_checkpoint(out / "training", quiet=True) is None:
         return
     record = read_json(out / "run.json")
@@ -106,6 +107,10 @@ def check_same_data(out: Path, data: dict[str, str], windows: dict[str, int | st
         found = "other shards" if record["data"] != data else f"{windows}, not {before}"
         advice = "Give the --data, --context and --stride of before, or another --out."
         raise DataError(problem(f"--resume {out}", found, "what the run began with", advice))
+    theirs = shape | record["config"].get("model", {})
+    for name in (name for name in shape if shape[name] != theirs[name]):
+        found, advice = f"{name} {shape[name]}, not {theirs[name]}", "Give the --model of before, or another --out."
+        raise DataError(problem(f"--resume {out}", found, "what the run began with", advice))
 
 
 def pretrain(options: Pretrain) -> tuple[dict[str, Any], str]:
@@ -113,11 +118,12 @@ def pretrain(options: Pretrain) -> tuple[dict[str, Any], str]:
     shards = Shards.open(options.data)
     shape = model_config(options.model, shards.vocab_size)
     context = options.context or shape.context_length
-    config = fit_config(options, shape, context)
-    config = replace(config, checkpoint_every=options.checkpoint_every, keep=options.keep, log=options.log)
+    kept = {"checkpoint_every": options.checkpoint_every, "keep": options.keep, "log": options.log}
     more: dict[str, Any] = {"stride": options.stride, "prompts": options.prompts}
     with joined():
-        resume = options.resume or restarted()
+        resume = goes_on(options.resume, options.out)
+        begun = began_with(options.out) if resume else {}
+        config = replace(fit_config(options, shape, context, begun), **kept)  # type: ignore[arg-type]
         result = train_language_model(shards, shape, config, context, options.out, resume, **more)
     return {"out": str(options.out), **result}, (
         f"{options.out}: {result['steps']:,} steps, {result['tokens']:,} tokens, "

@@ -76,6 +76,21 @@ def world() -> World:
     return World()
 
 
+@contextlib.contextmanager
+def all_or_none() -> Iterator[None]:
+    """Wait for all processes at the end of the block. Where it failed in one of them it fails in all: none goes on."""
+    failure: Exception | None = None
+    try:
+        yield
+    except Exception as error:
+        failure = error
+    (failed,) = world().sum(failure is not None)
+    if failure:
+        raise failure
+    if failed:
+        raise PellucidError("another process could not do its part")
+
+
 def launched() -> int:
     """How many processes `torchrun` has started with this one; 1 without it."""
     return int(os.environ.get("WORLD_SIZE", "1")) if "RANK" in os.environ else 1
@@ -84,6 +99,12 @@ def launched() -> int:
 def restarted() -> bool:
     """Whether `torchrun` has started this run again, because a process was lost."""
     return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) > 0
+
+
+def launch() -> str:
+    """A name of this call of `torchrun`, the same where it starts its processes again; empty without it."""
+    name = os.environ.get("TORCHELASTIC_RUN_ID", "")
+    return f"process {os.getppid()}" if name == "none" else name  # what torchrun calls each where nobody gave a name
 
 
 def agreed_name(store: Store, rank: int, size: int, patience: float = TO_MEET) -> str:

@@ -14,10 +14,10 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from numpy.typing import NDArray
 
 from pellucid.model.gpt import GPT
+from pellucid.pretrain.loss import token_losses
 from pellucid.text.tokenizer import Tokenizer
 
 
@@ -111,12 +111,9 @@ def measure(
             ids[row, : len(window)] = torch.from_numpy(window)
             fresh[row, part.fresh : part.length] = True
             sizes[i] = token_bytes[window[part.fresh + 1 :]].sum()
-        ids = ids.to(model.device)
-        logits = model(ids[:, :-1]).float()
-        losses = F.cross_entropy(logits.flatten(0, 1), ids[:, 1:].flatten(), reduction="none").view(fresh.shape).cpu()
-        summed = (losses.double() * fresh).sum(dim=1)
-        for row, i in enumerate(rows):
-            nats[i] = float(summed[row])
+        ids, judged = ids.to(model.device), fresh.to(model.device)
+        losses = token_losses(model, model.hidden(ids[:, :-1])[judged], ids[:, 1:][judged]).double().cpu()
+        nats[rows] = [float(part.sum()) for part in torch.split(losses, fresh.sum(dim=1).tolist())]
     return Measured(nats, counts, sizes)
 
 

@@ -8,6 +8,7 @@ do when a loss cannot be right or memory runs out, and working with other proces
 from __future__ import annotations
 
 import contextlib
+import math
 import signal
 import threading
 import time
@@ -27,11 +28,14 @@ from pellucid.pretrain.checkpoint import (
     Progress,
     Saver,
     State,
+    Weights,
     agreed_checkpoint,
     load_checkpoint,
     process_seed,
+    random_state,
+    set_random_state,
 )
-from pellucid.pretrain.distributed import shared_model, world
+from pellucid.pretrain.distributed import launch, restarted, shared_model, world
 from pellucid.pretrain.guard import MOST_TROUBLES, RECENT, spike
 from pellucid.pretrain.loggers import Mirror, open_mirrors
 from pellucid.pretrain.metrics import MetricsLog
@@ -41,6 +45,7 @@ from pellucid.pretrain.speed import settle_precision
 from pellucid.pretrain.step import TroubleError, train_step
 from pellucid.pretrain.task import Describing, Reading, Task
 from pellucid.runtime import (
+    ConfigError,
     DataError,
     PellucidError,
     exact_products,
@@ -50,7 +55,10 @@ from pellucid.runtime import (
     problem,
     progress_bar,
     settle_threads,
+    write_text,
 )
+
+LAUNCH = "launch"  # in training/: the name of the torchrun that trains there
 
 # Told the settled settings and the seconds per step of each precision that was tried, once nothing stands in the way.
 Begin = Callable[[FitConfig, dict[str, float]], None]
@@ -64,20 +72,38 @@ def fit(
     Stopped by a signal it saves and raises KeyboardInterrupt; with `resume` it goes on from the newest checkpoint and
     ends with the same weights, bit for bit, as if it had not been stopped (same device, same number of processes).
     With `config.minutes` instead of steps the clock decides how many steps there are, so two runs are alike but not
-    the same. A folder that another process trains in is refused.
+    the same. A folder that another process trains in, or that holds another model, is refused.
     """
     folder = out / "training"
+    check_no_other_model(out)
     with held(folder / "lock") if world().first else contextlib.nullcontext():
         if not resume:
             check_nothing_there(folder)
+        if launch() and world().first:
+            write_text(folder / LAUNCH, launch())
         if not config.steps:  # with steps the bits are promised, and they depend on the threads
             settle_threads()
         config, tried = settle_precision(model, task, config, out, resume)
-        if begin and world().first:
-            begin(config, tried)
         exact_products()
         keep_freed_memory()
-        return Sitting(model, task, config, out, resume).run()
+        sitting = Sitting(model, task, config, out, resume)
+        if begin and world().first:
+            begin(config, tried)
+        return sitting.run()
+
+
+def goes_on(resume: bool, out: Path) -> bool:
+    """Whether a verb goes on in `out`: it was told to, or is started again by the torchrun that began there."""
+    file = out / "training" / LAUNCH
+    again = restarted() and file.is_file() and file.read_text(encoding="utf-8") == launch()
+    return bool(*world().told(resume or again))
+
+
+def check_no_other_model(out: Path) -> None:
+    """Refuse to write over a model without checkpoints beside it: it would be lost."""
+    there = (out / "config.json").is_file() or any(out.glob("*.safetensors"))
+    if there and not any((out / "training").glob("step-*")):
+        raise ConfigError(problem(out, "a model that no run here made", "a new folder", "Give another --out."))
 
 
 def check_nothing_there(folder: Path) -> None:
@@ -161,8 +187,7 @@ class Sitting:
                 share = self.progress.share(config)
                 if record:
                     bar.update(shown, completed=share, note=self.progress.note(record, config))
-                passed = record and evaluations_due(share, config) > evaluations_due(before, config)
-                if passed or share >= 1:
+                if share >= 1 or evaluations_due(share, config) > evaluations_due(before, config):
                     self.evaluate()
                     share = self.progress.share(config)
                 if stop or save or share >= 1:
@@ -186,13 +211,14 @@ class Sitting:
             self.write({"step": progress.step, "split": "train", "skipped": True})
             return {}
         rows = progress.micro_batch_size or self.config.micro_batch_size
+        dice = random_state()
         try:
             record = train_step(
                 self.model, self.task, self.state.optimizers, self.config, progress.step, share,
                 self.shared, rows, self.refuse,
             )  # fmt: skip
         except TroubleError as trouble:
-            self.roll_back(str(trouble))
+            self.roll_back(str(trouble), dice)
             return {}
         if (used := record.pop("rows")) != rows:
             progress.micro_batch_size = used
@@ -230,14 +256,14 @@ class Sitting:
         """What is wrong with a loss, if anything is."""
         return spike(loss, self.progress.recent) if self.config.spikes else ""
 
-    def roll_back(self, reason: str) -> None:
-        """Go back to the newest checkpoint (where there is none, to before the step) and leave the step out."""
+    def roll_back(self, reason: str, dice: Weights) -> None:
+        """Go back to the newest checkpoint and leave the step out. Where there is none, only the dice were moved."""
         step, skipped = self.progress.step, [*self.progress.skipped, self.progress.step]
         examples = f" ({self.task.describe(step)})" if isinstance(self.task, Describing) else ""
         self.troubles.append(f"{reason} at step {step + 1}{examples}")
         if len(skipped) >= MOST_TROUBLES:
             said = "; ".join(self.troubles)
-            advice = "Lower the learning rate (--lr), or look at these examples."
+            advice = "Lower the learning rate (--lr, with another --out), or look at these examples."
             raise PellucidError(f"{self.task.name}: {said}. That is trouble number {len(skipped)}. {advice}")
         self.saver.wait()
         world().wait()
@@ -245,6 +271,8 @@ class Sitting:
         if newest:
             load_checkpoint(newest, self.state)
             self.open_log()
+        else:
+            set_random_state(dice)
         self.progress.skipped = skipped
         if world().first:
             back = f"back to step {self.progress.step}" if newest else "nothing was moved"
@@ -275,7 +303,7 @@ class Sitting:
             found = self.shared.looked_at(self.score)
         (loss,) = world().told(found or 0.0)
         progress, config = self.progress, self.config
-        if progress.best is None or loss < progress.best:
+        if math.isfinite(loss) and (progress.best is None or loss < progress.best):
             progress.best, progress.waited = loss, 0
             if config.best or config.early_stop:
                 with with_weights(self.model, self.state.more.get("average")):
@@ -285,8 +313,9 @@ class Sitting:
         if config.early_stop and progress.waited >= config.early_stop and self.progress.share(config) < 1:
             progress.finished = True
             if world().first:
+                best = math.nan if progress.best is None else progress.best
                 inform(
-                    f"{self.task.name}: no lower loss than {progress.best:.3f} in {progress.waited} evaluations; "
+                    f"{self.task.name}: no lower loss than {best:.3f} in {progress.waited} evaluations; "
                     f"the run ends at step {progress.step}"
                 )
 

@@ -67,7 +67,8 @@ class LanguageModelling:
             self.starts = windows(self.shards.offsets("train"), len(self.train), self.context)
         self.sampler = Sampler(len(self.starts), self.config.batch_size, self.config.seed)
         jitter = np.random.default_rng(self.config.seed).uniform(0, SHUFFLED, len(self.starts))
-        self.order = np.argsort(np.arange(len(self.starts)) + jitter) if self.in_order else None
+        order = np.argsort(np.arange(len(self.starts)) + jitter)
+        self.order = order if self.in_order else order[:0]
         self.tokenizer = self.shards.tokenizer()
 
     def batches(self, step: int) -> Sequence[TokenBatch]:
@@ -88,9 +89,8 @@ class LanguageModelling:
 
     def _indices(self, step: int) -> NDArray[np.int64]:
         first = step * self.config.batch_size
-        if self.order is not None and first + self.config.batch_size <= len(self.order):
-            return self.order[first : first + self.config.batch_size]
-        return self.sampler.indices(step)
+        ahead = self.order[first : first + self.config.batch_size]  # of the first time through
+        return np.concatenate([ahead, self.sampler.indices(step)[len(ahead) :]])
 
     def loss(self, model: GPT, batch: TokenBatch) -> Loss:
         """Cross-entropy over all positions."""

@@ -8,6 +8,7 @@ vocabulary, the widest product of a small model.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,6 +24,7 @@ from pellucid.pretrain.alike import Alike
 
 ROWS = 1024  # positions whose logits exist at one time
 FEW = 64  # of them, whose softmax fits into the processor's cache
+AT_ONCE = 2**26  # bytes of logits that exist at one time where nothing is trained
 
 
 @dataclass(frozen=True)
@@ -64,8 +66,21 @@ def token_loss(
             weight, wanted, times = alike.table(weight), alike.place[wanted], alike.count
         total: Tensor = ProjectedLoss.apply(hidden, weight, wanted, times)  # type: ignore[no-untyped-call]
     else:
-        total = F.cross_entropy(model.logits(hidden).float(), wanted, reduction="sum")
+        total = token_losses(model, hidden, wanted).sum()
     return Loss(total, wanted.numel())
+
+
+def token_losses(model: GPT, hidden: Tensor, wanted: Tensor) -> Tensor:
+    """(N,) losses of hidden (N, D) against wanted (N,), where nothing is trained."""
+    parts = logits_of(model, hidden, wanted)
+    return torch.cat([F.cross_entropy(logits, targets, reduction="none") for logits, targets in parts])
+
+
+def logits_of(model: GPT, hidden: Tensor, wanted: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+    """(R, V) logits of hidden (N, D) with the tokens (R,) that were wanted there, AT_ONCE bytes of them at a time."""
+    rows = max(1, AT_ONCE // (4 * model.config.vocab_size))
+    for some, targets in zip(torch.split(hidden, rows), torch.split(wanted, rows), strict=True):
+        yield model.logits(some).float(), targets
 
 
 class ProjectedLoss(torch.autograd.Function):

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +21,9 @@ import torch
 import torch.nn.functional as F
 
 from pellucid.model.gpt import GPT
+from pellucid.pretrain.loss import logits_of
 from pellucid.runtime import DataError, problem
+from pellucid.text.documents import read_text
 from pellucid.text.tokenizer import Tokenizer
 
 CONTEXTS = ("ctx", "context", "prompt", "question", "query", "goal", "text")
@@ -46,20 +49,23 @@ def read_questions(path: Path, last_word: bool = False) -> list[Question]:
     With `last_word` every row is a text whose last word is asked for. A row that is not like the first is a DataError.
     """
     questions: list[Question] = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+    for number, line in enumerate(read_text(path).split("\n"), start=1):
         if not line.strip():
             continue
         where = f"{path}, line {number}"
         try:
             row = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise DataError(problem(where, f"broken JSON ({error.msg})", "an object", "Mend the line.")) from error
+        except (ValueError, RecursionError) as error:
+            found = f"broken JSON ({getattr(error, 'msg', 'a number or brackets without end')})"
+            raise DataError(problem(where, found, "an object", "Mend the line.")) from error
         question = _last_word(row) if last_word else _question(row)
         if question is None:
             if not questions and not last_word:
                 return []
             expected = "a text of several words" if last_word else "a context with endings or with what follows"
             raise DataError(problem(where, f"{line[:60]!r}", expected, "Mend or remove the line."))
+        if not all(map(str.strip, question.endings)):  # nothing at all would always be the likeliest
+            raise DataError(problem(where, "an empty ending", "a text", "Mend or remove the line."))
         questions.append(question)
     if not questions:
         raise DataError(problem(path, "no rows", "questions", "Check the file."))
@@ -76,7 +82,7 @@ def _question(row: Any) -> Question | None:
     if endings is None:
         target = next((row[key] for key in FOLLOWING if isinstance(row.get(key), str) and row[key].strip()), None)
         return None if target is None else Question(context, (_spaced(context, target),), 0)
-    right = next((row[key] for key in NUMBERS if str(row.get(key, "")).isdigit()), None)
+    right = next((row[key] for key in NUMBERS if re.fullmatch("[0-9]{1,9}", str(row.get(key)))), None)
     if right is None or int(right) >= len(endings) or not all(isinstance(ending, str) for ending in endings):
         return None
     return Question(context, tuple(_spaced(context, ending) for ending in endings), int(right))
@@ -119,15 +125,15 @@ def likelihoods(model: GPT, pairs: Sequence[Pair], batch_size: int = 16) -> list
         ids = torch.zeros(len(chosen), max(len(rows[i]) for i in chosen), dtype=torch.long)
         for place, i in enumerate(chosen):
             ids[place, : len(rows[i])] = torch.tensor(rows[i])
-        logs = F.log_softmax(model(ids[:, :-1].to(model.device)).float(), dim=-1).cpu()  # (B, T, V)
+        hidden = model.hidden(ids[:, :-1].to(model.device))  # (B, T, D)
         for place, i in enumerate(chosen):
             end = len(rows[i]) - 1
             begin = max(0, end - len(pairs[i][1]))
-            if begin < end:
-                wanted = ids[place, begin + 1 : end + 1]
-                mine = logs[place, begin:end]
-                picked = mine.gather(1, wanted[:, None])[:, 0]
-                results[i] = (float(picked.double().sum()), bool((mine.argmax(dim=1) == wanted).all()))
+            wanted = ids[place, begin + 1 : end + 1].to(model.device)
+            for logits, right in logits_of(model, hidden[place, begin:end], wanted):
+                log, likeliest = results[i]
+                log -= float(F.cross_entropy(logits, right, reduction="none").double().sum())
+                results[i] = log, likeliest and bool((logits.argmax(dim=1) == right).all())
     return results
 
 

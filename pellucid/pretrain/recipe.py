@@ -14,6 +14,8 @@ half a million, width 768, rate 0.0006). With --steps alone, tokens are not know
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
+from typing import Any
 
 from pellucid.config import FitConfig, ModelConfig
 from pellucid.model.gpt import GPT
@@ -62,10 +64,13 @@ def rate_of(width: int) -> float:
     return 5e-3 * min(1.0, 96 / width)
 
 
-def fit_config(options: Training, shape: ModelConfig, context: int) -> FitConfig:
+def fit_config(
+    options: Training, shape: ModelConfig, context: int, begun: Mapping[str, Any] | None = None
+) -> FitConfig:
     """What the loop needs of the command line; what is not given there follows from the rule. A --lr scales both rates.
 
-    With --steps neither minutes nor tokens count, with --tokens no minutes.
+    With --steps neither minutes nor tokens count, with --tokens no minutes. Of a run that goes on, `begun` with other
+    settings, the batch stays what it was: the rule would have another one for another number of processes.
     """
     if options.evaluations < 1:
         raise ConfigError(
@@ -73,7 +78,7 @@ def fit_config(options: Training, shape: ModelConfig, context: int) -> FitConfig
         )
     if options.tokens < 0:
         raise ConfigError(problem("--tokens", f"{options.tokens}", "a number above 0", "Change it."))
-    batch = options.batch_size
+    batch = (begun or {}).get("batch_size") if options.batch_size is None else options.batch_size
     if batch is None:
         batch = WITH_STEPS if options.steps else batch_of(budget(options, shape, context), context, launched())
     if launched() > max(batch, 1):

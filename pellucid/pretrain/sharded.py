@@ -15,14 +15,15 @@ from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
+from torch.distributed.checkpoint.api import CheckpointException
 from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageReader, HuggingFaceStorageWriter
 from torch.distributed.checkpoint.state_dict_loader import load
 from torch.distributed.checkpoint.state_dict_saver import save
 from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor
 
-from pellucid.pretrain.distributed import Shared, Whole, world
-from pellucid.runtime import publish_folder, sha256, write_json
+from pellucid.pretrain.distributed import Shared, Whole, all_or_none, world
+from pellucid.runtime import PellucidError, publish_folder, sha256, write_json
 
 T = TypeVar("T")
 
@@ -73,19 +74,29 @@ def whole_weights(model: nn.Module) -> dict[str, Tensor]:
 
 
 def write_slices(path: Path, tensors: dict[str, Tensor], record: dict[str, Any]) -> None:
-    """Write `path` atomically: every process its slices, the first state.json with the hashes of all files."""
-    temporary = path.with_name(f".{path.name}.slices")
-    if world().first:
-        shutil.rmtree(temporary, ignore_errors=True)
-        temporary.mkdir(parents=True)
-    world().wait()
-    save(dict(flat(tensors)), storage_writer=HuggingFaceStorageWriter(str(temporary), save_distributed=True))
-    world().wait()
-    if world().first:
-        hashes = {file.name: sha256(file) for file in sorted(temporary.iterdir()) if file.is_file()}
-        write_json(temporary / "state.json", {**record, "sha256": hashes})
-        publish_folder(temporary, path)
-    world().wait()
+    """Write `path` atomically: every process its slices, the first state.json with the hashes of all files.
+
+    What one process cannot write is an error in all of them.
+    """
+    temporary, first = path.with_name(f".{path.name}.slices"), world().first
+    try:
+        with all_or_none():
+            if first:
+                shutil.rmtree(temporary, ignore_errors=True)
+                temporary.mkdir(parents=True)
+        with all_or_none():
+            save(dict(flat(tensors)), storage_writer=HuggingFaceStorageWriter(str(temporary), save_distributed=True))
+        with all_or_none():
+            if first:
+                hashes = {file.name: sha256(file) for file in sorted(temporary.iterdir()) if file.is_file()}
+                write_json(temporary / "state.json", {**record, "sha256": hashes})
+                publish_folder(temporary, path)
+    except CheckpointException as error:  # of all processes, whichever failed
+        reason = next(iter(error.failures.values()))[0]
+        raise PellucidError(str(reason)) from error
+    finally:
+        if first:
+            shutil.rmtree(temporary, ignore_errors=True)
 
 
 def flat(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -96,6 +107,12 @@ def flat(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
 def read_slices(path: Path, tensors: dict[str, Tensor]) -> None:
     """Fill the tensors with what `path` holds, whatever the number of processes that wrote it."""
     load(dict(flat(tensors)), storage_reader=HuggingFaceStorageReader(str(path)))
+
+
+def room_for(path: Path, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Of the named tensors those that `path` holds, empty and as large as there."""
+    kept: dict[str, Any] = HuggingFaceStorageReader(str(path)).read_metadata().state_dict_metadata
+    return {name: torch.empty(kept[name].size, dtype=tensors[name].dtype) for name in tensors if name in kept}
 
 
 def make_optimizer_state(optimizers: Sequence[torch.optim.Optimizer]) -> None:

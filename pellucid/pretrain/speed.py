@@ -14,7 +14,7 @@ from torch import nn
 
 from pellucid.config import FitConfig
 from pellucid.model.precision import fastest_precision
-from pellucid.pretrain.checkpoint import agreed_checkpoint, checkpoint_settings
+from pellucid.pretrain.checkpoint import began_with
 from pellucid.pretrain.distributed import world
 from pellucid.pretrain.loss import Loss
 from pellucid.pretrain.optim import make_optimizers
@@ -79,9 +79,9 @@ def settle_precision(
         return config, {}
     if config.shard and world().size > 1:  # no process has the memory for a trial of the whole model
         return replace(config, dtype="bfloat16" if torch.cuda.is_available() else "float32"), {}
-    newest = agreed_checkpoint(out / "training", quiet=True) if resume else None
-    if newest:
-        return replace(config, dtype=checkpoint_settings(newest)["dtype"]), {}
+    begun = began_with(out) if resume else {}
+    if begun:
+        return replace(config, dtype=begun["dtype"]), {}
     choices = worth_trying(model)
     tried = measure_speed(model, task, config).tried if len(choices) > 1 else {}
     (fastest,) = world().told(DTYPES.index(min(choices, key=lambda dtype: tried.get(dtype, 0.0))))
@@ -111,7 +111,8 @@ def measure_speed(model: nn.Module, task: Task, config: FitConfig, steps: int = 
             with suppress(TroubleError):
                 train_step(model, trial_task, optimizers, trial, step, AT_THE_END)
             times.append(time.perf_counter() - began)
-            if times[-1] > min([LONG, *(SLOWER * best for best in tried.values())]):
+            (enough,) = world().told(times[-1] > min([LONG, *(SLOWER * best for best in tried.values())]))
+            if enough:
                 break
         tried[dtype] = min(times)
         del optimizers  # or the next one's memory comes on top

@@ -112,10 +112,8 @@ def gradients_within_memory(
 
 
 def usual_rows(model: nn.Module, batches: Sequence[Any]) -> int:
-    """How many examples of these batches are read at once where nothing says it; 0: all.
-
-    Several processes read all of their slices: divided weights want the same number of passes in each.
-    """
+    """How many examples of these batches are read at once where nothing says it; 0: all, as
+    each of several processes does with its slice."""
     shapes = [module.config for module in model.modules() if isinstance(module, GPT)]
     if not shapes or world().size > 1 or next(model.parameters()).device.type != "cpu":
         return 0
@@ -137,17 +135,17 @@ def add_gradients(
     here = world()
     mine = list(pieces(batches, rows, here.rank, here.size))
     losses, count, seen = [], 0, 0
-    for number, batch in enumerate(mine):
+    for number, (batch, counts) in enumerate(mine):
         last = number == len(mine) - 1
         with contextlib.nullcontext() if last else shared.not_yet():
             with precision(shared.model, config):
                 total, trained = shared.run(partial(summed_loss, task, batch))
             if trained or here.size > 1:  # the other processes wait for our gradients, even if they are zero
-                total.backward()  # type: ignore[no-untyped-call]
-        if trained:
+                (total * counts).backward()  # type: ignore[no-untyped-call]
+        if trained and counts:
             losses.append(total.detach())
-        count += trained
-        seen += batch.tokens
+        count += counts * trained
+        seen += counts * batch.tokens
     return sum(float(loss) for loss in losses), count, seen
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator, Sequence
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Literal, Protocol, runtime_checkable
 
 from torch import Tensor
 
@@ -54,19 +54,24 @@ class Reading(Protocol):
         """(V,) booleans: whether a token is met anywhere in the training texts."""
 
 
-def pieces(batches: Sequence[Any], rows: int = 0, rank: int = 0, ranks: int = 1) -> Iterator[Any]:
+def pieces(batches: Sequence[Any], rows: int = 0, rank: int = 0, ranks: int = 1) -> Iterator[tuple[Any, Literal[0, 1]]]:
     """The part of the batches that process `rank` of `ranks` has, in pieces of at most `rows` examples (0: whole).
 
-    Each process has an equal slice, in order (to within one row); together they have every row once.
+    Each process has an equal slice, in order (to within one row); together they have every row once. And each has as
+    many pieces, for a pass is made by all together: who has no more rows reads one that counts nothing. Beside each
+    piece stands how often it counts.
     """
     for batch in batches:
         if not rows and ranks == 1:
-            yield batch
+            yield batch, 1
             continue
         count = rows_of(batch)
-        first, last = rank * count // ranks, (rank + 1) * count // ranks
-        for start in range(first, last, rows or max(last - first, 1)):
-            yield cut(batch, start, min(start + (rows or last), last))
+        first, last, most = rank * count // ranks, (rank + 1) * count // ranks, -(-count // ranks)
+        for start in range(first, first + most, rows or max(most, 1)):
+            if start < last:
+                yield cut(batch, start, min(start + (rows or most), last)), 1
+            else:
+                yield cut(batch, 0, 1), 0
 
 
 def rows_of(batch: Any) -> int:

@@ -62,16 +62,18 @@ def test_an_assistant_is_made_and_scored(call: Any, base_folder: Path, instructi
 
 
 @pytest.mark.parametrize("verb", ["classify", "instruct"])
-def test_the_model_that_is_finetuned_is_never_overwritten(
-    call: Any, base_folder: Path, labels: Path, instructions: Path, verb: str
+def test_the_model_that_is_finetuned_is_never_overwritten_nor_is_another_one(
+    call: Any, base_folder: Path, labels: Path, instructions: Path, tmp_path: Path, verb: str
 ) -> None:
     before = (base_folder / "model.safetensors").read_bytes()
     data = labels if verb == "classify" else instructions
+    other = shutil.copytree(base_folder, tmp_path / "other")
     for more in ([], ["--resume"]):
-        done = call("finetune", verb, base_folder, "--data", data, "--out", base_folder / ".." / "base", *more)
-        assert done.returncode == 2
-        assert "--out" in done.stderr
-    assert (base_folder / "model.safetensors").read_bytes() == before
+        for out in (base_folder / ".." / "base", other):
+            done = call("finetune", verb, base_folder, "--data", data, "--out", out, *more)
+            assert done.returncode == 2
+            assert "--out" in done.stderr
+    assert (base_folder / "model.safetensors").read_bytes() == before == (other / "model.safetensors").read_bytes()
 
 
 @pytest.mark.parametrize(

@@ -43,10 +43,16 @@ def tuned(count: int, verb: str, base: Path, data: Path, out: Path, *more: objec
 
 @pytest.mark.parametrize(
     ("verb", "more"),
-    [("classify", []), ("instruct", ["--packing"]), ("instruct", ["--train", "lora"]), ("prefer", [])],
+    [
+        ("classify", []),
+        ("instruct", ["--packing", "--batch-size", 2, "--epochs", 0.5]),  # two talks are one row: none for the second
+        ("instruct", ["--train", "lora"]),
+        ("prefer", []),
+        pytest.param("classify", ["--batch-size", 1, "--epochs", 0.2], marks=pytest.mark.nightly),
+    ],
 )
 def test_two_processes_have_the_losses_of_one(
-    base_folder: Path, data: dict[str, Path], tmp_path: Path, verb: str, more: list[str]
+    base_folder: Path, data: dict[str, Path], tmp_path: Path, verb: str, more: list[Any]
 ) -> None:
     base = base_folder
     if verb == "prefer":

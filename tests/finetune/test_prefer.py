@@ -199,7 +199,7 @@ def test_a_batch_cut_into_pieces_has_the_same_loss(assistant: Path, tmp_path: Pa
     task.refer(model, tmp_path / REFERENCE)
     moved(model)
     (batch,) = task.batches(0)
-    parts = [task.loss(model, piece) for piece in pieces([batch], rows=2)]
+    parts = [task.loss(model, piece) for piece, _ in pieces([batch], rows=2)]
     whole = task.loss(model, batch)
     assert [part.count for part in parts] == [2, 2, 2, 1]
     torch.testing.assert_close(sum(part.total for part in parts), whole.total, atol=1e-5, rtol=1e-5)

@@ -5,13 +5,17 @@ from __future__ import annotations
 import math
 
 import numpy as np
+import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pellucid.config import ModelConfig
 from pellucid.model.gpt import GPT
+from pellucid.pretrain import loss
 from pellucid.pretrain.evaluate import Measured, Part, bytes_per_token, limited, measure, parts_of
+from pellucid.pretrain.loss import token_loss
+from pellucid.pretrain.questions import likelihoods
 from pellucid.text.shards import Shards
 
 lengths = st.lists(st.integers(1, 60), min_size=1, max_size=8)
@@ -67,6 +71,29 @@ def test_the_loss_of_each_part_is_that_of_the_model_run_on_it_alone(shards: Shar
         assert math.isclose(measured.nats[number], nats.item(), rel_tol=1e-5)
     assert measured.tokens.sum() == len(tokens) - 1
     assert measured.bytes.sum() == shards.bytes("val")
+
+
+def test_no_more_logits_than_wanted_exist_at_one_time_and_the_numbers_are_the_same(
+    shards: Shards, shape: ModelConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    torch.manual_seed(0)
+    model = GPT(shape).eval()
+    tokens, sizes = np.asarray(shards.tokens("val")), bytes_per_token(shards.tokenizer(), shape.vocab_size)
+    parts = list(parts_of(shards.offsets("val"), shape.context_length))
+    ids = torch.from_numpy(tokens[None, : shape.context_length + 1].astype(np.int64))
+    pairs = [([1, 2, 3], [4, 5, 6, 7]), ([8], list(range(9, 20))), ([7, 7], [7])]
+
+    def found() -> list[float]:
+        said = [number for pair in likelihoods(model, pairs) for number in pair]
+        with torch.no_grad():
+            total = token_loss(model, ids[:, :-1], ids[:, 1:]).total
+        return [*measure(model, tokens, parts, sizes).nats, *said, float(total)]
+
+    whole, asked = found(), []
+    monkeypatch.setattr(loss, "AT_ONCE", 5 * 4 * shape.vocab_size)  # the logits of five tokens
+    monkeypatch.setattr(GPT, "logits", lambda self, hidden: asked.append(hidden) or hidden @ self.output_weight.mT)
+    np.testing.assert_allclose(found(), whole, rtol=1e-6)
+    assert max(hidden.shape[:-1].numel() for hidden in asked) == 5
 
 
 @settings(max_examples=40, deadline=None)

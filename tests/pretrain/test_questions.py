@@ -44,10 +44,46 @@ def test_rows_are_told_apart_by_looking(tmp_path: Path) -> None:
     assert read_questions(text, last_word=True) == [Question("Where is the", (" fox",), 0)]
 
 
-@pytest.mark.parametrize("row", [{"ctx": "a", "endings": ["b"], "label": 5}, {"other": 1}, [], {"ctx": "a"}])
+@pytest.mark.parametrize(
+    "row",
+    [
+        {"ctx": "a", "endings": ["b"], "label": 5},
+        {"ctx": "a", "endings": ["b", "c", "d"], "label": "²"},
+        {"ctx": "a", "endings": ["b", ""], "label": 0},
+        {"ctx": "a", "endings": ["b"], "label": "0" * 5000},
+        {"other": 1},
+        [],
+        {"ctx": "a"},
+    ],
+)
 def test_a_row_that_is_none_of_them_is_named(tmp_path: Path, row: Any) -> None:
     with pytest.raises(DataError, match=r"q\.jsonl, line 2"):
         read_questions(written(tmp_path / "q.jsonl", HELLASWAG, row))
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (None, "cannot read: No such file"),
+        (b'{"ctx": "a", "endings": ["", "b"], "label": 1}', "line 1: found an empty ending"),
+        ("Käse".encode("latin-1"), "not UTF-8"),
+        (b'{"ctx": ' * 9999, "broken JSON"),
+        (b'{"ctx": "a", "endings": ["b"], "label": ' + b"1" * 5000 + b"}", "broken JSON"),
+    ],
+)
+def test_what_cannot_be_read_is_said_in_one_line(
+    call: Any, base_folder: Path, tmp_path: Path, content: bytes | None, said: str
+) -> None:
+    if content is not None:
+        (tmp_path / "q.jsonl").write_bytes(content)
+    done = call("evaluate", base_folder, "--data", tmp_path / "q.jsonl")
+    assert done.returncode == 2 and said in done.stderr and len(done.stderr.splitlines()) == 1
+
+
+def test_a_line_ends_where_jsonl_says_and_not_at_every_separator_of_unicode(tmp_path: Path) -> None:
+    file = tmp_path / "q.jsonl"
+    file.write_bytes(b"\xef\xbb\xbf" + '{"context": "The blue\u2028fox", "target": "has"}\r\n'.encode())
+    assert read_questions(file) == [Question("The blue\u2028fox", (" has",), 0)]
 
 
 def test_likelihoods_are_those_of_the_model_one_by_one(model: GPT, tokenizer: Tokenizer) -> None:

@@ -130,10 +130,21 @@ def test_only_the_batch_that_is_too_large_says_how_many_examples_are_read_at_onc
 @pytest.mark.parametrize("ranks", [1, 2, 3, 8])
 def test_the_pieces_of_all_processes_together_are_the_batch_in_its_order(rows: int, ranks: int) -> None:
     batch = Masked(torch.arange(16).view(8, 2), torch.arange(8) > 3)
-    parts = [piece for rank in range(ranks) for piece in pieces([batch], rows, rank, ranks)]
+    each = [list(pieces([batch], rows, rank, ranks)) for rank in range(ranks)]
+    parts = [piece for mine in each for piece, counts in mine if counts]
     assert torch.equal(torch.cat([piece.ids for piece in parts]), batch.ids)
     assert torch.equal(torch.cat([piece.trained for piece in parts]), batch.trained)
     assert all(len(piece.ids) <= (rows or 8) for piece in parts)
+
+
+@pytest.mark.parametrize("rows", [0, 1, 2])
+@pytest.mark.parametrize("count", [1, 2, 3, 5, 9])
+def test_every_process_has_as_many_passes_and_each_has_an_example(rows: int, count: int) -> None:
+    batch = Masked(torch.arange(count)[:, None], torch.arange(count) > 3)
+    each = [list(pieces([batch, batch], rows, rank, 4)) for rank in range(4)]
+    assert len({len(mine) for mine in each}) == 1
+    assert all(len(piece.ids) > 0 for mine in each for piece, _ in mine)
+    assert sum(len(piece.ids) for mine in each for piece, counts in mine if counts) == 2 * count
 
 
 def test_computing_blocks_again_changes_no_bit_and_keeps_less() -> None:
@@ -233,6 +244,45 @@ def test_what_is_left_out_stays_left_out_when_a_run_goes_on_and_the_bits_are_the
     assert all(torch.equal(one, other) for one, other in zip(gone_on.parameters(), whole.parameters(), strict=True))
 
 
+def test_a_step_that_is_left_out_leaves_no_trace_whether_there_was_a_checkpoint_or_none(
+    shards: Shards, shape: ModelConfig, config: FitConfig, tmp_path: Path
+) -> None:
+    back, stayed = model_of(shape), model_of(shape)
+    fit(back, spoilt(shards, config, nan_in=(6,)), config, tmp_path / "back")
+    rarely = replace(config, checkpoint_every=50)
+    fit(stayed, spoilt(shards, rarely, nan_in=(6,)), rarely, tmp_path / "stayed")
+    assert all(torch.equal(one, other) for one, other in zip(stayed.parameters(), back.parameters(), strict=True))
+
+
+@pytest.mark.parametrize("every", [4, 50])
+def test_an_evaluation_that_is_due_after_a_step_that_was_left_out_takes_place(
+    shards: Shards, shape: ModelConfig, config: FitConfig, tmp_path: Path, every: int
+) -> None:
+    config = replace(config, checkpoint_every=every)
+    fit(model_of(shape), spoilt(shards, config, nan_in=(5,)), config, tmp_path)
+    assert [line["step"] for line in read_lines(tmp_path / "metrics.jsonl") if line["split"] == "val"] == [3, 6, 9, 12]
+
+
+class Blind(LanguageModelling):
+    """A task whose first score is no number."""
+
+    seen = 0
+
+    def evaluate(self, model: GPT) -> dict[str, float]:
+        self.seen += 1
+        return {"loss": math.nan if self.seen == 1 else 5.0 - self.seen}
+
+
+def test_a_score_that_is_no_number_is_not_the_best_one_and_stops_no_checkpoint(
+    shards: Shards, shape: ModelConfig, config: FitConfig, tmp_path: Path
+) -> None:
+    config = replace(config, best=True, checkpoint_every=3, keep=9)
+    progress = fit(model_of(shape), Blind(shards, config, 16), config, tmp_path)
+    assert progress.best == 1.0
+    names = {folder.name for folder in (tmp_path / "training").glob("step-*")}
+    assert names == {f"step-{step:08d}" for step in (3, 6, 9, 12)}
+
+
 class Pulled(Spoilt):
     """As above, and the plug is pulled in step 9."""
 
@@ -248,7 +298,9 @@ def test_the_third_trouble_ends_the_run_with_all_three_reasons(
     shards: Shards, shape: ModelConfig, config: FitConfig, tmp_path: Path
 ) -> None:
     task = spoilt(shards, config, nan_in=(2, 5, 9))
-    with pytest.raises(PellucidError, match=r"nan at step 3 .*; .* at step 6 .*; .* at step 10 .*number 3.*--lr"):
+    with pytest.raises(
+        PellucidError, match=r"at step 3 .*; .* at step 6 .*; .* at step 10 .*number 3.*--lr, with another"
+    ):
         fit(model_of(shape), task, config, tmp_path)
     assert (tmp_path / "training" / "step-00000008").is_dir()
 

@@ -46,3 +46,14 @@ def test_a_run_of_random_windows_goes_on_with_random_windows_only(
     other = call(*run, "--steps", 3, "--stride", 5, "--resume")
     assert other.returncode == 2
     assert "'stride': 'random'" in other.stderr
+
+
+@pytest.mark.parametrize("batch", [1, 7, 8, 1000])
+@pytest.mark.parametrize("in_order", [True, False])
+def test_each_time_through_meets_every_window_once(shards: Shards, batch: int, in_order: bool) -> None:
+    task = LanguageModelling(shards, FitConfig(steps=1, batch_size=batch, seed=3), 16, in_order)
+    count = len(task.starts)
+    assert count % 7 and count % 8, "a part of a batch is left at the end"
+    met = np.concatenate([task._starts(step) for step in range(2 * count // batch + 1)])
+    for begin in (0, count):
+        assert sorted(met[begin : begin + count]) == sorted(task.starts)
