@@ -194,6 +194,23 @@ def test_who_waits_in_vain_for_the_others_says_so(rank: int) -> None:
         agreed_name(store, rank, 2, patience=0.1)
 
 
+def left_alone(rank: int) -> str:
+    """What a process says to which another one does not answer."""
+    try:
+        with joined() as here:
+            if here.first:
+                here.sum(1.0)
+    except PellucidError as error:
+        return str(error)
+    return ""
+
+
+def test_who_is_left_by_another_process_says_so() -> None:
+    said = called_by_ranks(2, left_alone)
+    assert said[1] == ""
+    assert "found a process that has ended, or does not answer; expected all 2" in said[0]
+
+
 def children(pid: int) -> list[int]:
     listed = subprocess.run(["ps", "-o", "pid=", "--ppid", str(pid)], capture_output=True, text=True).stdout
     return sorted(int(word) for word in listed.split())
