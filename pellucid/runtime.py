@@ -64,6 +64,7 @@ def atomic_file(path: Path) -> Iterator[Path]:
             _sync(temporary)
             temporary.chmod(0o644)
             temporary.replace(path)
+            _sync(path.parent)
         finally:
             temporary.unlink(missing_ok=True)
 
@@ -83,18 +84,17 @@ def atomic_folder(path: Path) -> Iterator[Path]:
 
 
 def publish_folder(temporary: Path, path: Path) -> None:
-    """Let a whole folder take the place of `path`, once all that it holds is on the disk."""
-    for file in temporary.rglob("*"):
-        if file.is_file():
-            _sync(file)
+    """Let a whole folder take the place of `path`, once all that it holds is on the disk; then that is, too."""
+    for inside in (*temporary.rglob("*"), temporary):
+        _sync(inside)
     temporary.chmod(0o755)
+    old = temporary.with_name(temporary.name + ".old")
     if path.exists():
-        old = temporary.with_name(temporary.name + ".old")
         path.replace(old)
-        temporary.replace(path)
+    temporary.replace(path)
+    _sync(path.parent)
+    if old.exists():
         shutil.rmtree(old)
-    else:
-        temporary.replace(path)
 
 
 @contextlib.contextmanager
@@ -131,8 +131,17 @@ def held(path: Path) -> Iterator[None]:
 
 
 def _sync(path: Path) -> None:
-    with path.open("rb+") as file:
-        os.fsync(file.fileno())
+    """See that a file is on the disk, or the names in a folder: a rename is lost with the power until they are."""
+    if not path.is_dir():
+        with path.open("rb+") as file:
+            os.fsync(file.fileno())
+        return
+    with contextlib.suppress(OSError):  # Windows opens no folder, and some disks of a network sync none
+        handle = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
 
 
 @contextlib.contextmanager
