@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 import torch.distributed as dist
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
@@ -168,6 +169,17 @@ def tried_by(rank: int, folder: Path) -> int:
         speed.measure_speed(model, LanguageModelling(shards, config, 16), config)
         world().wait()
     return len(steps)
+
+
+def chosen_by(rank: int) -> list[str]:
+    """What is worth a try where each process finds another precision the faster one."""
+    speed.fastest_precision = lambda: (torch.float32, torch.bfloat16)[rank]
+    with joined():
+        return list(speed.worth_trying(torch.nn.Linear(1, 1)))
+
+
+def test_what_is_worth_a_trial_is_what_the_first_process_finds() -> None:
+    assert called_by_ranks(2, chosen_by) == [["float32"], ["float32"]]
 
 
 def test_in_a_trial_the_first_process_says_how_many_steps_are_enough(shards: Shards) -> None:

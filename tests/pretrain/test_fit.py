@@ -196,7 +196,7 @@ def test_steps_without_a_trained_token_are_counted_and_have_no_loss(
 
 
 def test_a_loss_that_is_no_number_stops_and_names_the_step(shards: Shards, shape: ModelConfig, tmp_path: Path) -> None:
-    config = FitConfig(steps=3, batch_size=4, dtype="float32")
+    config = FitConfig(steps=3, batch_size=4, dtype="float32", evaluate_share=1)
     model = fresh(shape)
     with torch.no_grad():
         model.final_norm.weight[0] = math.nan
@@ -309,6 +309,14 @@ def test_other_settings_than_at_the_start_are_refused_by_name(
     name, value = next(iter(change.items()))
     with pytest.raises(DataError, match=rf"started with {name} = .*, now it is {value!r}"):
         train(shards, shape, replace(config, **change), tmp_path, resume=True)
+
+
+def test_another_model_than_at_the_start_is_refused(
+    shards: Shards, shape: ModelConfig, config: FitConfig, tmp_path: Path
+) -> None:
+    train(shards, shape, config, tmp_path, stop=6)
+    with pytest.raises(DataError, match="weights of a model of another shape"):
+        train(shards, replace(shape, n_layers=3), config, tmp_path, resume=True)
 
 
 @pytest.mark.parametrize("change", [{"checkpoint_every": 5}, {"micro_batch_size": 1}])
