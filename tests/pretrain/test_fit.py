@@ -196,7 +196,7 @@ def test_steps_without_a_trained_token_are_counted_and_have_no_loss(
 
 
 def test_a_loss_that_is_no_number_stops_and_names_the_step(shards: Shards, shape: ModelConfig, tmp_path: Path) -> None:
-    config = FitConfig(steps=3, batch_size=4, dtype="float32", evaluate_share=1)
+    config = FitConfig(steps=3, batch_size=4, dtype="float32")
     model = fresh(shape)
     with torch.no_grad():
         model.final_norm.weight[0] = math.nan
