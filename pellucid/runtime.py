@@ -11,6 +11,7 @@ import errno
 import functools
 import hashlib
 import json
+import math
 import os
 import shutil
 import statistics
@@ -189,6 +190,8 @@ def read_json(path: Path) -> Any:
         ) from error
     except UnicodeDecodeError as error:
         raise DataError(problem(path, "bytes that are not UTF-8", "JSON in UTF-8", "Save it as UTF-8.")) from error
+    except (ValueError, RecursionError) as error:
+        raise DataError(problem(path, "a number or brackets without end", "valid JSON", "Mend the file.")) from error
     except FileNotFoundError as error:
         raise DataError(problem(path, "no file", "a JSON file", "Check the path.")) from error
     except OSError as error:
@@ -398,9 +401,18 @@ class Verbatim(str):
 
 
 def one_line_of_json(value: Any) -> str:
-    """JSON that is the same to a program, and holds no character that a terminal would obey."""
-    text = json.dumps(value, ensure_ascii=False, allow_nan=False)
+    """JSON that is the same to a program, and holds no character that a terminal would obey. NaN becomes null."""
+    text = json.dumps(without_nan(value), ensure_ascii=False, allow_nan=False)
     return text if text.isprintable() else "".join(c if c.isprintable() else json.dumps(c)[1:-1] for c in text)
+
+
+def without_nan(value: Any) -> Any:
+    """The same value with None for numbers that JSON has not: NaN and the infinities."""
+    if isinstance(value, dict):
+        return {key: without_nan(each) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [without_nan(each) for each in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def shown(value: Any) -> str:
