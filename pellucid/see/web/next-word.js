@@ -74,7 +74,7 @@ function drawTable() {
     name.replace("|", "") || make("span", { className: "hidden" }, "as a bar"))));
   const rows = data.next.map((row, i) => {
     const cells = [make("button", { type: "button", className: "token", "data-item": "", tabIndex: i ? -1 : 0, onclick: () => take(row.id),
-      "aria-label": `take ${visible(row.text)}` }, make("span", {}, visible(row.text))), String(row.id), number(row.logit), number(row.scaled), row.kept ? "✓" : "·"];
+      "aria-label": `take ${printable(row.text)}` }, make("span", {}, visible(row.text))), String(row.id), number(row.logit), number(row.scaled), row.kept ? "✓" : "·"];
     if (compared) cells.push(percent(data.before[i]));
     cells.push(percent(row.probability), bar(row.probability / longest), row.kept ? percent(row.cumulative) : "");
     return make("tr", { className: `${row.drawn ? "drawn" : ""}${row.kept ? "" : " out"}` },
