@@ -300,6 +300,10 @@ def test_a_folder_that_holds_something_else_is_not_written_over(call: Cli, base_
 def test_an_earlier_import_may_be_made_again(call: Cli, base_folder: Path, tmp_path: Path) -> None:
     for _ in range(2):
         assert call("import", base_folder, "--out", tmp_path / "run").returncode == 0
+    (tmp_path / "run" / "classifier").mkdir()
+    done = call("import", base_folder, "--out", tmp_path / "run")
+    assert done.returncode == 2 and "found classifier, which no import wrote" in done.stderr
+    assert (tmp_path / "run" / "classifier").is_dir()
 
 
 def test_a_tokenizer_that_we_cannot_use_is_kept_and_that_is_said(call: Cli, base_folder: Path, tmp_path: Path) -> None:

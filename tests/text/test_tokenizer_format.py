@@ -260,6 +260,20 @@ def test_a_place_without_a_tokenizer_is_an_error_that_says_what_is_expected(tmp_
         Tokenizer.load(tmp_path / "nothing")
 
 
+@pytest.mark.parametrize("other", ["config.json", "model.safetensors", "shards.json"])
+def test_the_tokenizer_of_a_model_or_of_shards_is_not_written_over(
+    call: Any, bpe: BPETokenizer, tmp_path: Path, other: str
+) -> None:
+    bpe.save(tmp_path / "own")
+    out = tmp_path / "run"
+    out.mkdir()
+    (out / other).touch()
+    for verb in (["train", tmp_path / "own" / "vocab.txt"], ["export", tmp_path / "own", "--to", "tokenizer.json"]):
+        done = call("tokenizer", *verb, "--out", out)
+        assert done.returncode == 2 and f"{out}: found {other}" in done.stderr
+    assert [path.name for path in out.iterdir()] == [other]
+
+
 # ---------------------------------------------------------------- gpt2 by name
 
 
