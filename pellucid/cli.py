@@ -11,6 +11,7 @@ import gc
 import os
 import sys
 from importlib import import_module
+from io import TextIOWrapper
 from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple
@@ -75,6 +76,9 @@ VERBS = {
 def main() -> None:
     """Run the command line and exit: 0 done, 2 something to mend (said in one message), 130 stopped by Ctrl-C."""
     exact_products()
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):  # where it is no UTF-8, what it lacks is shown by its number
+            stream.reconfigure(errors="backslashreplace")
     try:
         sys.exit(run(sys.argv[1:]))
     except PellucidError as error:

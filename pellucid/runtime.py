@@ -389,8 +389,9 @@ class Verbatim(str):
 
 
 def one_line_of_json(value: Any) -> str:
-    """JSON that is the same to a program, and holds no character that a terminal would obey."""
-    text = json.dumps(value, ensure_ascii=False, allow_nan=False)
+    """JSON that is the same to a program, and holds no character that a terminal would obey, or stdout cannot say."""
+    whole = (sys.stdout.encoding or "").lower() in ("utf-8", "utf8")
+    text = json.dumps(value, ensure_ascii=not whole, allow_nan=False)
     return text if text.isprintable() else "".join(c if c.isprintable() else json.dumps(c)[1:-1] for c in text)
 
 

@@ -147,6 +147,18 @@ def test_json_is_one_object_and_nothing_else_on_stdout(call: Cli, base_folder: P
         assert done.stdout.count("\n") == 1
 
 
+def test_a_terminal_that_knows_few_characters_gets_the_others_by_their_numbers(
+    cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PYTHONIOENCODING", "cp1252")
+    assert "text files \\u2192 token shards" in cli("--help").stdout
+    (tmp_path / "text.txt").write_text("日本 🙂" * 9, encoding="utf-8")
+    out = tmp_path / "🙂"
+    train = ("tokenizer", "train", tmp_path / "text.txt", "--kind", "char", "--out", out)
+    assert json.loads(cli(*train, "--json").stdout)["out"] == str(out)
+    assert "\\u65e5" in cli("tokenizer", "show", "日本 🙂", "--tokenizer", out).stdout
+
+
 def test_generated_json_says_how_fast_it_was(call: Cli, base_folder: Path) -> None:
     result = json.loads(call("generate", base_folder, "--prompt", "The", "--max-tokens", 8, "--json").stdout)
     assert result.keys() == {"text", "tokens", "tokens_per_s", "first_token_s"}
