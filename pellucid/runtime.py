@@ -98,8 +98,10 @@ def publish_folder(temporary: Path, path: Path) -> None:
 
 
 @contextlib.contextmanager
-def held(path: Path) -> Iterator[None]:
+def held(path: Path, wait: bool = False) -> Iterator[None]:
     """Within the block no other process gets this far with the lock file `path`: it is refused, in a PellucidError.
+
+    With `wait` it is not refused, but waits until the other one is through.
 
     The system takes the lock back when the process ends, however it ends. Where there are no such locks (Windows)
     nothing is refused.
@@ -114,7 +116,7 @@ def held(path: Path) -> Iterator[None]:
         file = path.open("a+", encoding="utf-8")
     with file:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
         except BlockingIOError as error:
             file.seek(0)
             by = file.read(20).strip()

@@ -78,7 +78,7 @@ class Encode(Options):
     out: Path = field(kw_only=True)
     """Folder to write; an interrupted run goes on where it was."""
     tokenizer: str = "gpt2"
-    """A folder with a tokenizer, or gpt2."""
+    """A folder with a tokenizer, or gpt2 (fetched from the hub, where PELLUCID_DATA does not have it)."""
     workers: int = 0
     """Threads; 0 is one for each core. The shards are the same for any number."""
     engine: Literal["threads", "ray"] = "threads"

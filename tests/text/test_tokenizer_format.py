@@ -284,13 +284,8 @@ def test_gpt2_by_name_is_read_from_the_data_folder(monkeypatch: pytest.MonkeyPat
     assert tokenizer.end_of_text == 50256
 
 
-def test_gpt2_by_name_without_its_files_says_what_to_do(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.delenv("PELLUCID_DATA", raising=False)
-    with pytest.raises(DataError, match="PELLUCID_DATA is not set"):
-        Tokenizer.load("gpt2")
+def test_gpt2_by_name_with_damaged_files_says_so(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("PELLUCID_DATA", str(tmp_path))
-    with pytest.raises(DataError, match=r"encoder\.json: found no file"):
-        Tokenizer.load("gpt2")
     (tmp_path / "gpt2").mkdir()
     (tmp_path / "gpt2" / "encoder.json").write_text("{}")
     (tmp_path / "gpt2" / "vocab.bpe").write_text("")
