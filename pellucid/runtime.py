@@ -148,6 +148,7 @@ def explained_disk_errors(path: Path) -> Iterator[None]:
         errno.EPERM: "permission denied; give --out a folder that you may write to",
         errno.ENOTDIR: "a file stands where a folder is needed; give --out another name",
         errno.EISDIR: "a folder stands where a file is needed; give another name",
+        errno.EBUSY: "a folder in use cannot be replaced, such as the one you are in; give --out another name",
         errno.EEXIST: "a file stands where a folder is needed; give --out another name",
     }
     try:

@@ -132,7 +132,11 @@ def find(what: str, revision: str, waiting: Path, base: str = "") -> Found:
 
 def merged(adapter: Path, base: str, revision: str, waiting: Path) -> Found:
     """The model that an adapter belongs to, with the adapter as part of it; a tokenizer of the adapter's goes first."""
-    found = find(base or adapter_settings(adapter)["base_model_name_or_path"], revision, waiting)
+    name = base or adapter_settings(adapter)["base_model_name_or_path"]
+    if is_adapter(Path(name)):
+        advice = "Name that model with --base."
+        raise DataError(problem(adapter, f"an adapter to {name}, which is one itself", "one to a whole model", advice))
+    found = find(name, revision, waiting)
     found.config = merge_adapter(adapter, found.config, found.weights)
     found.source = f"{adapter.resolve()} with {found.source}"
     if any((adapter / name).is_file() for name in TOKENIZER_FILES):

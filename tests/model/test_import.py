@@ -326,6 +326,15 @@ def test_a_folder_that_holds_something_else_is_not_written_over(call: Cli, base_
     assert (tmp_path / "thesis.txt").read_text() == "years of work"
 
 
+def test_the_folder_in_which_one_is_cannot_be_replaced(
+    call: Cli, base_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    done = call("import", base_folder, "--out", ".")
+    assert done.returncode == 2 and "such as the one you are in" in done.stderr
+    assert not list(tmp_path.iterdir())
+
+
 def test_an_earlier_import_may_be_made_again(call: Cli, base_folder: Path, tmp_path: Path) -> None:
     for _ in range(2):
         assert call("import", base_folder, "--out", tmp_path / "run").returncode == 0
