@@ -11,13 +11,15 @@ import gc
 import os
 import sys
 from importlib import import_module
+from io import TextIOWrapper
 from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple
 
-from pellucid.runtime import PellucidError, Verbatim, exact_products, one_line_of_json, printable, speaks
+from pellucid.runtime import PellucidError, Verbatim, exact_products, one_line_of_json, printable, problem, speaks
 from pellucid.version import __version__
 
+GO_ON = ("quickstart", "encode", "import", "pretrain", "finetune")  # verbs that keep what they have done
 BLAS = "scipy.linalg.cython_blas"  # what Numba looks for
 
 
@@ -75,14 +77,16 @@ VERBS = {
 def main() -> None:
     """Run the command line and exit: 0 done, 2 something to mend (said in one message), 130 stopped by Ctrl-C."""
     exact_products()
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):  # where it is no UTF-8, what it lacks is shown by its number
+            stream.reconfigure(errors="backslashreplace")
     try:
         sys.exit(run(sys.argv[1:]))
     except PellucidError as error:
         print(f"pellucid: {printable(str(error))}", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
-        kept = f"What was done so far is kept; {way_on(sys.argv[1:])} goes on from there."
-        print(f"\npellucid: stopped. {kept}", file=sys.stderr)
+        print(f"\npellucid: stopped. {way_on(sys.argv[1:])}".rstrip(), file=sys.stderr)
         sys.exit(130)
     except BrokenPipeError:  # the reader of our output has left, as `head` does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -92,13 +96,19 @@ def main() -> None:
 
 
 def way_on(arguments: list[str]) -> str:
-    """What goes on where these arguments were stopped: training does so only where it is told to."""
-    asked = arguments[:1] not in (["pretrain"], ["finetune"]) or "--resume" in arguments
-    return "the same command" if asked else "the same command with --resume"
+    """What goes on where these arguments were stopped, where anything does: training only where it is told to."""
+    if arguments[:1] == ["chat"]:
+        return "Before the end of a talk, /save FILE keeps it."
+    if not arguments or arguments[0] not in GO_ON:
+        return ""
+    more = " with --resume" if arguments[0] in ("pretrain", "finetune") and "--resume" not in arguments else ""
+    return f"What was done so far is kept; the same command{more} goes on from there."
 
 
 def run(arguments: list[str]) -> int:
     """Find the verb, read its settings, do it, print the result."""
+    if arguments[:1] == ["help"] and len(arguments) > 1:
+        arguments = [*arguments[1:], "--help"]
     if not arguments or arguments[0] in ("-h", "--help", "help"):
         print(overview())
         return 0
@@ -194,9 +204,14 @@ def read_settings(name: str, verb: Verb, arguments: list[str]) -> Any:
         fields = {field.name for field in dataclasses.fields(kind) if field.default is dataclasses.MISSING}
         missing = dict.fromkeys(fields, tyro.MISSING)
         default = config.from_dict(kind, config.read_toml(file), file, **missing)
-    return tyro.cli(
+    settings = tyro.cli(
         kind, prog=f"pellucid {name}", description=kind.__doc__, args=arguments, default=default, add_help=True
     )
+    for field in dataclasses.fields(kind):  # to tyro, none are also some
+        if field.default is dataclasses.MISSING and getattr(settings, field.name) == ():
+            advice = f"`pellucid {name} --help` tells what they are."
+            raise PellucidError(problem(f"pellucid {name}", f"no {field.name}", "one or more", advice))
+    return settings
 
 
 def take_config(arguments: list[str]) -> tuple[Path | None, list[str]]:

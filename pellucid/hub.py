@@ -23,6 +23,7 @@ from pellucid.runtime import (
     PellucidError,
     cache_folder,
     explained_disk_errors,
+    held,
     inform,
     problem,
     progress_bar,
@@ -47,7 +48,7 @@ ATTEMPTS = 3  # of a file whose connection breaks off, in one run
 TIMEOUT = 15  # seconds without an answer
 FOLDER_INSTEAD = (
     "Without a network, copy the model's folder (config.json, model.safetensors, tokenizer.json) to this machine and "
-    "import that folder; HF_ENDPOINT names a mirror, HTTPS_PROXY a proxy."
+    "name that folder; HF_ENDPOINT names a mirror, HTTPS_PROXY a proxy."
 )
 LOG_IN = (
     "If it is private or gated, ask for access on its page, then set HF_TOKEN to your token or run `hf auth login`."
@@ -84,7 +85,8 @@ Choice = Callable[[str, set[str], Callable[[str], Path]], None]
 def fetch(repo: str, revision: str, folder: Path, choose: Choice) -> tuple[Path, str]:
     """Fetch what `choose` takes of a model into a folder below `folder`; that folder, and the commit.
 
-    Run again, it goes on where it was. PellucidError says what went wrong.
+    Run again, it goes on where it was; run twice at a time, one waits for the other, and then finds the files there.
+    PellucidError says what went wrong.
     """
     logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # of each new attempt it would say a line
     endpoint = os.environ.get("HF_ENDPOINT", "").rstrip("/") or "https://huggingface.co"
@@ -93,7 +95,7 @@ def fetch(repo: str, revision: str, folder: Path, choose: Choice) -> tuple[Path,
         commit, names = _listing(source)
     source = Source(endpoint, repo, source.revision, commit)
     target = folder / commit[:12]
-    with explained_disk_errors(target), progress_bar() as progress:
+    with held(folder / ".lock", wait=True), explained_disk_errors(target), progress_bar() as progress:
         target.mkdir(parents=True, exist_ok=True)
         choose(f"{repo} at {source.revision}", names, lambda name: _fetch_file(source, name, target, progress))
     return target, commit

@@ -99,8 +99,10 @@ def publish_folder(temporary: Path, path: Path) -> None:
 
 
 @contextlib.contextmanager
-def held(path: Path) -> Iterator[None]:
+def held(path: Path, wait: bool = False) -> Iterator[None]:
     """Within the block no other process gets this far with the lock file `path`: it is refused, in a PellucidError.
+
+    With `wait` it is not refused, but waits until the other one is through.
 
     The system takes the lock back when the process ends, however it ends. Where there are no such locks (Windows)
     nothing is refused.
@@ -115,7 +117,7 @@ def held(path: Path) -> Iterator[None]:
         file = path.open("a+", encoding="utf-8")
     with file:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
         except BlockingIOError as error:
             file.seek(0)
             by = file.read(20).strip()
@@ -156,6 +158,7 @@ def explained_disk_errors(path: Path) -> Iterator[None]:
         errno.EPERM: "permission denied; give --out a folder that you may write to",
         errno.ENOTDIR: "a file stands where a folder is needed; give --out another name",
         errno.EISDIR: "a folder stands where a file is needed; give another name",
+        errno.EBUSY: "a folder in use cannot be replaced, such as the one you are in; give --out another name",
         errno.EEXIST: "a file stands where a folder is needed; give --out another name",
     }
     try:
@@ -401,8 +404,12 @@ class Verbatim(str):
 
 
 def one_line_of_json(value: Any) -> str:
-    """JSON that is the same to a program, and holds no character that a terminal would obey. NaN becomes null."""
-    text = json.dumps(without_nan(value), ensure_ascii=False, allow_nan=False)
+    """JSON that is the same to a program, and holds no character that a terminal would obey, or stdout cannot say.
+
+    NaN, which JSON has not, becomes null.
+    """
+    whole = (sys.stdout.encoding or "").lower() in ("utf-8", "utf8")
+    text = json.dumps(without_nan(value), ensure_ascii=not whole, allow_nan=False)
     return text if text.isprintable() else "".join(c if c.isprintable() else json.dumps(c)[1:-1] for c in text)
 
 

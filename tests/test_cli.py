@@ -15,6 +15,7 @@ import pytest
 
 from pellucid import options, version
 from pellucid.cli import VERBS, find_verb, imported, way_on
+from pellucid.config import PRESETS
 from pellucid.runtime import PellucidError, printable
 
 Cli = Any
@@ -68,13 +69,23 @@ def test_each_verb_has_settings_and_a_function(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", VERBS)
-def test_each_verb_has_a_help_page(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_each_verb_has_a_help_page_that_calls_its_arguments_by_their_names(
+    name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     from pellucid.cli import run
 
-    with pytest.raises(SystemExit) as ended:
-        run([*name.split(), "--help"])
-    assert ended.value.code == 0
-    assert "--json" in capsys.readouterr().out
+    for arguments in ([*name.split(), "--help"], ["help", *name.split()]):
+        with pytest.raises(SystemExit) as ended:
+            run(arguments)
+        assert ended.value.code == 0
+        said = capsys.readouterr().out
+        assert "--json" in said
+        positional = said.partition("positional")[2].partition("options")[0]
+        assert "PATH" not in positional and "STR" not in positional and "(default: )" not in positional
+
+
+def test_the_help_names_all_sizes_of_models(call: Cli) -> None:
+    assert all(name in call("pretrain", "--help").stdout.split("--steps")[0] for name in PRESETS)
 
 
 def test_the_help_lists_every_verb_and_the_version_is_one_line(cli: Cli) -> None:
@@ -92,6 +103,9 @@ def test_the_help_lists_every_verb_and_the_version_is_one_line(cli: Cli) -> None
         (["xyzzy"], "`pellucid --help` lists them"),
         (["see", "somewhere", "--htlm", "x"], "--html"),
         (["see"], "Run folder"),
+        (["serve"], "found no runs; expected one or more"),
+        (["report", "--html", "x.html"], "found no runs; expected one or more"),
+        (["tokenizer", "report"], "found no tokenizers; expected one or more"),
         (["generate", "somewhere", "--prompt", "x", "--max-tokens", "ten"], "--max-tokens"),
         (["generate", "nowhere", "--prompt", "x"], "nowhere: found no such folder"),
         (["chat", "somewhere", "--config"], "--config needs a file"),
@@ -147,6 +161,18 @@ def test_json_is_one_object_and_nothing_else_on_stdout(call: Cli, base_folder: P
         assert done.stdout.count("\n") == 1
 
 
+def test_a_terminal_that_knows_few_characters_gets_the_others_by_their_numbers(
+    cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PYTHONIOENCODING", "cp1252")
+    assert "text files \\u2192 token shards" in cli("--help").stdout
+    (tmp_path / "text.txt").write_text("日本 🙂" * 9, encoding="utf-8")
+    out = tmp_path / "🙂"
+    train = ("tokenizer", "train", tmp_path / "text.txt", "--kind", "char", "--out", out)
+    assert json.loads(cli(*train, "--json").stdout)["out"] == str(out)
+    assert "\\u65e5" in cli("tokenizer", "show", "日本 🙂", "--tokenizer", out).stdout
+
+
 def test_generated_json_says_how_fast_it_was(call: Cli, base_folder: Path) -> None:
     result = json.loads(call("generate", base_folder, "--prompt", "The", "--max-tokens", 8, "--json").stdout)
     assert result.keys() == {"text", "tokens", "tokens_per_s", "first_token_s"}
@@ -189,11 +215,17 @@ def test_a_verb_of_one_word_too_few_is_explained() -> None:
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        ("encode a.txt --out shards", "the same command"),
-        ("pretrain --data shards --out run", "the same command with --resume"),
-        ("finetune instruct run --data d.json --out run3", "the same command with --resume"),
-        ("pretrain --resume --data shards --out run", "the same command"),
+        ("encode a.txt --out shards", "the same command goes on"),
+        ("pretrain --data shards --out run", "the same command with --resume goes on"),
+        ("finetune instruct run --data d.json --out run3", "the same command with --resume goes on"),
+        ("pretrain --resume --data shards --out run", "the same command goes on"),
+        ("chat run", "/save FILE keeps it"),
     ],
 )
 def test_who_stops_is_told_what_goes_on_from_there(arguments: str, said: str) -> None:
-    assert way_on(arguments.split()) == said
+    assert said in way_on(arguments.split())
+
+
+@pytest.mark.parametrize("verb", ["serve", "generate", "see", "evaluate", "compare"])
+def test_who_stops_what_keeps_nothing_is_promised_nothing(verb: str) -> None:
+    assert way_on([verb, "run"]) == ""

@@ -145,12 +145,19 @@ def talk(session: ChatSession) -> None:
     person = sys.stdin.isatty()
     if person:
         print(f"Talk with {session.model.parameter_count():,} parameters. {HELP}")
+    asked = False
     while True:
         try:
             with utf8_input():
                 line = input("> " if person else "")
         except EOFError:
             return
+        except KeyboardInterrupt:  # a talk that would be lost is offered to be kept, once
+            if asked or not (person and session.history):
+                raise
+            asked = True
+            print("\n(/save FILE keeps the talk; Ctrl-C once more ends it)")
+            continue
         if not line.strip():
             continue
         if line.startswith("/"):

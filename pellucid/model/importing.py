@@ -86,15 +86,19 @@ def import_model(options: Import) -> tuple[dict[str, Any], str]:
 
 
 def check_out(out: Path) -> None:
-    """A folder that holds something else than an earlier import is not written over."""
+    """A folder that holds something else than what an earlier import wrote is not written over."""
     if not out.exists() or (out.is_dir() and not any(out.iterdir())):
         return
     try:
-        verb = json.loads((out / "run.json").read_bytes())["verb"]
+        record = json.loads((out / "run.json").read_bytes())
+        written = {"run.json", *record["config"]["files"]} if record["verb"] == "import" else set()
     except (OSError, ValueError, KeyError, TypeError):
-        verb = ""
-    if verb != "import":
+        written = set()
+    if not written:
         raise ConfigError(problem(out, "files of something else", "a new folder", "Give another --out."))
+    if strangers := sorted({path.name for path in out.iterdir()} - written):
+        found = f"{strangers[0]}, which no import wrote"
+        raise ConfigError(problem(out, found, "an import alone", "Move it, or give another --out."))
 
 
 # ---------------------------------------------------------------- finding
@@ -128,7 +132,11 @@ def find(what: str, revision: str, waiting: Path, base: str = "") -> Found:
 
 def merged(adapter: Path, base: str, revision: str, waiting: Path) -> Found:
     """The model that an adapter belongs to, with the adapter as part of it; a tokenizer of the adapter's goes first."""
-    found = find(base or adapter_settings(adapter)["base_model_name_or_path"], revision, waiting)
+    name = base or adapter_settings(adapter)["base_model_name_or_path"]
+    if is_adapter(Path(name)):
+        advice = "Name that model with --base."
+        raise DataError(problem(adapter, f"an adapter to {name}, which is one itself", "one to a whole model", advice))
+    found = find(name, revision, waiting)
     found.config = merge_adapter(adapter, found.config, found.weights)
     found.source = f"{adapter.resolve()} with {found.source}"
     if any((adapter / name).is_file() for name in TOKENIZER_FILES):

@@ -6,7 +6,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated
 
-from tyro.conf import arg
+from tyro.conf import Positional, arg
+
+RunFolder = Positional[Annotated[Path, arg(metavar="RUN")]]
+RunFolders = Positional[Annotated[tuple[Path, ...], arg(metavar="RUN…", help_behavior_hint="(required)")]]
+Files = Positional[Annotated[tuple[Path, ...], arg(metavar="FILE…", help_behavior_hint="(optional)")]]
 
 
 @dataclass(frozen=True)

@@ -6,16 +6,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
-from tyro.conf import Positional, arg
+from tyro.conf import arg
 
-from pellucid.options.base import Options
+from pellucid.options.base import Options, RunFolder
 
 
 @dataclass(frozen=True, kw_only=True)
 class Finetuning(Options):
     """What the ways to finetune have in common."""
 
-    run: Positional[Path]
+    run: RunFolder
     """Run folder of a pretrained model."""
     out: Path
     """Run folder to write: a Hugging Face model folder."""

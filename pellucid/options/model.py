@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 from tyro.conf import Positional, arg
 
-from pellucid.options.base import Options
+from pellucid.options.base import Options, RunFolder
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -16,7 +16,8 @@ class Training(Options):
     """What is planned, and then run."""
 
     model: str = "laptop"
-    """A preset (laptop, laptop-large, laptop-llama, gpt2, gpt2-medium, gpt2-large, gpt2-xl) or a TOML file of sizes."""
+    """A preset (laptop, laptop-large, laptop-llama, laptop-large-llama, gpt2, gpt2-medium, gpt2-large, gpt2-xl) or a
+    TOML file of sizes."""
     steps: int = 0
     """Optimizer steps; 0 is as many as the tokens or the minutes ask for."""
     tokens: int = 0
@@ -95,7 +96,7 @@ class Pretrain(Training):
 class Import(Options):
     """Make a run folder of a released model: GPT-2, or any model of the gpt2, llama, mistral and qwen3 types."""
 
-    what: Positional[str]
+    what: Positional[Annotated[str, arg(metavar="MODEL")]]
     """gpt2, gpt2-medium, gpt2-large, gpt2-xl, owner/name on the Hugging Face hub (HF_ENDPOINT names a mirror), a folder
     of transformers', OpenAI's folder with a TensorFlow checkpoint, or the folder of a LoRA adapter, to be merged."""
     out: Path
@@ -110,7 +111,7 @@ class Import(Options):
 class Export(Options):
     """Take a model to other tools: GGUF for llama.cpp, ONNX for ONNX Runtime; read again and compared first."""
 
-    run: Positional[Path]
+    run: RunFolder
     """Run folder."""
     to: Literal["gguf", "onnx"]
     """gguf: weights and tokenizer in one file; onnx: the computation from ids to logits, also of a classifier."""
@@ -124,7 +125,7 @@ class Export(Options):
 class Quantize(Options):
     """Keep a model's matrices in 8 or 4 bits a number: smaller, faster, a little worse; says how much."""
 
-    run: Positional[Path]
+    run: RunFolder
     """Run folder of a model that writes text."""
     to: Literal["int8", "int4"]
     """int8: a scale for each row; int4: one for each 64 numbers, the token embedding in int8."""
@@ -138,7 +139,7 @@ class Quantize(Options):
 class Evaluate(Options):
     """Loss, perplexity and bits per byte of a model on text, or how many questions it answers, with the spread."""
 
-    run: Positional[Path]
+    run: RunFolder
     """Run folder."""
     data: Path | None = None
     """Shards (the test split is used), a text file, or jsonl of questions: contexts with endings, or what follows."""
@@ -156,7 +157,7 @@ class Evaluate(Options):
 class Generate(Options):
     """Continue a text. With --json: text, tokens, tokens_per_s, first_token_s."""
 
-    run: Positional[Path]
+    run: RunFolder
     """Run folder."""
     prompt: str
     """The beginning of the text (- is standard input, without the newline at its end)."""

@@ -8,14 +8,14 @@ from typing import Annotated, Literal
 
 from tyro.conf import Positional, UseAppendAction, arg
 
-from pellucid.options.base import Options
+from pellucid.options.base import Files, Options
 
 
 @dataclass(frozen=True)
 class TokenizerTrain(Options):
     """Train a tokenizer on text files and save it in Hugging Face's format."""
 
-    files: Positional[tuple[Path, ...]] = ()
+    files: Files = ()
     """Files, folders, patterns as `pellucid encode` takes them; - is standard input."""
     out: Path = field(kw_only=True)
     """Folder to write."""
@@ -37,7 +37,7 @@ class TokenizerTrain(Options):
 class TokenizerShow(Options):
     """Show how a text falls into tokens: in colour on a terminal, else with | between them."""
 
-    text: Positional[str]
+    text: Positional[Annotated[str, arg(metavar="TEXT")]]
     """Any text (- is standard input)."""
     tokenizer: Annotated[tuple[str, ...], UseAppendAction] = ()
     """A folder with a tokenizer, its file, or gpt2; may be given again. Without it: words, characters and gpt2."""
@@ -51,7 +51,7 @@ class TokenizerShow(Options):
 class TokenizerReport(Options):
     """Compare tokenizers, and GPT-2's where it is at hand, over kinds of text: prose, code, numbers, scripts, emoji."""
 
-    tokenizers: Positional[tuple[str, ...]]
+    tokenizers: Positional[Annotated[tuple[str, ...], arg(metavar="TOKENIZER…", help_behavior_hint="(required)")]]
     """Folders with tokenizers, their files, or gpt2."""
     text: Annotated[tuple[Path, ...], arg(metavar="FILE…")] = ()
     """Own texts to compare on, beside the embedded samples."""
@@ -61,7 +61,7 @@ class TokenizerReport(Options):
 class TokenizerExport(Options):
     """Write a tokenizer in another format, so that other tools give the same ids."""
 
-    tokenizer: Positional[str]
+    tokenizer: Positional[Annotated[str, arg(metavar="TOKENIZER")]]
     """A folder with a tokenizer, a tokenizer's file, or gpt2."""
     to: Literal["tokenizer.json", "vocab-merges", "tiktoken"]
     """Hugging Face's tokenizer.json, GPT-2's vocab.json + merges.txt, or tiktoken's ranks."""
@@ -73,12 +73,12 @@ class TokenizerExport(Options):
 class Encode(Options):
     """Turn text into memory-mapped token shards, split into train, val and test by document."""
 
-    files: Positional[tuple[Path, ...]] = ()
+    files: Files = ()
     """Files, folders, patterns (txt, md, jsonl, json, csv, tsv, parquet; gz or zst of these); - is standard input."""
     out: Path = field(kw_only=True)
     """Folder to write; an interrupted run goes on where it was."""
     tokenizer: str = "gpt2"
-    """A folder with a tokenizer, or gpt2."""
+    """A folder with a tokenizer, or gpt2 (fetched from the hub, where PELLUCID_DATA does not have it)."""
     workers: int = 0
     """Threads; 0 is one for each core. The shards are the same for any number."""
     engine: Literal["threads", "ray"] = "threads"
@@ -101,7 +101,7 @@ class Encode(Options):
 class Doctor(Options):
     """What is in data files and what to mend there; without a file, the machine and the install."""
 
-    files: Positional[tuple[Path, ...]] = ()
+    files: Files = ()
     """Files or folders with text, labelled texts or instructions (- is standard input)."""
     against: Path | None = None
     """Another file: texts that are in both, exactly or nearly, are counted."""

@@ -8,16 +8,16 @@ from typing import Annotated, Literal
 
 from tyro.conf import Positional, arg
 
-from pellucid.options.base import Options
+from pellucid.options.base import Options, RunFolder, RunFolders
 
 
 @dataclass(frozen=True)
 class Classify(Options):
     """Say the class of each text, with its probability."""
 
-    run: Positional[Path]
+    run: RunFolder
     """Run folder of a classifier."""
-    texts: Positional[tuple[str, ...]] = ()
+    texts: Positional[Annotated[tuple[str, ...], arg(metavar="TEXT…", help_behavior_hint="(optional)")]] = ()
     """The texts."""
     file: Path | None = None
     """A file with a text on each line (- is standard input)."""
@@ -29,9 +29,9 @@ class Classify(Options):
 class Compare(Options):
     """Two models on the same held-out questions: a base model beside the tuned one, or two tuned ones."""
 
-    run_a: Positional[Path]
+    run_a: RunFolder
     """Run folder of a model."""
-    run_b: Positional[Path]
+    run_b: RunFolder
     """Run folder of another."""
     data: Path
     """json or jsonl with questions and answers; the part that their finetuning held out is asked."""
@@ -59,7 +59,7 @@ class Compare(Options):
 class Chat(Options):
     """Talk with an assistant; on a pipe, a line in is a reply out (--json: one message, one object)."""
 
-    run: Positional[Path]
+    run: RunFolder
     """Run folder of an assistant."""
     system: str = ""
     """What the assistant is told before the talk begins."""
@@ -79,7 +79,7 @@ class Chat(Options):
 class Serve(Options):
     """Serve runs on this machine: OpenAI's protocol for programs, the workbench for browsers."""
 
-    runs: Positional[Annotated[tuple[Path, ...], arg(metavar="RUN…")]]
+    runs: RunFolders
     """Run folders: models, assistants, classifiers. A client knows each by its folder's name."""
     host: str = "127.0.0.1"
     """Address to listen at; another than this machine's own needs --api-key-file."""
@@ -99,7 +99,7 @@ class Serve(Options):
 class See(Options):
     """Look inside a model: one offline HTML page of tokens, attention, layers and next words."""
 
-    run: Positional[Path]
+    run: RunFolder
     """Run folder."""
     text: str = ""
     """The text to look at; without it, one of the run's own samples."""
@@ -111,7 +111,7 @@ class See(Options):
 class Report(Options):
     """One offline HTML page about one or more runs."""
 
-    runs: Positional[tuple[Path, ...]]
+    runs: RunFolders
     """Run folders."""
     html: Path
     """File to write."""

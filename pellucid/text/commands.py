@@ -25,8 +25,19 @@ from pellucid.text.tokenizer_format import KINDS
 Outcome = tuple[dict[str, Any], str]  # what --json prints, and what people read
 
 
+OTHERS = ("config.json", "run.json", "shards.json", "*.safetensors")  # what is read by the tokenizer beside it
+
+
+def require_place_for_tokenizer(out: Path) -> None:
+    """ConfigError where `out` holds a model or shards: by another tokenizer their ids would mean other text."""
+    if held := sorted(file.name for pattern in OTHERS for file in out.glob(pattern)):
+        found = f"{held[0]}, and so a model or shards with a tokenizer of their own"
+        raise ConfigError(problem(out, found, "a folder for a tokenizer alone", "Give another --out."))
+
+
 def train_tokenizer(options: TokenizerTrain) -> Outcome:
     """`pellucid tokenizer train`."""
+    require_place_for_tokenizer(options.out)
     if options.vocab_size < 1:
         found = str(options.vocab_size)
         raise ConfigError(problem("--vocab-size", found, "a whole number above 0", "4096 suits small models."))
@@ -57,6 +68,7 @@ def train_tokenizer(options: TokenizerTrain) -> Outcome:
 
 def export_tokenizer(options: TokenizerExport) -> Outcome:
     """`pellucid tokenizer export`."""
+    require_place_for_tokenizer(options.out)
     tokenizer = Tokenizer.load(options.tokenizer)
     tokenizer.save(options.out, options.to)
     result = {"out": str(options.out), "to": options.to, "vocab_size": tokenizer.vocab_size}

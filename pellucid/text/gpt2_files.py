@@ -55,29 +55,17 @@ def unspell(token: str, where: Path) -> bytes:
         raise DataError(problem(where, found, "tokens in GPT-2's byte alphabet", advice)) from error
 
 
-def load_gpt2() -> BPETokenizer:
-    """GPT-2's tokenizer as OpenAI released it, from PELLUCID_DATA, checked by SHA-256."""
+def gpt2_if_at_hand() -> BPETokenizer | None:
+    """GPT-2's tokenizer as OpenAI released it, where PELLUCID_DATA has it. DataError where its files are damaged."""
     root = data_folder()
-    if root is None:
-        found, expected = "no folder (PELLUCID_DATA is not set)", "one with gpt2/encoder.json and gpt2/vocab.bpe"
-        advice = "Set PELLUCID_DATA to it, or name a folder with those files, or openai-community/gpt2 to fetch them."
-        raise DataError(problem("tokenizer gpt2", found, expected, advice))
+    if root is None or not all((root / "gpt2" / name).is_file() for name in GPT2_SHA256):
+        return None
     folder = root / "gpt2"
     for name, expected in GPT2_SHA256.items():
-        if not (folder / name).is_file():
-            home = "openaipublic.blob.core.windows.net/gpt-2/models/124M"
-            advice = f"Put OpenAI's file there (from {home}), or set PELLUCID_DATA to the folder above gpt2/."
-            raise DataError(problem(folder / name, "no file", "GPT-2's tokenizer", advice))
         if (found := sha256(folder / name)) != expected:
             advice = "The file is damaged or another one; fetch it again."
             raise DataError(problem(folder / name, f"SHA-256 {found}", expected, advice))
     return load_file_pair(folder / "encoder.json", folder / "vocab.bpe")
-
-
-def gpt2_if_at_hand() -> BPETokenizer | None:
-    """GPT-2's tokenizer where PELLUCID_DATA has it. DataError where its files are there but damaged."""
-    root = data_folder()
-    return load_gpt2() if root is not None and all((root / "gpt2" / name).is_file() for name in GPT2_SHA256) else None
 
 
 def spelt(tokenizer: Tokenizer) -> tuple[dict[str, int], list[str]]:

@@ -106,7 +106,9 @@ def show_tokens(options: TokenizerShow) -> Outcome:
         if (gpt2 := gpt2_if_at_hand()) is not None:
             tokenizers["gpt2"] = gpt2
         else:
-            inform("Without --tokenizer, GPT-2's would be here, too; its files are not at hand (PELLUCID_DATA).")
+            inform(
+                "Without --tokenizer, GPT-2's would be here, too; PELLUCID_DATA lacks it: --tokenizer gpt2 fetches it."
+            )
     splits = [split_by(name, tokenizer, text) for name, tokenizer in tokenizers.items()]
     if options.kinds or not options.tokenizer:
         splits = [*split_by_rules(text), *splits]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from pathlib import Path
@@ -16,6 +17,7 @@ from pellucid.text.shards import VERSION, Shards, smallest_dtype
 from pellucid.text.tokenizer import Tokenizer
 
 GROUP_CHARACTERS = 1 << 20  # documents are encoded in groups of about this size
+OURS = re.compile(r"\w+-\d{5}(\.offsets)?\.npy|shards\.json|tokenizer(_config)?\.json|vocab\.txt")  # names of files
 Json = dict[str, Any]
 
 
@@ -159,9 +161,12 @@ def write_description(units: Sequence[Mapping[str, Json]], tokenizer: Tokenizer,
 
 def require_place_for_shards(out: Path) -> None:
     """DataError where `out` holds something other than shards, which would be lost."""
-    if out.exists() and not (out / "shards.json").is_file() and (not out.is_dir() or any(out.iterdir())):
-        expected = "a new or empty folder, or shards to replace"
-        raise DataError(problem(out, "something else there", expected, "Give --out another name."))
+    there = {path.name for path in out.iterdir()} if out.is_dir() else {out.name} if out.exists() else set()
+    if (out / "shards.json").is_file():
+        there = {name for name in there if not OURS.fullmatch(name)}
+    if there:
+        found, expected = f"something else there ({min(there)})", "a new or empty folder, or shards to replace"
+        raise DataError(problem(out, found, expected, "Give --out another name."))
 
 
 def write_shards(splits: Mapping[str, Iterable[Document]], tokenizer: Tokenizer, out: Path | str) -> Shards:

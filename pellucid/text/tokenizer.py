@@ -277,6 +277,7 @@ class Tokenizer(ABC):
         """From "gpt2", a run folder, a tokenizer.json, a folder with vocab.json + merges.txt, or tiktoken's ranks.
 
         What is no path here and looks like owner/name is a model of the hub: fetched once and kept, as by `GPT.load`.
+        So is "gpt2", where PELLUCID_DATA does not have its files.
 
         Ranks don't say how text is split, so the name must: r50k_base.tiktoken, cl100k_base.tiktoken, FILE#gpt2, or
         FILE#cl100k.

@@ -23,8 +23,8 @@ from pellucid.text.gpt2_files import (
     build_bpe,
     check_vocabulary,
     find_file_pair,
+    gpt2_if_at_hand,
     load_file_pair,
-    load_gpt2,
     parse_merges,
     save_file_pair,
     spell,
@@ -166,8 +166,8 @@ def _shown(token: bytes) -> str:
 
 def load_tokenizer(where: str | Path) -> Tokenizer:
     """See `Tokenizer.load`."""
-    if str(where) == "gpt2":
-        return load_gpt2()
+    if str(where) == "gpt2" and (gpt2 := gpt2_if_at_hand()) is not None:
+        return gpt2
     path = Path(where)
     name, mark, encoding = str(where).rpartition("#")
     if mark and not path.exists():

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from pellucid.assistant.chat import ChatSession, command
+from pellucid.assistant.chat import ChatSession, command, talk
 from pellucid.finetune.conversation import Message
 from pellucid.finetune.instruct import prepare_model, save_assistant
 from pellucid.generation.compiled.model import CompiledModel
@@ -139,14 +139,29 @@ def test_escape_sequences_of_a_model_do_not_reach_the_terminal(
     import io
     import sys
 
-    from pellucid.assistant.chat import talk
-
     monkeypatch.setattr(session.tokenizer, "token_bytes", lambda token: b"\x1b[2J")
     monkeypatch.setattr(sys, "stdin", io.StringIO("Hi\n"))
     talk(session)
     out = capsys.readouterr().out
     assert "\x1b" not in out
     assert "\\x1b[2J" in out
+
+
+def test_ctrl_c_at_the_prompt_offers_to_keep_a_talk_and_the_next_one_ends_it(
+    session: ChatSession, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lines = iter(["Hi"])
+
+    def typed(_: str) -> str:
+        if (line := next(lines, None)) is None:
+            raise KeyboardInterrupt
+        return line
+
+    monkeypatch.setattr("builtins.input", typed)
+    monkeypatch.setattr("sys.stdin.isatty", lambda: True)
+    with pytest.raises(KeyboardInterrupt):
+        talk(session)
+    assert capsys.readouterr().out.count("/save FILE keeps the talk") == 1
 
 
 def test_a_talk_is_kept_and_gone_on_with(session: ChatSession, tmp_path: Path) -> None:

@@ -152,5 +152,7 @@ def test_half_precision_a_wrong_folder_and_more_than_one_file_holds_are_refused(
 
     refused(ConfigError, "found float16; expected float32, with --to onnx", make(GPT2), dtype="float16")
     refused(DataError, "found no such folder", tmp_path / "nothing")
+    short = ModelConfig(vocab_size=20, context_length=1, d_model=8, n_layers=1, n_heads=1)
+    refused(DataError, "found a context of 1 token; expected 2 or more", make(short))
     monkeypatch.setattr(onnx_file, "MOST_BYTES", 1000)
     refused(DataError, "expected at most 2 GB.*--to gguf", make(GPT2))

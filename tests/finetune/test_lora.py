@@ -126,6 +126,12 @@ def test_an_adapter_that_cannot_be_merged_is_refused(
     assert not (tmp_path / "merged").exists()
 
 
+def test_an_adapter_to_itself_is_refused(base_folder: Path, tmp_path: Path) -> None:
+    save_adapter(tmp_path / "adapter", with_adapters(GPT.load(base_folder)), str(tmp_path / "adapter"))
+    with pytest.raises(DataError, match="which is one itself; expected one to a whole model"):
+        import_model(Import(str(tmp_path / "adapter"), tmp_path / "merged"))
+
+
 def test_an_adapter_of_another_model_or_damaged_is_refused(base: Path, tmp_path: Path) -> None:
     save_adapter(tmp_path / "adapter", with_adapters(GPT.load(base)), str(base))
     torch.manual_seed(0)

@@ -9,7 +9,9 @@ import shutil
 import socket
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from http.server import ThreadingHTTPServer
 from pathlib import Path
 
@@ -18,8 +20,9 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
 
+from pellucid.hub import NAMES
 from pellucid.model.formats.folder import read_model_folder
-from pellucid.model.gpt import GPT
+from pellucid.model.gpt import GPT, folder_of
 from pellucid.runtime import DataError
 from pellucid.text.gpt2_files import byte_alphabet
 from pellucid.text.tokenizer import Tokenizer
@@ -86,6 +89,32 @@ def test_a_tokenizer_alone_is_fetched_without_weights(
     assert not any(request.startswith("GET") and WEIGHTS in request for request in hub.requests)
     GPT.load(REPO)  # the cache of a tokenizer is not taken for a model's
     assert any(request.startswith("GET") and WEIGHTS in request for request in hub.requests)
+
+
+def test_gpt2s_tokenizer_is_fetched_where_it_is_not_at_hand(
+    hub: type[Hub], base_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PELLUCID_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("PELLUCID_DATA", str(tmp_path))
+    monkeypatch.setitem(NAMES, "gpt2", REPO)
+    assert Tokenizer.load("gpt2").fingerprint() == Tokenizer.load(base_folder).fingerprint()
+
+
+def test_two_at_once_fetch_a_model_once(
+    hub: type[Hub], base_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PELLUCID_CACHE", str(tmp_path / "cache"))
+    at_once = hub.send
+
+    def slowly(self: Hub, file: Path, body: bool) -> None:
+        time.sleep(0.5 if body and file.name == WEIGHTS else 0)
+        at_once(self, file, body)
+
+    hub.send = slowly  # type: ignore[method-assign]
+    with ThreadPoolExecutor(2) as pool:
+        one, other = pool.map(folder_of, [REPO, REPO])
+    assert one == other and (one / WEIGHTS).read_bytes() == (base_folder / WEIGHTS).read_bytes()
+    assert len([request for request in hub.requests if request.startswith("GET") and WEIGHTS in request]) == 1
 
 
 def test_a_mistyped_folder_never_asks_the_network(
@@ -240,7 +269,7 @@ def test_without_a_network_it_says_what_to_do(call: Cli, tmp_path: Path, monkeyp
         done = call("import", "gpt2", "--out", tmp_path / "run")
     assert done.returncode == 2
     assert "openai-community/gpt2: found no folder of that name here, and no connection to" in done.stderr
-    assert "import that folder" in done.stderr and "HF_ENDPOINT" in done.stderr
+    assert "name that folder" in done.stderr and "HF_ENDPOINT" in done.stderr
 
 
 # ---------------------------------------------------------------- folders
@@ -297,9 +326,22 @@ def test_a_folder_that_holds_something_else_is_not_written_over(call: Cli, base_
     assert (tmp_path / "thesis.txt").read_text() == "years of work"
 
 
+def test_the_folder_in_which_one_is_cannot_be_replaced(
+    call: Cli, base_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    done = call("import", base_folder, "--out", ".")
+    assert done.returncode == 2 and "such as the one you are in" in done.stderr
+    assert not list(tmp_path.iterdir())
+
+
 def test_an_earlier_import_may_be_made_again(call: Cli, base_folder: Path, tmp_path: Path) -> None:
     for _ in range(2):
         assert call("import", base_folder, "--out", tmp_path / "run").returncode == 0
+    (tmp_path / "run" / "classifier").mkdir()
+    done = call("import", base_folder, "--out", tmp_path / "run")
+    assert done.returncode == 2 and "found classifier, which no import wrote" in done.stderr
+    assert (tmp_path / "run" / "classifier").is_dir()
 
 
 def test_a_tokenizer_that_we_cannot_use_is_kept_and_that_is_said(call: Cli, base_folder: Path, tmp_path: Path) -> None:

@@ -112,6 +112,12 @@ def test_shards_replace_shards_but_nothing_else(tmp_path: Path, bpe: BPETokenize
     with pytest.raises(DataError, match="something else there"):
         write_shards(documents(), bpe, tmp_path / "thesis" / "chapter.txt")
     assert (tmp_path / "thesis" / "chapter.txt").read_text() == "years of work"
+    (tmp_path / "s" / "shards.json").write_text("damaged")
+    (tmp_path / "s" / "run").mkdir()
+    with pytest.raises(DataError, match=r"something else there \(run\)"):
+        write_shards(documents(), bpe, tmp_path / "s")
+    (tmp_path / "s" / "run").rmdir()
+    write_shards(documents(), bpe, tmp_path / "s")
 
 
 def test_an_error_while_writing_leaves_nothing_and_keeps_what_was_there(tmp_path: Path, bpe: BPETokenizer) -> None:

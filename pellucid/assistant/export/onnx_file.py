@@ -55,6 +55,9 @@ def load(run: Path, settings: dict[str, Any], is_classifier: bool) -> tuple[Mode
     """The model, and what the file is to say about it."""
     model: Model = Classifier.load(run) if is_classifier else GPT.load(run)
     gpt = model.gpt if isinstance(model, Classifier) else model
+    if gpt.config.context_length < 2:
+        expected, advice = "2 or more: the file takes texts of any length up to it", "Export another model."
+        raise DataError(problem(run, "a context of 1 token", expected, advice))
     size = 4 * sum(parameter.numel() for parameter in model.parameters())
     if size > MOST_BYTES:
         found = f"weights of {size / 1e9:.1f} GB"

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from pellucid.generation.continuous import Event
-from pellucid.text.tokenizer import Tokenizer
+from pellucid.text.tokenizer import StreamDecoder, Tokenizer
 
 Json = dict[str, Any]
 LEAST_LOGPROB = -9999.0  # for a probability of 0: JSON has no infinity
@@ -27,12 +27,17 @@ class Text:
     tokens: int = 0
     ended: str = ""
     noted: list[tuple[Event, int]] = field(default_factory=list)  # each token's event, and where its text begins
+    decoded: int = 0  # characters of all tokens so far; the content lags behind where text is held back
+
+    def __post_init__(self) -> None:
+        self.stream: StreamDecoder = self.tokenizer.stream()
 
     def take(self, event: Event) -> list[tuple[Event, int]]:
         """Add a token; what is noted of it (nothing of the one that ends a text, which is no part of it)."""
-        new = [] if event.ended == "stop token" else [(event, len(self.content))]
+        new = [] if event.ended == "stop token" else [(event, self.decoded)]
         self.tokens += len(new)
         self.noted += new
+        self.decoded += len(self.stream.push(event.token)) if new else 0
         self.content += event.text
         self.ended = event.ended
         return new

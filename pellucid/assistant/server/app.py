@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
+from copy import deepcopy
 from typing import Any
 
 from fastapi import FastAPI
 from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute
-from starlette.types import ASGIApp
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from pellucid.assistant.server import classify, completions
 from pellucid.assistant.server.errors import answer_errors, described
@@ -54,15 +55,27 @@ def build(
         yield
         models.close()
 
-    app = FastAPI(title="Pellucid", version=__version__, docs_url=None, redoc_url=None, lifespan=lifespan)
+    app = FastAPI(title="Pellucid", version=__version__, openapi_url=None, lifespan=lifespan)
     answer_errors(app)
     app.include_router(completions.routes(models, meter))
     app.include_router(classify.routes(models, meter))
     add_small_routes(app, models, meter)
     describe_models(app, models)
     if pages is not None:
-        app.router.routes.extend(pages(models.runs))
+        app.router.routes.extend(map(known, pages(models.runs)))
     return Guard(app, host, key, names, limits, observe=meter.observe)
+
+
+def known(route: BaseRoute) -> BaseRoute:
+    """A route of Starlette's that says which one it is, as FastAPI's do: requests are counted by route."""
+    answer = route.handle
+
+    async def handle(scope: Scope, receive: Receive, send: Send) -> None:
+        scope["route"] = route
+        await answer(scope, receive, send)
+
+    route.handle = handle  # type: ignore[method-assign]
+    return route
 
 
 def add_small_routes(app: FastAPI, models: OpenModels, meter: Meter) -> None:
@@ -99,15 +112,17 @@ def add_small_routes(app: FastAPI, models: OpenModels, meter: Meter) -> None:
 
 
 def describe_models(app: FastAPI, models: OpenModels) -> None:
-    """Let the OpenAPI description name the runs that each request may ask for."""
-    plain = app.openapi
+    """The OpenAPI description, which names the runs that each request may ask for."""
 
-    def openapi() -> dict[str, Any]:
-        description = plain()
+    def described_now() -> Response:
+        description = deepcopy(app.openapi())
         for schema, kinds in ASKED.items():
             names = [name for name in models.runs if models.kind(name) in kinds]
             if names:
                 description["components"]["schemas"][schema]["properties"]["model"]["enum"] = names
-        return description
+        return JSONResponse(description)
 
-    app.openapi = openapi  # type: ignore[method-assign]  # the way that FastAPI's documentation shows
+    @app.get("/openapi.json", include_in_schema=False)
+    async def openapi() -> Response:
+        """Not made in the event loop: what a run is, its tokenizer tells, which may have to be loaded."""
+        return await models.runs.aside(described_now)

@@ -6,6 +6,7 @@ import contextlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
+from weakref import WeakSet
 
 from pellucid.assistant.server.engine import WAITING, Engine
 from pellucid.finetune.classify import Classifier
@@ -32,7 +33,7 @@ class OpenModels:
     def __init__(self, runs: Runs, rows: int = 0, waiting: int = WAITING) -> None:
         self.runs, self.rows, self.waiting = runs, rows, waiting
         self.engines: dict[str, Engine] = {}
-        self.retired: list[Engine] = []
+        self.retired: WeakSet[Engine] = WeakSet()  # each is there until its thread has ended
 
     def kind(self, name: str) -> Kind:
         """What a run is, by its files. UnknownRunError for a name that is not open, DataError for damaged files."""
@@ -46,14 +47,14 @@ class OpenModels:
         if engine is None or engine.model is not model:
             if engine is not None:
                 engine.retire()
-                self.retired.append(engine)
+                self.retired.add(engine)
             engine = self.engines[name] = Engine(model, tokenizer, self.rows, self.waiting)
         return engine
 
     async def classifier(self, name: str) -> tuple[Classifier, Tokenizer]:
         """A classifier and its tokenizer."""
         await self.check(name, ("classifier",))
-        return await self._loaded(name, Classifier.load), await self._loaded(name, Tokenizer.load)
+        return await self._loaded(name, load_classifier)
 
     async def check(self, name: str, wanted: tuple[Kind, ...]) -> None:
         """DataError for a run of another kind."""
@@ -76,6 +77,11 @@ def load_writer(folder: Path) -> tuple[CompiledModel, Tokenizer]:
     model, tokenizer = CompiledModel.load(folder), Tokenizer.load(folder)
     check_fits(model.config, tokenizer, folder)
     return model, tokenizer
+
+
+def load_classifier(folder: Path) -> tuple[Classifier, Tokenizer]:
+    """What says the classes of texts."""
+    return Classifier.load(folder), Tokenizer.load(folder)
 
 
 def created(folder: Path) -> int:

@@ -12,7 +12,9 @@ import torch
 from openai import OpenAI
 
 from pellucid.assistant.chat import ChatSession
+from pellucid.assistant.server.answers import Text
 from pellucid.finetune.classify import Classifier, encode_texts, predict
+from pellucid.generation.continuous import Event
 from pellucid.generation.engine import generate_samples, prompt_ids
 from pellucid.generation.sampling import Sampling
 from pellucid.model.gpt import GPT
@@ -112,6 +114,15 @@ def test_logprobs_are_the_models_own(client: OpenAI, folders: list[Path]) -> Non
     if len(first) == 1:
         assert table.token_logprobs[0] == pytest.approx(float(expected[first[0]]), abs=1e-4)
     assert len(table.tokens) == len(table.token_logprobs) == len(table.top_logprobs) == len(table.text_offset) <= 6
+
+
+def test_a_token_begins_where_its_text_does_also_while_that_is_held_back(folders: list[Path]) -> None:
+    tokenizer, content = Tokenizer.load(folders[0]), "Ben 🙂 has"
+    text = Text(0, tokenizer)
+    for token in tokenizer.encode(content):
+        text.take(Event(0, token, ""))
+    begins = [len(content.encode()[: piece.start].decode(errors="ignore")) for piece in tokenizer.pieces(content)]
+    assert [offset for _, offset in text.noted] == begins
 
 
 def test_a_chat_is_what_the_chat_session_says(client: OpenAI, folders: list[Path]) -> None:

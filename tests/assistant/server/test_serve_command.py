@@ -49,7 +49,7 @@ def test_what_would_not_be_safe_or_cannot_be_is_refused(call: Any, base_folder: 
             ([base_folder, "--port", 123456], "a free port"),
             ([base_folder, base_folder], "twice"),
             ([tmp_path / "nowhere"], "no such folder"),
-            ([], "RUN"),
+            ([], "no runs"),
         ]:
             done = call("serve", *arguments)
             assert done.returncode == 2, done

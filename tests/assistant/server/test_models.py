@@ -1,0 +1,59 @@
+"""What the server keeps of the runs that it has opened, and what it tells of them and of itself."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import shutil
+import time
+import urllib.request
+import weakref
+from pathlib import Path
+
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse
+from starlette.routing import Route
+
+from pellucid.assistant.server.models import OpenModels
+from pellucid.opened import Runs
+from tests.assistant.server.conftest import Serve
+
+
+def read(url: str) -> str:
+    with urllib.request.urlopen(url, timeout=30) as answer:
+        return str(answer.read().decode())
+
+
+def test_a_model_that_was_replaced_is_let_go_once_its_last_text_has_ended(base_folder: Path, tmp_path: Path) -> None:
+    shutil.copytree(base_folder, tmp_path / "run")
+    models = OpenModels(Runs([tmp_path / "run"]))
+
+    async def replaced() -> weakref.ref[object]:
+        old = weakref.ref((await models.engine("run", ("language model",))).model)
+        os.utime(tmp_path / "run" / "model.safetensors", ns=(1, 1))
+        await models.engine("run", ("language model",))
+        return old
+
+    try:
+        old, until = asyncio.run(replaced()), time.monotonic() + 20
+        while old() is not None and time.monotonic() < until:
+            time.sleep(0.01)
+        assert old() is None
+    finally:
+        models.close()
+        models.runs.close()
+
+
+def test_the_description_names_the_runs_of_each_kind(url: str) -> None:
+    schemas = json.loads(read(f"{url}/openapi.json"))["components"]["schemas"]
+    assert schemas["ClassifyRequest"]["properties"]["model"]["enum"] == ["classifier"]
+
+
+def test_a_page_of_the_workbench_is_counted_by_its_route(serve: Serve, folders: list[Path]) -> None:
+    def page(_: Request) -> PlainTextResponse:
+        return PlainTextResponse("here")
+
+    with serve(folders[:1], pages=lambda _: [Route("/data/{view}", page)]) as url:
+        assert read(f"{url}/data/tokens") == "here"
+        assert 'pellucid_requests_total{route="/data/{view}",status="200"}' in read(f"{url}/metrics")
