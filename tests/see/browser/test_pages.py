@@ -445,10 +445,13 @@ def test_the_mask_of_an_example_is_shown_and_typed(visit: Any) -> None:
 
 
 @pytest.mark.parametrize("address", ADDRESSES)
-def test_markup_in_texts_names_and_samples_is_shown_as_text(visit: Any, hostile_folder: Path, address: str) -> None:
-    page = visit.open(address, text=ATTACK, model=hostile_folder.name, others=ATTACK)
+def test_markup_in_texts_names_and_samples_is_shown_as_text(
+    visit: Any, run_folder: Path, hostile_folder: Path, address: str
+) -> None:
+    compare = json.dumps([run_folder.name])
+    page = visit.open(address, text=ATTACK, model=hostile_folder.name, others=ATTACK, compare=compare)
     page.wait_for_timeout(200)
-    assert not set(page.locator("#views").inner_text()) & set("\u202e\x1b")
+    assert not set(page.locator("body").inner_text()) & set("\u202e\x1b")
     if address in ("attention", "next-word"):
         assert "</p>\\x202e\\x1b" in page.locator("#compare, #written").inner_text().replace("\ufffd" * 3, "\\x202e")
     assert page.locator("#views script, #views img, #views b").count() == 0
