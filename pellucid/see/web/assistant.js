@@ -149,7 +149,7 @@ start(async () => {
     : known ? "The chosen model was not taught to talk." : "None of the served models was taught to talk: make one with pellucid finetune instruct, and serve its folder.";
   if (talk.who !== who) forget(); // what one model said is not another's
   if (able && talk.who !== who) buildTalk(); // else what was typed stays
-  if (!able) talk.body.replaceChildren(known ? make("button", { type: "button", id: "switch", className: "primary", onclick: () => { keep({ model: known.name, checkpoint: "" }); location.reload(); } }, `Talk with ${known.name}`) : "");
+  if (!able) talk.body.replaceChildren(known ? make("button", { type: "button", id: "switch", className: "primary", onclick: () => { keep({ model: known.name, checkpoint: "" }); location.reload(); } }, `Talk with ${printable(known.name)}`) : "");
   talk.who = who;
   if (training.model !== about.model) await buildMask(); // else what was typed stays
   training.model = about.model;

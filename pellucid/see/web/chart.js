@@ -1,5 +1,5 @@
 // Line charts as SVG: axes, a grid, lines with a legend, a band, levels.
-import { make } from "./dom.js";
+import { make, printable } from "./dom.js";
 
 /** An SVG element; all properties are attributes. */
 export function svg(tag, attributes = {}, ...children) {
@@ -66,7 +66,7 @@ export function lineChart(label, lines, options = {}) {
     if (dots || points.length === 1) for (const [x, y] of points) drawing.append(svg("circle", { cx: X(x), cy: Y(y), r: 3, fill: stroke }, svg("title", {}, `${brief(x)}: ${brief(y)}`)));
   }
   for (const { name, y } of levels) // over the lines, with an edge of paper; below the lowest level there is nothing else
-    drawing.append(svg("text", { x: width - right, y: Y(y) + (y === lowest ? 14 : -5), "text-anchor": "end", class: "edged" }, name));
+    drawing.append(svg("text", { x: width - right, y: Y(y) + (y === lowest ? 14 : -5), "text-anchor": "end", class: "edged" }, printable(name)));
   return make("div", { className: "chart" }, keys(lines, options), drawing);
 }
 
@@ -75,14 +75,14 @@ function keys(lines, options) {
     const line = make("i", { className: width < 2 ? "thin" : "" });
     line.style.opacity = String(opacity);
     line.style.background = dash && dash !== "none" ? `repeating-linear-gradient(90deg, var(${colour}) 0 5px, transparent 5px 8px)` : `var(${colour})`;
-    return make("li", {}, line, name);
+    return make("li", {}, line, printable(name));
   });
   if (options.band) {
     const patch = make("i");
     patch.style.background = "var(--green)";
     patch.style.opacity = "0.3";
     patch.style.height = "9px";
-    named.push(make("li", {}, patch, options.band.name));
+    named.push(make("li", {}, patch, printable(options.band.name)));
   }
   return make("ul", { className: "keys" }, named);
 }

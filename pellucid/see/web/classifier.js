@@ -118,7 +118,7 @@ start(async () => {
     const known = about.models.find(({ kind }) => kind === "classifier");
     parts.slice(1).forEach(({ section }) => { section.hidden = true; });
     live.text.textContent = known ? "The chosen model is no classifier." : "None of the served models is a classifier: make one with pellucid finetune classify, and serve its folder.";
-    live.body.replaceChildren(known ? make("button", { type: "button", id: "switch", className: "primary", onclick: () => { keep({ model: known.name, checkpoint: "" }); location.reload(); } }, `Look at ${known.name}`) : "");
+    live.body.replaceChildren(known ? make("button", { type: "button", id: "switch", className: "primary", onclick: () => { keep({ model: known.name, checkpoint: "" }); location.reload(); } }, `Look at ${printable(known.name)}`) : "");
     return;
   }
   live.section.hidden = false;

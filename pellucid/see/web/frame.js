@@ -1,5 +1,5 @@
 // The frame of every page: one text and one model, kept in the URL; asking for data; the views with their Save menus.
-import { $, calmly, make, mark, roving, visible, whole } from "./dom.js";
+import { $, calmly, make, mark, printable, roving, visible, whole } from "./dom.js";
 import { saveMenu } from "./save.js";
 
 /** What is chosen, as the URL has it: model, checkpoint, text, and what each page adds (layer, head, token …). */
@@ -87,7 +87,7 @@ export async function renew() {
 }
 
 function fillChoice() {
-  const model = $("model"), said = about.models.map(({ name, kind }) => `${name} (${kind})`);
+  const model = $("model"), said = about.models.map(({ name, kind }) => `${printable(name)} (${kind})`);
   if (said.join("\n") !== [...model.options].map(({ text }) => text).join("\n"))
     model.replaceChildren(...about.models.map(({ name }, i) => new Option(said[i], name)));
   model.value = about.model;

@@ -89,7 +89,7 @@ function buildCurves() {
       if (event.target.checked) names.add(name); else names.delete(name);
       keep({ compare: names.size ? JSON.stringify([...names]) : "" });
       trying(async () => { await Promise.all(shown().map(look)); draw(); });
-    } }), name));
+    } }), printable(name)));
   curves.charts = make("div", { className: "charts" });
   curves.body.replaceChildren(boxes.length ? make("div", { className: "controls", role: "group", "aria-label": "Compare with" }, make("span", { className: "small soft" }, "Compare with"), boxes) : "", curves.charts);
 }

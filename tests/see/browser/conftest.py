@@ -36,7 +36,7 @@ def run_folder(request: pytest.FixtureRequest) -> Path:
 @pytest.fixture(scope="session")
 def hostile_folder(base_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A model whose name, samples and command are full of markup and escape sequences."""
-    folder = tmp_path_factory.mktemp("hostile") / "<img src=x onerror=alert(1)>"
+    folder = tmp_path_factory.mktemp("hostile") / "<img src=x onerror=alert(1)>\u202e"
     shutil.copytree(base_folder, folder)
     attack = "<script>alert(1)</script><b onclick='x'>bold</b> \\u001b[31mred \\u202e"
     (folder / "samples.jsonl").write_text(f'{{"step": 3, "loss": 1.5, "text": "{attack}"}}\n')
