@@ -85,7 +85,7 @@ class Runs(Mapping[str, Path]):
         with self._lock:
             lock = self._locks.setdefault(key, threading.Lock())
         with lock:
-            now = _state(folder)
+            now = state_of(folder)
             if key not in self._loaded or self._loaded[key][0] != now:
                 self._loaded[key] = now, how(folder)
             loaded: T = self._loaded[key][1]
@@ -95,7 +95,7 @@ class Runs(Mapping[str, Path]):
         """What `load` would give, where it would give it at once; None where it would have to load first."""
         folder = self.folder(name)
         state, loaded = self._loaded.get((name, how), (None, None))
-        return loaded if loaded is not None and state == _state(folder) else None
+        return loaded if loaded is not None and state == state_of(folder) else None
 
     async def aside(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """The result of `work(...)`, done in a thread while the event loop goes on. BusyError where too much waits."""
@@ -135,14 +135,15 @@ def with_parts(folders: Sequence[Path]) -> list[Path]:
     return [*folders, *(part for part in parts if part.resolve() not in given)]
 
 
-def _state(folder: Path) -> list[tuple[int, int, int] | None]:
+def state_of(folder: Path) -> list[tuple[int, int, int] | None]:
     """What changes when one of a model's files is replaced."""
-    return [_file_state(folder / file) for file in FILES]
+    return [file_state(folder / file) for file in FILES]
 
 
-def _file_state(file: Path) -> tuple[int, int, int] | None:
+def file_state(file: Path) -> tuple[int, int, int] | None:
+    """The same of one file; None where it is not there."""
     try:
         info = file.stat()
-    except OSError:
+    except (OSError, ValueError):  # a name with a null character is no file's
         return None
     return info.st_mtime_ns, info.st_size, info.st_ino

@@ -11,6 +11,7 @@ import errno
 import functools
 import hashlib
 import json
+import math
 import os
 import shutil
 import statistics
@@ -64,6 +65,7 @@ def atomic_file(path: Path) -> Iterator[Path]:
             _sync(temporary)
             temporary.chmod(0o644)
             temporary.replace(path)
+            _sync(path.parent)
         finally:
             temporary.unlink(missing_ok=True)
 
@@ -83,18 +85,17 @@ def atomic_folder(path: Path) -> Iterator[Path]:
 
 
 def publish_folder(temporary: Path, path: Path) -> None:
-    """Let a whole folder take the place of `path`, once all that it holds is on the disk."""
-    for file in temporary.rglob("*"):
-        if file.is_file():
-            _sync(file)
+    """Let a whole folder take the place of `path`, once all that it holds is on the disk; then that is, too."""
+    for inside in (*temporary.rglob("*"), temporary):
+        _sync(inside)
     temporary.chmod(0o755)
+    old = temporary.with_name(temporary.name + ".old")
     if path.exists():
-        old = temporary.with_name(temporary.name + ".old")
         path.replace(old)
-        temporary.replace(path)
+    temporary.replace(path)
+    _sync(path.parent)
+    if old.exists():
         shutil.rmtree(old)
-    else:
-        temporary.replace(path)
 
 
 @contextlib.contextmanager
@@ -133,8 +134,17 @@ def held(path: Path, wait: bool = False) -> Iterator[None]:
 
 
 def _sync(path: Path) -> None:
-    with path.open("rb+") as file:
-        os.fsync(file.fileno())
+    """See that a file is on the disk, or the names in a folder: a rename is lost with the power until they are."""
+    if not path.is_dir():
+        with path.open("rb+") as file:
+            os.fsync(file.fileno())
+        return
+    with contextlib.suppress(OSError):  # Windows opens no folder, and some disks of a network sync none
+        handle = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
 
 
 @contextlib.contextmanager
@@ -183,6 +193,8 @@ def read_json(path: Path) -> Any:
         ) from error
     except UnicodeDecodeError as error:
         raise DataError(problem(path, "bytes that are not UTF-8", "JSON in UTF-8", "Save it as UTF-8.")) from error
+    except (ValueError, RecursionError) as error:
+        raise DataError(problem(path, "a number or brackets without end", "valid JSON", "Mend the file.")) from error
     except FileNotFoundError as error:
         raise DataError(problem(path, "no file", "a JSON file", "Check the path.")) from error
     except OSError as error:
@@ -392,10 +404,22 @@ class Verbatim(str):
 
 
 def one_line_of_json(value: Any) -> str:
-    """JSON that is the same to a program, and holds no character that a terminal would obey, or stdout cannot say."""
+    """JSON that is the same to a program, and holds no character that a terminal would obey, or stdout cannot say.
+
+    NaN, which JSON has not, becomes null.
+    """
     whole = (sys.stdout.encoding or "").lower() in ("utf-8", "utf8")
-    text = json.dumps(value, ensure_ascii=not whole, allow_nan=False)
+    text = json.dumps(without_nan(value), ensure_ascii=not whole, allow_nan=False)
     return text if text.isprintable() else "".join(c if c.isprintable() else json.dumps(c)[1:-1] for c in text)
+
+
+def without_nan(value: Any) -> Any:
+    """The same value with None for numbers that JSON has not: NaN and the infinities."""
+    if isinstance(value, dict):
+        return {key: without_nan(each) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [without_nan(each) for each in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def shown(value: Any) -> str:

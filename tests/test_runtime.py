@@ -2,14 +2,26 @@
 
 from __future__ import annotations
 
+import math
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
 
-from pellucid.runtime import inform, most_threads, settle_threads, usable_cores
+from pellucid.runtime import (
+    DataError,
+    atomic_folder,
+    inform,
+    most_threads,
+    one_line_of_json,
+    read_json,
+    settle_threads,
+    usable_cores,
+    write_text,
+)
 
 
 @pytest.mark.nightly  # whether it is busy enough is up to the machine
@@ -50,3 +62,29 @@ def test_of_many_processes_the_first_one_speaks(
         monkeypatch.setenv("RANK", rank)
         inform(f"this is {rank}")
     assert capsys.readouterr().err == "this is 0\n"
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows opens no folder")
+def test_a_rename_is_on_the_disk_before_it_is_relied_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    synced: list[tuple[int, list[str]]] = []
+
+    def sync(handle: int) -> None:
+        synced.append((os.fstat(handle).st_ino, sorted(path.name for path in tmp_path.iterdir())))
+
+    monkeypatch.setattr(os, "fsync", sync)
+    write_text(tmp_path / "a", "text")
+    assert synced[-1] == (tmp_path.stat().st_ino, ["a"])
+    with atomic_folder(tmp_path / "b") as folder:
+        (folder / "in").mkdir()
+        (folder / "in" / "file").write_text("text")
+        inside = {path.stat().st_ino for path in (folder, folder / "in", folder / "in" / "file")}
+    before = {number for number, names in synced[1:] if "b" not in names}
+    assert inside <= before, "what it holds first"
+    assert synced[-1] == (tmp_path.stat().st_ino, ["a", "b"])
+
+
+def test_what_json_has_not_is_null_to_a_program_and_a_number_without_end_is_an_error(tmp_path: Path) -> None:
+    assert one_line_of_json({"a": [math.nan, 1.5], "b": {"c": -math.inf}}) == '{"a": [null, 1.5], "b": {"c": null}}'
+    (tmp_path / "long.json").write_text("1" * 5000)
+    with pytest.raises(DataError, match=r"long\.json: found a number or brackets without end"):
+        read_json(tmp_path / "long.json")

@@ -152,8 +152,8 @@ def _jsonl_rows(path: Path, text: str, columns: Columns) -> Iterator[tuple[int, 
         where = f"{path}, line {number}"
         try:
             record = json.loads(line)
-        except (json.JSONDecodeError, RecursionError) as error:
-            found = f"broken JSON ({getattr(error, 'msg', 'nested without end')})"
+        except (ValueError, RecursionError) as error:
+            found = f"broken JSON ({getattr(error, 'msg', 'a number or brackets without end')})"
             raise DataError(problem(where, found, "a JSON object", "Mend the line.")) from error
         if not isinstance(record, dict):
             raise DataError(problem(where, "no JSON object", "an object with text and label", "Mend the line."))

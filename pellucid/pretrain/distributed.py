@@ -157,6 +157,12 @@ def joined() -> Iterator[World]:
     dist.init_process_group(backend, store=store, rank=rank, world_size=size)
     try:
         yield world()
+    except RuntimeError as error:
+        if "gloo" not in str(error) and not isinstance(error, dist.DistError):
+            raise
+        advice = "See what that one said. With --max-restarts torchrun starts all of them again."
+        found = "a process that has ended, or does not answer"
+        raise PellucidError(problem("torchrun", found, f"all {size}", advice)) from error
     finally:
         dist.destroy_process_group()
 

@@ -286,7 +286,8 @@ class Sitting:
 
     def score(self, model: nn.Module) -> float:
         """Score the model and write the scores and samples; the loss."""
-        scores, texts = self.task.evaluate(model), self.task.sample(model)
+        scores = self.task.evaluate(model)
+        texts = self.task.sample(model) if math.isfinite(scores["loss"]) else []  # nothing can be drawn from no number
         self.keep_weights(model)
         self.write({"step": self.progress.step, "split": "val", **scores, "tokens": self.progress.tokens})
         for text in [texts] if isinstance(texts, str) else texts:

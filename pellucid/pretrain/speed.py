@@ -89,9 +89,13 @@ def settle_precision(
 
 
 def worth_trying(model: nn.Module) -> Sequence[str]:
-    """Without bfloat16 in its processor a step of GPT-2 would take minutes: there a product of matrices says enough."""
+    """Without bfloat16 in its processor a step of GPT-2 would take minutes: there a product of matrices says enough.
+
+    Of many processes, that of the first one.
+    """
     on_cpu = next(model.parameters()).device.type == "cpu"
-    return ("float32",) if on_cpu and fastest_precision() == torch.float32 else DTYPES
+    (enough,) = world().told(on_cpu and fastest_precision() == torch.float32)
+    return ("float32",) if enough else DTYPES
 
 
 def measure_speed(model: nn.Module, task: Task, config: FitConfig, steps: int = 3) -> Speed:

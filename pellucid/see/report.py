@@ -10,8 +10,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from pellucid.model.formats.folder import read_settings
-from pellucid.model.formats.gpt2 import config_to_ours
+from pellucid.config import ModelConfig
+from pellucid.model.formats.folder import read_config, read_settings
 from pellucid.model.gpt import GPT
 from pellucid.pretrain.metrics import read_lines
 from pellucid.runtime import DataError, PellucidError, problem, read_json, write_text
@@ -121,10 +121,10 @@ def _run(folder: Path) -> dict[str, Any]:
     }
 
 
-def _config(folder: Path) -> Any:
+def _config(folder: Path) -> ModelConfig | None:
     """The model's sizes by our names, or None where config.json is missing or of a kind that we do not know."""
     try:
-        return config_to_ours(read_settings(folder), str(folder / "config.json"))
+        return read_config(read_settings(folder), folder / "config.json")[1]
     except PellucidError:
         return None
 

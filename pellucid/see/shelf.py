@@ -11,36 +11,26 @@ from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, TypeVar
 
 from safetensors import SafetensorError, safe_open
 
 from pellucid.config import ModelConfig, from_dict
 from pellucid.finetune.classify import Classifier
+from pellucid.finetune.kind import Kind, kind_of
 from pellucid.model.formats.folder import read_config, read_settings
 from pellucid.model.gpt import GPT
 from pellucid.model.outline import Outline
-from pellucid.opened import Runs
+from pellucid.opened import Runs, file_state, state_of
 from pellucid.pretrain.snapshots import snapshots
 from pellucid.runtime import DataError, problem, read_json, shown
 from pellucid.see.page import room
 from pellucid.see.trace import Trace, trace
 from pellucid.text.tokenizer import Tokenizer
 
-Kind = Literal["language model", "classifier", "assistant", "in training"]
 OPEN = 4  # models held at once
-TRACES = 12  # and traces: going from page to page computes nothing twice
+MADE = 8  # traces and maps kept of each: going from page to page computes nothing twice
 T = TypeVar("T")
-
-
-@dataclass(frozen=True)
-class Opened:
-    """A model with its tokenizer; `lock` is held while it computes, as two at once would mix up their values."""
-
-    model: GPT
-    tokenizer: Tokenizer
-    classifier: Classifier | None = None
-    lock: threading.Lock = field(default_factory=threading.Lock)
 
 
 class Kept:
@@ -66,31 +56,35 @@ class Kept:
         return made
 
 
+@dataclass(frozen=True, eq=False)
+class Opened:
+    """A model with its tokenizer; `lock` is held while it computes, as two at once would mix up their values.
+
+    What was `made` of it goes when it goes: neither meets another model, nor keeps this one alive.
+    """
+
+    model: GPT
+    tokenizer: Tokenizer
+    classifier: Classifier | None = None
+    lock: threading.Lock = field(default_factory=threading.Lock)
+    made: Kept = field(default_factory=lambda: Kept(MADE))
+
+
 class Shelf:
     """What stands behind the names of the opened runs: models, their checkpoints, traces."""
 
     def __init__(self, runs: Runs) -> None:
         self.runs = runs
         self._opened = Kept(OPEN)
-        self._traces = Kept(TRACES)
-        self.made = Kept(64)  # whatever else is worth keeping: maps, tokenizers
+        self.made = Kept(64)  # whatever else is worth keeping
 
     def folder(self, name: str) -> Path:
         """The folder of an opened run. UnknownRun for any other name."""
         return self.runs.folder(name)
 
     def kind(self, name: str) -> Kind:
-        """What the model was made for, by its files alone."""
-        folder = self.folder(name)
-        if not (folder / "config.json").is_file():
-            return "in training"
-        if "Classification" in str(read_settings(folder).get("architectures")):
-            return "classifier"
-        settings = folder / "tokenizer_config.json"
-        talks = (
-            settings.is_file() and isinstance(read_json(settings), dict) and read_json(settings).get("chat_template")
-        )
-        return "assistant" if talks else "language model"
+        """What the model was made for, by its files."""
+        return self.runs.load(name, kind_of)
 
     def checkpoints(self, name: str) -> list[dict[str, Any]]:
         """Weights out of the run's training, oldest first, each with its step and its name."""
@@ -103,7 +97,7 @@ class Shelf:
         folder = self.folder(name)
         if not checkpoint and not (folder / "config.json").is_file():
             checkpoint = next(reversed(weights_over_time(folder)), "")
-        file = folder / "model.safetensors"
+        file = None
         if checkpoint:
             kept = weights_over_time(folder)
             if checkpoint not in kept:
@@ -111,9 +105,8 @@ class Shelf:
                 found = f"the checkpoint {shown(repr(checkpoint))}"
                 raise DataError(problem(name, found, f"one of these: {known}", "Choose another."))
             file = kept[checkpoint]
-        changed = file.stat().st_mtime_ns if file.is_file() else 0
-        key = (name, checkpoint, changed)
-        return self._opened.get(key, lambda: read_checkpoint(folder, file) if checkpoint else read_run(folder))
+        key = (name, tuple(state_of(folder)), file, file and file_state(file))
+        return self._opened.get(key, lambda: read_checkpoint(folder, file) if file else read_run(folder))
 
     def trace(
         self,
@@ -131,7 +124,7 @@ class Shelf:
                 most = room(opened.model.config)
                 return trace(opened.model, opened.tokenizer, text, most, more=more, without=without)
 
-        return self._traces.get((id(opened), text, tuple(more), tuple(sorted(without))), make)
+        return opened.made.get((text, tuple(more), tuple(sorted(without))), make)
 
 
 def read_run(folder: Path) -> Opened:

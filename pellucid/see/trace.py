@@ -34,6 +34,7 @@ from pellucid.text.tokenizer import Piece, Tokenizer
 # F width of the feed-forward, V vocabulary, L layers
 
 DIGITS = 6  # decimals of the numbers that a page gets
+Heads = tuple[Tensor, Tensor, Tensor]  # queries, keys, values, each (H, T, K)
 
 
 class Point(NamedTuple):
@@ -92,6 +93,7 @@ class Trace:
     note: str = ""
     model: GPT = field(repr=False, compare=False, kw_only=True)
     tokenizer: Tokenizer = field(repr=False, compare=False, kw_only=True)
+    _heads: list[Heads] = field(repr=False, compare=False, kw_only=True)
 
     def __getitem__(self, name: str) -> Tensor:
         """The value of that name; KeyError lists the names when there is none."""
@@ -118,14 +120,13 @@ class Trace:
         """For each residual vector (N, D) the `k` likeliest tokens had the model ended with it."""
         with torch.no_grad():
             residual = stream.to(self.model.token_embedding.weight)
-            logits = self.model.logits(self.model.final_norm(residual)).float().cpu()
+            normed = self.model.final_norm.forward(residual)  # not called: another thread's hooks must not see it
+            logits = self.model.logits(normed).float().cpu()
         return self._likeliest(logits, k)
 
-    def heads(self, layer: int) -> tuple[Tensor, Tensor, Tensor]:
+    def heads(self, layer: int) -> Heads:
         """Queries, keys and values of a layer as its scores took them, (H, T, K): normed and turned as llama does."""
-        ids = torch.tensor([[piece.id for piece in self.tokens]], device=self.model.device)
-        with torch.no_grad():
-            return _heads(self.model, ids, self.values, layer)
+        return self._heads[layer]
 
     def norms(self) -> Norms:
         """Length of each token's vector, (T,), in the residual stream and of what each part adds to it."""
@@ -206,21 +207,20 @@ def trace(
     finally:
         model.train(was_training)
     with torch.no_grad():
-        _add_scores(model, ids, values)
-    return Trace(text, pieces, values, note, model=model, tokenizer=tokenizer)
+        heads = [_heads_of(model, ids, values, layer) for layer in range(model.config.n_layers)]
+    _add_scores(model, heads, values)
+    return Trace(text, pieces, values, note, model=model, tokenizer=tokenizer, _heads=heads)
 
 
-def _add_scores(model: GPT, ids: Tensor, values: dict[str, Tensor]) -> None:
-    """Scores and weights of each layer, (H, T, T), from the vectors that went into its attention."""
-    mask = causal_mask(ids.shape[1], window=model.config.window)
-    for layer in range(model.config.n_layers):
-        at = f"blocks.{layer}.attention"
-        q, k, _ = _heads(model, ids, values, layer)
+def _add_scores(model: GPT, heads: list[Heads], values: dict[str, Tensor]) -> None:
+    """Scores and weights of each layer, (H, T, T), from its queries and keys."""
+    for layer, (q, k, _) in enumerate(heads):
+        at, mask = f"blocks.{layer}.attention", causal_mask(q.shape[1], window=model.config.window)
         values[f"{at}.scores"] = attention_scores(q, k)
         values[f"{at}.weights"] = attention_weights(q, k, mask)
 
 
-def _heads(model: GPT, ids: Tensor, values: dict[str, Tensor], layer: int) -> tuple[Tensor, Tensor, Tensor]:
+def _heads_of(model: GPT, ids: Tensor, values: dict[str, Tensor], layer: int) -> Heads:
     """What `Trace.heads` says, from the vectors that were noted."""
     x, rotation = model.position_embedding.encode(model.token_embedding(ids), model.positions(ids))
     attention = model.get_submodule(f"blocks.{layer}.attention")

@@ -37,6 +37,7 @@ from pellucid.see.views.training import training
 KINDS = {".js": "text/javascript", ".css": "text/css", ".svg": "image/svg+xml"}
 SMALL = 256 * 2**20  # bytes of a model that is opened before anybody asks
 LONGEST = 4000  # characters of a text that is looked at
+LARGE = 10**12  # numbers are smaller: dice take a seed of 64 bits
 SENTENCE = "The red fox has a lamp, and the lamp is red."
 
 
@@ -130,9 +131,13 @@ class Question:
         """A whole number. ConfigError where it is none."""
         value = self.asked.get(name, "")
         try:
-            return int(value) if value else default
+            number = int(value) if value else default
+            if abs(number) >= LARGE:
+                raise ValueError(name)
+            return number
         except ValueError as error:
-            raise ConfigError(problem(name, repr(shown(value)), "a whole number", "Change it.")) from error
+            expected = f"a whole number of less than {len(str(LARGE))} digits"
+            raise ConfigError(problem(name, repr(shown(value)), expected, "Change it.")) from error
 
     def listed(self, name: str, read: Callable[[str], Any]) -> Any:
         """What `read` makes of a list such as 3,17. ConfigError where it is none."""
@@ -286,7 +291,7 @@ async def source(request: Request) -> Response:
         lines = code(request.path_params["file"])
     except PellucidError:
         return Response("There is no such file.", 404, media_type="text/plain")
-    first, _, last = request.query_params.get("lines", "").partition("-")
-    marked = range(int(first), int(last) + 1) if first.isdecimal() and last.isdecimal() else range(0)
+    asked = re.fullmatch(r"(\d{1,6})-(\d{1,6})", request.query_params.get("lines", ""))
+    marked = range(int(asked[1]), int(asked[2]) + 1) if asked else range(0)
     text = environment().get_template("code.html").render(file=request.path_params["file"], lines=lines, marked=marked)
     return HTMLResponse(text)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import subprocess
 import sys
 import threading
@@ -56,9 +57,10 @@ def is_saving(out: Path) -> bool:
 def kill_often(kills: int, seed: int, command: list[object], out: Path, said: Path) -> int:
     """Start it again and again and kill -9 it, every second time as soon as it saves; then let it end.
 
-    Returns how many kills met it while it was saving.
+    Returns how many kills met it while it was saving. A run that came to its end before it was killed so often is done
+    over, and the third one is a failure.
     """
-    dice, while_saving, killed = np.random.default_rng(seed), 0, 0
+    dice, while_saving, killed, tries = np.random.default_rng(seed), 0, 0, 1
     while True:
         process = start(*command, out=said)
         begin = steps_done(out)
@@ -79,7 +81,11 @@ def kill_often(kills: int, seed: int, command: list[object], out: Path, said: Pa
             continue
         process.join(120)
         assert process.exitcode == 0, said.read_text()
-        return while_saving
+        if killed == kills:
+            return while_saving
+        assert tries < 3, f"it was killed {killed} times only"
+        shutil.rmtree(out)
+        while_saving, killed, tries = 0, 0, tries + 1
 
 
 def assert_undisturbed(out: Path, whole: Path) -> None:

@@ -79,6 +79,7 @@ BAD: list[tuple[str, bytes | None, str]] = [
     ("a.csv", b"text,label\n" + b"ok,ham\nhi,spam\n" * 4 + b"x,rare\n", "fewer than 3 examples of 'rare'"),
     ("a.csv", b"text,label,split\nok,ham,trian\nhi,spam,test\n", "line 2: found split 'trian'"),
     ("a.jsonl", b'{"text": "a", "label": "x"}\n{"text": \n', "line 2: found broken JSON"),
+    ("a.jsonl", b'{"text": "a", "label": ' + b"1" * 5000 + b"}\n", "line 1: found broken JSON (a number"),
     ("a.jsonl", b'{"text": "a", "label": "x"}\n[1]\n', "line 2: found no JSON object"),
     ("a.jsonl", b'{"text": "a", "label": "x"}\n{"words": "a"}\n', "line 2: found the keys words"),
     ("a.jsonl", b'{"text": "a", "label": "x"}\n{"text": "b", "label": null}\n', "line 2: found no label"),

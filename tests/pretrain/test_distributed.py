@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -13,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 import torch.distributed as dist
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
@@ -102,11 +104,17 @@ def test_another_number_of_processes_goes_on_with_the_same_data(
 ) -> None:
     out = tmp_path / "run"
     command = arguments(shards, plain_file, out, *more)
-    processes = start_ranks(before, *command, out=tmp_path / "said")
-    wait_for_checkpoint(out, processes)
-    for process in processes:
-        process.kill()
-        process.join()
+    for _ in range(3):  # a run that came to its end before it was killed is done over
+        shutil.rmtree(out, ignore_errors=True)
+        processes = start_ranks(before, *command, out=tmp_path / "said")
+        wait_for_checkpoint(out, processes)
+        for process in processes:
+            process.kill()
+            process.join()
+        done = sorted(path.name for path in (out / "training").glob("step-*"))
+        if done[-1:] != [f"step-{STEPS:08d}"]:
+            break
+    assert done and done[-1] != f"step-{STEPS:08d}", "steps are left"
     train(after, out, *command)
     assert_same_losses(out, alone)
 
@@ -135,8 +143,7 @@ def test_a_lost_process_is_started_again_and_the_run_ends_right(
     deadline = time.monotonic() + 240
     while not any((out / "training").glob("step-*")) and time.monotonic() < deadline and run.poll() is None:
         time.sleep(0.002)
-    for child in children(run.pid)[-1:]:
-        os.kill(child, signal.SIGKILL)
+    os.kill(children(run.pid)[-1], signal.SIGKILL)
     said, _ = run.communicate(timeout=300)
     assert run.returncode == 0, said
     assert losses(out) == losses(whole), "to the last bit, as both are of two processes"
@@ -164,6 +171,17 @@ def tried_by(rank: int, folder: Path) -> int:
     return len(steps)
 
 
+def chosen_by(rank: int) -> list[str]:
+    """What is worth a try where each process finds another precision the faster one."""
+    speed.fastest_precision = lambda: (torch.float32, torch.bfloat16)[rank]
+    with joined():
+        return list(speed.worth_trying(torch.nn.Linear(1, 1)))
+
+
+def test_what_is_worth_a_trial_is_what_the_first_process_finds() -> None:
+    assert called_by_ranks(2, chosen_by) == [["float32"], ["float32"]]
+
+
 def test_in_a_trial_the_first_process_says_how_many_steps_are_enough(shards: Shards) -> None:
     counts = called_by_ranks(2, tried_by, shards.folder, seconds=30)
     assert counts[0] == counts[1] > 2
@@ -186,6 +204,23 @@ def test_who_waits_in_vain_for_the_others_says_so(rank: int) -> None:
     store.set("meeting", "of another time")
     with pytest.raises(PellucidError, match="not all of 2 processes after 0 seconds"):
         agreed_name(store, rank, 2, patience=0.1)
+
+
+def left_alone(rank: int) -> str:
+    """What a process says to which another one does not answer."""
+    try:
+        with joined() as here:
+            if here.first:
+                here.sum(1.0)
+    except PellucidError as error:
+        return str(error)
+    return ""
+
+
+def test_who_is_left_by_another_process_says_so() -> None:
+    said = called_by_ranks(2, left_alone)
+    assert said[1] == ""
+    assert "found a process that has ended, or does not answer; expected all 2" in said[0]
 
 
 def children(pid: int) -> list[int]:

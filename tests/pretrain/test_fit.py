@@ -311,6 +311,14 @@ def test_other_settings_than_at_the_start_are_refused_by_name(
         train(shards, shape, replace(config, **change), tmp_path, resume=True)
 
 
+def test_another_model_than_at_the_start_is_refused(
+    shards: Shards, shape: ModelConfig, config: FitConfig, tmp_path: Path
+) -> None:
+    train(shards, shape, config, tmp_path, stop=6)
+    with pytest.raises(DataError, match="weights of a model of another shape"):
+        train(shards, replace(shape, n_layers=3), config, tmp_path, resume=True)
+
+
 @pytest.mark.parametrize("change", [{"checkpoint_every": 5}, {"micro_batch_size": 1}])
 def test_how_often_checkpoints_are_written_and_how_much_is_read_at_once_may_change_between_sittings(
     shards: Shards, shape: ModelConfig, config: FitConfig, tmp_path: Path, change: dict[str, Any]

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from pellucid.pretrain.metrics import MetricsLog
-from pellucid.see.views.training import Followed
+from pellucid.see.views.training import QUIET, Followed
 
 
 def test_each_line_is_read_once_and_a_curve_is_the_mean_of_neighbours(tmp_path: Path) -> None:
@@ -20,7 +20,7 @@ def test_each_line_is_read_once_and_a_curve_is_the_mean_of_neighbours(tmp_path: 
         for i, loss in enumerate(losses.tolist(), 1)
     ]
     followed = Followed(file)
-    assert followed.curves() == {"train": [], "val": [], "scores": {}}
+    assert followed.curves() == {"train": [], "val": [], "scores": {}, "patience": QUIET}
     file.write_text("\n".join(lines[:1500]) + "\n" + lines[1500][:20])
     assert followed.curves()["train"][-1][0] == 1500
     with file.open("a") as end:
@@ -41,3 +41,10 @@ def test_each_line_is_read_once_and_a_curve_is_the_mean_of_neighbours(tmp_path: 
     assert [row[0] for row in followed.curves()["train"]] == list(range(1, 11))
     file.unlink()
     assert followed.curves()["train"] == []
+
+
+def test_a_run_of_slow_steps_may_be_quiet_for_longer(tmp_path: Path) -> None:
+    file = tmp_path / "metrics.jsonl"
+    line = '{"step": %d, "split": "train", "loss": 1, "tokens": %d, "tokens_per_s": 100}\n'
+    file.write_text("".join(line % (step, 6000 * step) for step in (1, 2, 3)))  # a step takes a minute
+    assert Followed(file).curves()["patience"] > 120

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from pellucid.config import ModelConfig
 from pellucid.model.gpt import GPT
 from pellucid.runtime import DataError, write_json
 from pellucid.see.report import gather, spread, write_report, write_runs_report
@@ -197,6 +198,16 @@ def test_runs_side_by_side(quickstart: Path, tmp_path: Path) -> None:
     assert page.count('<th scope="row">') == 2
     assert "<script" not in page
     assert "Anna gives the lamp to Ben. Ben" in page
+
+
+def test_a_run_of_any_architecture_has_its_own_sizes(tmp_path: Path) -> None:
+    write_metrics(tmp_path / "llama", 10, 1.0)
+    shape = ModelConfig("llama", 321, context_length=16, d_model=30, n_layers=5, n_heads=3, n_kv_heads=1)
+    GPT(shape).save(tmp_path / "llama")
+    write_runs_report([tmp_path / "llama"], tmp_path / "runs.html")
+    row = re.search(r'<th scope="row">llama</th>.*', (tmp_path / "runs.html").read_text(encoding="utf-8"))
+    assert row is not None
+    assert re.findall(r'<td class="n">([^<]*)</td>', row[0])[-4:] == ["5", "3", "30", "321"]
 
 
 def test_a_folder_without_training_is_an_error(tmp_path: Path) -> None:

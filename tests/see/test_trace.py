@@ -15,7 +15,7 @@ from pellucid.config import ModelConfig
 from pellucid.model.attention import causal_mask, for_each_query
 from pellucid.model.gpt import GPT
 from pellucid.runtime import DataError
-from pellucid.see.trace import BLOCK_POINTS, MODEL_POINTS, Trace, trace
+from pellucid.see.trace import BLOCK_POINTS, MODEL_POINTS, Trace, observed, trace
 from pellucid.text.bpe import BPETokenizer
 
 TEXT = "Anna gives the red lamp to Ben."
@@ -122,6 +122,22 @@ def test_hooks_are_gone_and_the_training_mode_is_back(model: GPT, tokenizer: BPE
         model.eval()
     assert hooks_of(model) == 0
     assert torch.equal(first["logits"], second["logits"]), "dropout was on"
+
+
+@pytest.mark.parametrize("family", ["gpt2", "llama"])
+def test_looking_closer_at_a_trace_is_not_seen_by_the_hooks_of_another(family: Any, tokenizer: BPETokenizer) -> None:
+    shape = ModelConfig(family, tokenizer.vocab_size, context_length=64, d_model=24, n_layers=2, n_heads=2)
+    model, seen = GPT(shape).eval(), dict[str, torch.Tensor]()
+    picture = trace(model, tokenizer, TEXT)
+    with observed(model, seen):  # as while another thread traces
+        for layer in range(2):
+            q, k, v = picture.heads(layer)
+            scores = q @ k.mT / shape.d_head**0.5
+            torch.testing.assert_close(scores, picture[f"blocks.{layer}.attention.scores"])
+            context = picture[f"blocks.{layer}.attention.weights"] @ v
+            torch.testing.assert_close(context, picture[f"blocks.{layer}.attention.context"], atol=1e-5, rtol=0)
+        picture.logit_lens()
+    assert not seen
 
 
 def test_hooks_are_gone_after_a_failure(tokenizer: BPETokenizer) -> None:

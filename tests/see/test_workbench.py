@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import re
 import shutil
+import weakref
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 import torch.nn.functional as F
+from safetensors.torch import load_file
+from starlette.datastructures import QueryParams
 from starlette.testclient import TestClient
 from torch import Tensor
 
@@ -19,6 +25,7 @@ from pellucid.assistant.server.app import build
 from pellucid.assistant.server.models import OpenModels
 from pellucid.config import FitConfig, ModelConfig
 from pellucid.finetune.classify import Classifier, encode_texts, predict
+from pellucid.finetune.conversation import CHAT_TEMPLATE, ensure_role_tokens
 from pellucid.finetune.instructions import Example
 from pellucid.generation.sampling import Sampling, next_token
 from pellucid.model.gpt import GPT
@@ -26,9 +33,14 @@ from pellucid.model.layers import LayerNorm
 from pellucid.opened import Runs
 from pellucid.pretrain.commands import train_language_model
 from pellucid.pretrain.snapshots import snapshots
+from pellucid.runtime import sha256, write_json
+from pellucid.see.shelf import OPEN, Shelf
 from pellucid.see.source import NAMES, place
+from pellucid.see.views.assistant import examples
+from pellucid.see.views.embeddings import vocabulary
+from pellucid.see.views.tokens import tokens
 from pellucid.see.views.training import POINTS
-from pellucid.see.workbench import LONGEST, PAGES, routes
+from pellucid.see.workbench import DATA, LONGEST, PAGES, Question, routes
 from pellucid.text.bpe import BPETokenizer
 from pellucid.text.documents import Document
 from pellucid.text.shard_writer import write_shards
@@ -208,6 +220,50 @@ def test_a_head_that_is_off_adds_nothing(client: TestClient, folders: dict[str, 
     assert found["moved"] == pytest.approx(float((before.exp() * (before - now)).sum()), abs=1e-5)
 
 
+def test_with_and_without_heads_words_are_chosen_alike(client: TestClient, folders: dict[str, Path]) -> None:
+    found = ask(client, "next-word", model="gpt2", off="1.2", temperature=0.5, top_k=9)
+    columns = next_token(Recorder(folders["gpt2"]).logits[-1:], Sampling(0.5, 9))
+    close(found["before"], columns.probability[0, [row["id"] for row in found["next"]]])
+    close([found["was"]["probability"]], columns.probability.amax(dim=1))
+
+
+@pytest.mark.parametrize("family", ["gpt2", "llama"])
+def test_many_texts_at_once_get_each_its_own_numbers(folders: dict[str, Path], family: str) -> None:
+    texts = [f"{TEXT} {number}" * (1 + number % 3) for number in range(24)]
+
+    def look(shelf: Shelf, text: str) -> Any:
+        question = Question(shelf, QueryParams({"text": text, "layer": "1", "head": "1", "token": "2"}))
+        return [DATA[view](question) for view in ("attention", "lens", "block", "embeddings")]
+
+    with ThreadPoolExecutor(4) as threads:
+        together = list(threads.map(partial(look, Shelf(Runs([folders[family]]))), texts))
+    alone = Shelf(Runs([folders[family]]))
+    assert together == [look(alone, text) for text in texts]
+
+
+def test_a_model_that_is_replaced_is_read_again_and_what_was_made_of_it_goes(
+    folders: dict[str, Path], tmp_path: Path
+) -> None:
+    shutil.copytree(folders["gpt2"], tmp_path / "run")
+    shelf, kept = Shelf(Runs([tmp_path / "run"])), weakref.WeakSet[GPT]()
+    file = tmp_path / "run/model.safetensors"
+    index = {"metadata": {}, "weight_map": dict.fromkeys(load_file(file), "part.safetensors")}
+    file.rename(tmp_path / "run/part.safetensors")  # a folder of shards
+    for _ in range(2 * OPEN):
+        write_json(tmp_path / "run/model.safetensors.index.json", index)
+        opened = shelf.open("run")
+        assert opened is shelf.open("run")
+        assert opened.model not in kept
+        kept.add(opened.model)
+        shelf.trace("run", "", TEXT)
+        vocabulary(shelf, "run", "")
+    del opened
+    gc.collect()
+    assert len(kept) == OPEN
+    BPETokenizer.train([TEXT * 3], vocab_size=280).save(tmp_path / "run")
+    assert tokens(shelf, "run", TEXT)["ways"][2]["vocab_size"] == Tokenizer.load(tmp_path / "run").vocab_size
+
+
 def test_tokens_cover_the_text_in_every_way_to_cut_it(client: TestClient) -> None:
     ways = {way["key"]: way for way in ask(client, "tokens", model="gpt2", text="Zoë: 3 lamps\n")["ways"]}
     assert {"words", "characters", "model"} <= set(ways)
@@ -311,6 +367,51 @@ def test_words_that_moved_the_label_are_measured_by_leaving_them_out(
     assert sum(found["probabilities"]) == pytest.approx(1, abs=1e-5)
 
 
+def test_a_word_of_a_long_text_is_left_out_and_nothing_else(
+    client: TestClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pellucid.see.views.classifier.WORDS", 2)
+    found = ask(client, "moved", model="classifier", message="Ben has the red lamp")
+    assert [word["text"] for word in found["words"]] == ["Ben ", "has "] and found["cut"]
+    without = ask(client, "moved", model="classifier", message="has the red lamp")
+    place = found["labels"].index(found["about"])
+    expected = found["probabilities"][place] - without["probabilities"][place]
+    assert found["words"][0]["moved"] == pytest.approx(expected, abs=2e-6)
+
+
+@pytest.mark.parametrize("template", [None, CHAT_TEMPLATE, "{{ messages }} of somebody else"])
+def test_server_and_workbench_agree_who_is_an_assistant(
+    folders: dict[str, Path], tmp_path: Path, template: str | None
+) -> None:
+    tokenizer = Tokenizer.load(folders["gpt2"])
+    ensure_role_tokens(tokenizer)
+    tokenizer.chat_template = template
+    run = save(tmp_path / "run", GPT.load(folders["gpt2"]), tokenizer)
+    runs = Runs([run])
+    expected = "assistant" if template == CHAT_TEMPLATE else "language model"
+    assert Shelf(runs).kind("run") == OpenModels(runs).kind("run") == expected
+    runs.close()
+
+
+def test_training_examples_are_shown_of_the_very_file_that_was_trained_on(
+    folders: dict[str, Path], tmp_path: Path
+) -> None:
+    run, data = tmp_path / "run", tmp_path / "private.json"
+    shutil.copytree(folders["gpt2"], run)
+    shelf = Shelf(Runs([run]))
+    assert examples(shelf, "run", 0) == {"count": 0}
+    write_json(data, [{"instruction": "Say a secret.", "input": "", "output": "42"}])
+    for claimed in ({}, {"private.json": "0" * 64}, None):  # whoever wrote this run.json has not had the file
+        write_json(run / "run.json", {"config": {"data": str(data)}, "data": claimed})
+        assert examples(shelf, "run", 0) == {"count": 0}
+    write_json(run / "run.json", {"config": {"data": str(data)}, "data": {"private.json": sha256(data)}})
+    assert examples(shelf, "run", 0)["instruction"] == "Say a secret."
+    write_json(data, [{"instruction": "Something else.", "input": "", "output": "1"}])
+    assert examples(shelf, "run", 0) == {"count": 0}
+    write_json(run / "run.json", {"config": {"data": "\0.json"}})
+    assert examples(shelf, "run", 0) == {"count": 0}
+
+
 def test_the_mask_is_that_of_training(client: TestClient, folders: dict[str, Path]) -> None:
     found = ask(client, "mask", model="gpt2", instruction="Who has it?", input="<|assistant|> Ben", output="Ben.")
     tokenizer = Tokenizer.load(folders["gpt2"])
@@ -344,6 +445,8 @@ def test_source_is_text_and_nothing_but_the_packages_own(client: TestClient) -> 
     assert not re.search(r"<(?!/?(html|head|meta|title|link|body|main|h1|pre|span|small|!doctype)\b)", shown)
     for name in ("../pyproject.toml", "..%2f..%2fetc/passwd", "/etc/passwd", "see/templates/see.html", ""):
         assert client.get(f"/code/{name}").status_code == 404
+    for lines in ("1-" + "9" * 5000, "-", "2-1", "x"):
+        assert client.get("/code/see/html.py", params={"lines": lines}).status_code == 200
     for name in ("..%2fsource.py", "source.py", ".", "workbench.html"):
         assert client.get(f"/web/{name}").status_code == 404
     assert place("model.gpt:GPT.logits").file == "model/gpt.py"
@@ -369,6 +472,8 @@ def test_scripts_write_no_markup_and_load_nothing_from_elsewhere() -> None:
         ("attention", {"layer": "one"}),
         ("attention", {"dropout": "nan"}),
         ("attention", {"dropout": 1}),
+        ("attention", {"seed": 10**28}),
+        ("attention", {"layer": "9" * 5000}),
         ("block", {"token": 4000}),
         ("block", {"layer": "1e9"}),
         ("neighbours", {"token": 10**30}),

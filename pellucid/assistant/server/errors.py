@@ -19,6 +19,7 @@ from pellucid.opened import BusyError, UnknownRunError
 from pellucid.runtime import PellucidError, inform, shown
 
 KINDS = {401: "authentication_error", 403: "permission_error", 404: "not_found_error", 429: "rate_limit_error"}
+UNEXPECTED = "something went wrong in the server; its terminal says what."
 
 EVENT = {"type": "object", "properties": {"data": {"type": "string"}}, "required": ["data"]}  # of a stream
 
@@ -57,6 +58,7 @@ def answer_errors(app: FastAPI) -> None:
     app.add_exception_handler(PellucidError, _ours)
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(HTTPException, _http)
+    app.add_exception_handler(Exception, _unexpected)
 
 
 def of_error(error: Exception) -> JSONResponse:
@@ -70,11 +72,16 @@ def of_error(error: Exception) -> JSONResponse:
     if isinstance(error, PellucidError):
         return refuse(400, str(error))
     inform("".join(traceback.format_exception(error)))
-    return refuse(500, "something went wrong in the server; its terminal says what.")
+    return refuse(500, UNEXPECTED)
 
 
 async def _ours(_: Request, error: Exception) -> JSONResponse:
     return of_error(error)
+
+
+async def _unexpected(_: Request, __: Exception) -> JSONResponse:
+    """Starlette answers with this and raises the error on: the guard is who tells it."""
+    return refuse(500, UNEXPECTED)
 
 
 async def _http(_: Request, error: Exception) -> JSONResponse:

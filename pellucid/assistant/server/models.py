@@ -5,19 +5,18 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import TypeVar
 from weakref import WeakSet
 
 from pellucid.assistant.server.engine import WAITING, Engine
 from pellucid.finetune.classify import Classifier
-from pellucid.finetune.conversation import lacks
+from pellucid.finetune.kind import Kind, kind_of
 from pellucid.generation.compiled.model import CompiledModel
-from pellucid.model.formats.folder import check_fits, read_settings
+from pellucid.model.formats.folder import check_fits
 from pellucid.opened import Runs
 from pellucid.runtime import DataError, problem
 from pellucid.text.tokenizer import Tokenizer
 
-Kind = Literal["language model", "assistant", "classifier", "in training"]
 T = TypeVar("T")
 
 ADVICE = {
@@ -83,16 +82,6 @@ def load_writer(folder: Path) -> tuple[CompiledModel, Tokenizer]:
 def load_classifier(folder: Path) -> tuple[Classifier, Tokenizer]:
     """What says the classes of texts."""
     return Classifier.load(folder), Tokenizer.load(folder)
-
-
-def kind_of(folder: Path) -> Kind:
-    """What a run folder holds, as far as config.json and the tokenizer tell."""
-    if not (folder / "config.json").is_file() and (folder / "run.json").is_file():
-        return "in training"
-    settings = read_settings(folder)
-    if "ForSequenceClassification" in str(settings.get("architectures")):
-        return "classifier"
-    return "language model" if lacks(Tokenizer.load(folder)) else "assistant"
 
 
 def created(folder: Path) -> int:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from pellucid.finetune.conversation import ROLE_TOKENS, ensure_role_tokens
 from pellucid.finetune.instructions import Example, to_example
 from pellucid.finetune.records import Record, open_records
-from pellucid.runtime import PellucidError, read_json
+from pellucid.opened import file_state
+from pellucid.runtime import PellucidError, read_json, sha256
 from pellucid.see.shelf import Opened, Shelf
 from pellucid.see.trace import token_text
 from pellucid.text.tokenizer import Tokenizer
@@ -18,7 +20,7 @@ from pellucid.text.tokenizer import Tokenizer
 
 def examples(shelf: Shelf, name: str, number: int) -> dict[str, Any]:
     """One of the examples that the assistant was trained on, where they are still there; how many there are."""
-    found = shelf.made.get(("examples", name), lambda: training_examples(shelf.folder(name)))
+    found = training_examples(shelf, shelf.folder(name))
     if not found:
         return {"count": 0}
     example = to_example(found[max(0, min(number, len(found) - 1))])
@@ -31,20 +33,31 @@ def examples(shelf: Shelf, name: str, number: int) -> dict[str, Any]:
     }
 
 
-def training_examples(folder: Path) -> Sequence[Record]:
+def training_examples(shelf: Shelf, folder: Path) -> Sequence[Record]:
     """Of the file that run.json names, or of the corpus of the quickstart around the folder; else none."""
-    candidates = [folder.parent / "corpus" / "instructions.jsonl"]
     record = read_json(folder / "run.json") if (folder / "run.json").is_file() else {}
-    config = record.get("config") if isinstance(record, dict) else None
-    if isinstance(config, dict) and isinstance(config.get("data"), str):
-        candidates.insert(0, Path(config["data"]))
-    for file in candidates:
-        try:
-            if file.suffix in (".json", ".jsonl") and file.is_file():
-                return open_records(file)
-        except PellucidError:
-            continue
+    config, hashes = (record.get(name) if isinstance(record, dict) else None for name in ("config", "data"))
+    named = config.get("data") if isinstance(config, dict) else None
+    known = tuple(map(str, hashes.values())) if isinstance(hashes, dict) else ()
+    own = folder.parent / "corpus" / "instructions.jsonl"
+    for file, digests in ((Path(str(named)), known), (own, None)):
+        key = ("examples", file, digests, file_state(file))
+        if found := shelf.made.get(key, partial(records_of, file, digests)):
+            return found
     return []
+
+
+def records_of(file: Path, digests: Collection[str] | None) -> Sequence[Record]:
+    """The records of a file; none where it is not one of these.
+
+    A run folder may come from anywhere: only who has had a file knows its hash, so its run.json opens no other.
+    """
+    try:
+        if file.suffix not in (".json", ".jsonl") or not file.is_file():
+            return []
+        return open_records(file) if digests is None or sha256(file) in digests else []
+    except PellucidError:
+        return []
 
 
 def mask(opened: Opened, instruction: str, extra: str, output: str) -> dict[str, Any]:

@@ -35,8 +35,9 @@ def moved(opened: Opened, text: str) -> dict[str, Any]:
     if model is None:
         advice = "Make one with `pellucid finetune classify`, and serve its folder, too."
         raise DataError(problem("model", "one that is no classifier", "a classifier", advice))
-    words = [match.group() for match in PIECE.finditer(text)][:WORDS]
-    without = ["".join(words[:i] + words[i + 1 :]) for i in range(len(words))]
+    pieces = [match.group() for match in PIECE.finditer(text)]
+    words = pieces[:WORDS]
+    without = ["".join(pieces[:i] + pieces[i + 1 :]) for i in range(len(words))]
     context = model.gpt.config.context_length
     with opened.lock:
         rows = encode_texts([text, *without], opened.tokenizer, context, model.rule.cut)
@@ -52,5 +53,5 @@ def moved(opened: Opened, text: str) -> dict[str, Any]:
         "thresholds": model.rule.thresholds,
         "about": model.labels[shown],
         "words": [{"text": word, "moved": round(float(by), 6)} for word, by in zip(words, changes, strict=True)],
-        "cut": len(list(PIECE.finditer(text))) > WORDS,
+        "cut": len(pieces) > WORDS,
     }

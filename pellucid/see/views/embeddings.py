@@ -26,7 +26,7 @@ def embeddings(picture: Trace) -> dict[str, Any]:
 def vocabulary(shelf: Shelf, name: str, checkpoint: str) -> dict[str, Any]:
     """The map: the tokens' vectors on the two directions in which they differ most."""
     opened = shelf.open(name, checkpoint)
-    return shelf.made.get(("map", id(opened), opened.model), lambda: draw_map(opened))
+    return opened.made.get("map", lambda: draw_map(opened))
 
 
 def draw_map(opened: Opened) -> dict[str, Any]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -18,7 +17,8 @@ SHOWN = 20  # tokens of the table
 def next_word(picture: Trace, whole: Trace, sampling: Sampling, seed: int) -> dict[str, Any]:
     """The likeliest tokens after the last one, with all columns of the choice and the one that is drawn.
 
-    `whole` is the trace with all heads on: where it is another, `before` has its probabilities for the same tokens.
+    `whole` is the trace with all heads on: where it is another, `before` has the probabilities that the same way of
+    choosing gives the same tokens there.
     """
     known = picture.tokenizer.vocab_size
     columns = next_token(picture["logits"][-1:, :known], sampling)
@@ -29,19 +29,16 @@ def next_word(picture: Trace, whole: Trace, sampling: Sampling, seed: int) -> di
     result |= {"kept": int(kept.sum()), "known": len(kept), "drawn": drawn}
     result["written"] = [{"id": piece.id, "text": piece.text} for piece in picture.tokens]
     if whole is not picture:
-        result |= compared(picture, whole, [row.id for row in choice.rows])
+        before = next_token(whole["logits"][-1:, :known], sampling)
+        result |= {"moved": moved(picture, whole), "was": look_at(before, drawn, whole.tokenizer, 1).json()["next"][0]}
+        result["before"] = [round(float(before.probability[0, row.id]), 6) for row in choice.rows]
     return result
 
 
-def compared(picture: Trace, whole: Trace, shown: Sequence[int]) -> dict[str, Any]:
-    """What the switched-off heads changed: probabilities as they were, and how far all of them moved, in nats."""
+def moved(picture: Trace, whole: Trace) -> float:
+    """How far the switched-off heads moved the model's own probabilities, before any choosing, in nats."""
     now, before = (one["logits"][-1].double().log_softmax(dim=0) for one in (picture, whole))
-    moved = float((before.exp() * (before - now)).sum())
-    return {
-        "before": [round(float(before[token].exp()), 6) for token in shown],
-        "moved": round(moved, 6),
-        "was": [plain_word(word) for word in whole.next_words(5)],
-    }
+    return round(float((before.exp() * (before - now)).sum()), 6)
 
 
 def lens(picture: Trace) -> dict[str, Any]:

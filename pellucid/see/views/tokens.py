@@ -38,7 +38,7 @@ def tree(shelf: Shelf, name: str, way: str, piece: str) -> dict[str, Any]:
 
 def tokenizers(shelf: Shelf, name: str) -> dict[str, Tokenizer]:
     """The model's own tokenizer, and GPT-2's where its files are at hand."""
-    own = shelf.made.get(("tokenizer", name), lambda: Tokenizer.load(shelf.folder(name)))
+    own = shelf.runs.load(name, Tokenizer.load)
     gpt2 = shelf.made.get("gpt2", gpt2_if_at_hand)
     return {"model": own} | ({"gpt2": gpt2} if gpt2 is not None else {})
 

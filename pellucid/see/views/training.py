@@ -22,12 +22,14 @@ from pellucid.see.shelf import Shelf
 COLUMNS = ("step", "tokens", "loss", "lr", "grad_norm", "tokens_per_s")
 POINTS = 500  # of a curve, at most: means of neighbours
 SAMPLES = 60  # texts, the newest
+QUIET = 20.0  # seconds without a line that say nothing yet
 
 
 def training(shelf: Shelf, name: str, known: str = "") -> dict[str, Any]:
     """The curves and samples of a run; only `version`, where that is the one already `known`.
 
-    A point holds COLUMNS, None for what the run did not write. `quiet` are the seconds since the last line.
+    A point holds COLUMNS, None for what the run did not write. `quiet` are the seconds since the last line, and
+    `patience` those that a run which trains may be quiet.
     """
     folder = shelf.folder(name)
     file = folder / "metrics.jsonl"
@@ -73,7 +75,8 @@ class Followed:
                     self._val.append(line)
             train = np.array(self._train).reshape(-1, len(COLUMNS))
             val = np.array([row_of(line) for line in self._val]).reshape(-1, len(COLUMNS))
-            return {"train": points(thinned(train)), "val": points(val), "scores": scores(self._val)}
+            found = {"train": points(thinned(train)), "val": points(val), "scores": scores(self._val)}
+            return found | {"patience": patience(train)}
 
     def _news(self) -> Iterator[dict[str, Any]]:
         """The objects of the lines that were written whole since the last look: all, where it is another file now."""
@@ -96,6 +99,15 @@ class Followed:
                 continue
             if isinstance(found, dict):
                 yield found
+
+
+def patience(rows: np.ndarray) -> float:
+    """Seconds until the next line at the latest: several times what the last step took, and time for an evaluation."""
+    if len(rows) < 2:
+        return QUIET
+    (before, last), tokens, speed = rows[-2:], COLUMNS.index("tokens"), COLUMNS.index("tokens_per_s")
+    seconds = (last[tokens] - before[tokens]) / last[speed] if last[speed] > 0 else 0.0
+    return QUIET + 3 * max(0.0, float(np.nan_to_num(seconds)))
 
 
 def row_of(line: dict[str, Any]) -> list[float]:

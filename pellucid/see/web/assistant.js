@@ -1,14 +1,23 @@
 // Page 8: a talk that streams, why each word was said, and which tokens of a training example are trained.
-import { bar, make, mark, number, percent, printable, roving, visible, whole } from "./dom.js";
+import { $, bar, make, mark, number, percent, printable, roving, visible, whole } from "./dom.js";
 import { about, ask, chosen, keep, start, state, trying, view } from "./frame.js";
 
 const talk = view("talk", "Talk", "Enter sends. The oranger a word of the answer, the less sure the model was of it.");
 const why = view("why", "Why this word?", "The probability of the chosen word, and what else might have stood there.");
 const training = view("mask", "What is trained", "Only marked tokens count in the loss: the words of the assistant, and the end-of-text behind them. The question is read, and never learnt.");
-let messages = [];
+let messages = [], running = null; // what streams now, to be given up
+
+/** Begin anew; an answer that still streams is given up, in the server, too. */
+function forget() {
+  running?.abort();
+  [messages, running] = [[], null];
+  talk.list?.replaceChildren();
+  why.body.replaceChildren();
+  why.section.hidden = true;
+}
 
 function buildTalk() {
-  const box = make("textarea", { rows: 1, id: "question", maxLength: 4000, value: state.text ?? "", onkeydown: (event) => {
+  const box = make("textarea", { rows: 1, id: "question", maxLength: 4000, value: $("question")?.value ?? state.text ?? "", onkeydown: (event) => {
     if (event.key === "Enter" && !event.shiftKey) { event.preventDefault(); send(); }
   } });
   const warmth = make("input", { type: "range", id: "warmth", min: 0, max: 1.5, step: 0.1, value: 0, oninput: () => { said.textContent = number(Number(warmth.value), 1); } });
@@ -17,22 +26,43 @@ function buildTalk() {
   const button = (text, id, onclick, className = "") => make("button", { type: "button", id, onclick, className }, text);
   const send = () => trying(async () => {
     const question = box.value.trim();
-    if (!question || talk.busy) return;
+    if (!question || running) return;
     box.value = "";
-    talk.busy = true;
-    try { await answer(question, Number(warmth.value)); } finally { talk.busy = false; }
+    const own = running = new AbortController();
+    try {
+      await answer(question, Number(warmth.value), own.signal);
+    } catch (error) {
+      if (!own.signal.aborted) box.value ||= question; // to be asked again
+      throw error;
+    } finally {
+      if (running === own) running = null;
+    }
   });
   talk.body.replaceChildren(talk.list, make("div", { className: "ask controls" }, make("label", {}, "Message", box), button("Send", "send", send, "primary")),
     make("div", { className: "controls" }, make("label", { className: "field" }, "Temperature", warmth, said),
-      button("Forget the talk", "forget", () => { messages = []; talk.list.replaceChildren(); why.body.replaceChildren(); why.section.hidden = true; })));
+      button("Forget the talk", "forget", forget)));
 }
 
-async function answer(question, temperature) {
-  talk.list.append(make("p", { className: "user" }, printable(question)));
+async function answer(question, temperature, signal) {
+  const said = make("p", { className: "user" }, printable(question));
   const line = make("p", { className: "assistant", role: "group", "aria-label": "Answer; choose a word" });
-  talk.list.append(line);
-  const asked = [...messages, { role: "user", content: question }], words = [];
-  const response = await fetch("/v1/chat/completions", { method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify({
+  talk.list.append(said, line);
+  const asked = [...messages, { role: "user", content: question }];
+  try {
+    const [text, words] = await stream(asked, temperature, line, signal);
+    messages = [...asked, { role: "assistant", content: text }];
+    const doubtful = words.reduce((least, { logprob }, i) => (logprob < words[least].logprob ? i : least), 0);
+    if (words.length) explain(line, words, doubtful);
+  } catch (error) {
+    [said, line].forEach((element) => element.remove());
+    throw error;
+  }
+}
+
+/** The answer to a talk and its tokens, written into `line` as they come. */
+async function stream(asked, temperature, line, signal) {
+  const words = [], decoder = new TextDecoder("utf-8", { ignoreBOM: true }); // the last token of a character has all of it
+  const response = await fetch("/v1/chat/completions", { method: "POST", signal, headers: { "Content-Type": "application/json" }, body: JSON.stringify({
     model: about.model, messages: asked, stream: true, logprobs: true, top_logprobs: 8, temperature, max_tokens: 120 }) });
   if (!response.ok) throw new Error((await response.json()).error?.message ?? `the server answered ${response.status}`);
   let text = "";
@@ -42,23 +72,24 @@ async function answer(question, temperature) {
     if (!piece) continue;
     text += piece.delta?.content ?? "";
     for (const word of piece.logprobs?.content ?? []) {
-      const place = words.push(word) - 1, button = make("button", { type: "button", className: "said", "data-item": "", tabIndex: place ? -1 : 0,
-        onclick: () => explain(line, words, place) }, printable(word.token));
+      const place = words.push(word) - 1, said = decoder.decode(new Uint8Array(word.bytes), { stream: true });
+      const button = make("button", { type: "button", className: "said", "data-item": "", tabIndex: place ? -1 : 0,
+        onclick: () => explain(line, words, place) }, printable(said));
+      if (!said) button.setAttribute("aria-label", visible(word.token));
       button.style.setProperty("--doubt", 0.55 * (1 - Math.exp(word.logprob)));
       line.append(button);
     }
     if (!words.length && text) line.textContent = printable(text);
   }
-  if (!text) line.append(make("span", { className: "soft" }, "(it said nothing)"));
+  signal.throwIfAborted();
+  line.append(text ? printable(decoder.decode()) : make("span", { className: "soft" }, "(it said nothing)"));
   roving(line, (i) => explain(line, words, i));
-  messages = [...asked, { role: "assistant", content: text }];
-  const doubtful = words.reduce((least, { logprob }, i) => (logprob < words[least].logprob ? i : least), 0);
-  if (words.length) explain(line, words, doubtful);
+  return [text, words];
 }
 
 /** Server-sent events as objects, as they come. */
-async function* events(stream) {
-  const reader = stream.pipeThrough(new TextDecoderStream()).getReader();
+async function* events(body) {
+  const reader = body.pipeThrough(new TextDecoderStream()).getReader();
   let rest = "";
   for (;;) {
     const { value, done } = await reader.read();
@@ -112,12 +143,14 @@ async function buildMask() {
 }
 
 start(async () => {
-  const able = about.kind === "assistant", known = about.models.find(({ kind }) => kind === "assistant");
-  why.section.hidden = true;
+  $("timeline").hidden = true; // a talk is with the model as it is
+  const able = about.kind === "assistant", who = `${about.model} (${about.kind})`, known = about.models.find(({ kind }) => kind === "assistant");
   talk.text.textContent = able ? "Enter sends. The oranger a word of the answer, the less sure the model was of it."
     : known ? "The chosen model was not taught to talk." : "None of the served models was taught to talk: make one with pellucid finetune instruct, and serve its folder.";
-  if (able) { if (!talk.list) buildTalk(); }
-  else talk.body.replaceChildren(known ? make("button", { type: "button", id: "switch", className: "primary", onclick: () => { keep({ model: known.name, checkpoint: "" }); location.reload(); } }, `Talk with ${known.name}`) : "");
+  if (talk.who !== who) forget(); // what one model said is not another's
+  if (able && talk.who !== who) buildTalk(); // else what was typed stays
+  if (!able) talk.body.replaceChildren(known ? make("button", { type: "button", id: "switch", className: "primary", onclick: () => { keep({ model: known.name, checkpoint: "" }); location.reload(); } }, `Talk with ${known.name}`) : "");
+  talk.who = who;
   if (training.model !== about.model) await buildMask(); // else what was typed stays
   training.model = about.model;
 });

@@ -1,5 +1,5 @@
 // Page 3: one head step by step with its real numbers, all heads small, arcs over the text, several texts compared.
-import { bar, choices, ink, make, mark, number, percent, roving } from "./dom.js";
+import { bar, choices, ink, make, mark, number, percent, printable, roving, visible } from "./dom.js";
 import { svg } from "./chart.js";
 import { heat, largest, legend, signedPaint, small, strip, weightPaint } from "./draw.js";
 import { about, ask, chosen, keep, place, start, state, token, tokenRow, trying, view } from "./frame.js";
@@ -158,14 +158,14 @@ function buildCompare() {
   const load = async () => {
     const found = await Promise.all(others().map(async (text, n) => {
       const known = await ask("about", { text, more: "" }, `other-about-${n}`);
-      return [known.tokens, await ask("attention", { text, more: "", dropout: 0 }, `other-${n}`)];
+      return [known, await ask("attention", { text, more: "", dropout: 0 }, `other-${n}`)];
     }));
-    texts.replaceChildren(...found.map(([tokens, other]) => {
+    texts.replaceChildren(...found.map(([known]) => {
       const square = make("div", { className: "scroll", tabIndex: 0, role: "region", "aria-label": "Weights of another text" });
-      return make("div", {}, make("p", { className: "small mono" }, tokens.slice(1).map((piece) => piece.text).join("")), square);
+      return make("div", {}, make("p", { className: "small mono" }, printable(known.text)), known.note ? make("p", { className: "small soft" }, known.note) : null, square);
     }));
-    found.forEach(([tokens, other], n) => heat(texts.children[n].lastChild, `Weights of text ${n + 1}`, other.weights,
-      tokens.map((piece) => piece.text.replaceAll(" ", "·")), weightPaint(), tokens.length - 1, () => {}));
+    found.forEach(([{ tokens }, other], n) => heat(texts.children[n].lastChild, `Weights of text ${n + 1}`, other.weights,
+      tokens.map((piece) => visible(piece.text)), weightPaint(), tokens.length - 1, () => {}));
   };
   compare.body.replaceChildren(make("label", { className: "field wide controls" }, "Texts", box), texts);
   return trying(load);

@@ -1,5 +1,5 @@
 // Page 5: from logits to one token with sliders, a word at a time and back, the logit lens, heads switched off.
-import { bar, make, number, percent, roving, visible, whole } from "./dom.js";
+import { bar, make, number, percent, printable, roving, visible, whole } from "./dom.js";
 import { small, weightPaint } from "./draw.js";
 import { about, ask, keep, start, state, trying, view } from "./frame.js";
 
@@ -64,7 +64,7 @@ let lensData = null;
 function drawTable() {
   const last = data.written.at(-1);
   next.line.replaceChildren(...data.written.slice(1).map((piece, i) =>
-    make("span", { className: i + 1 >= data.written.length - more().length ? "trained" : "" }, piece.text)), make("span", { className: "soft" }, " …"));
+    make("span", { className: i + 1 >= data.written.length - more().length ? "trained" : "" }, printable(piece.text))), make("span", { className: "soft" }, " …"));
   next.text.textContent = `After “${visible(last.text)}”: ${whole(data.kept)} of ${whole(data.known)} tokens are kept; the marked one is what the dice draw.`;
   document.getElementById("back").disabled = !more().length;
   const compared = Boolean(data.before);
@@ -74,7 +74,7 @@ function drawTable() {
     name.replace("|", "") || make("span", { className: "hidden" }, "as a bar"))));
   const rows = data.next.map((row, i) => {
     const cells = [make("button", { type: "button", className: "token", "data-item": "", tabIndex: i ? -1 : 0, onclick: () => take(row.id),
-      "aria-label": `take ${row.text}` }, make("span", {}, visible(row.text))), String(row.id), number(row.logit), number(row.scaled), row.kept ? "✓" : "·"];
+      "aria-label": `take ${printable(row.text)}` }, make("span", {}, visible(row.text))), String(row.id), number(row.logit), number(row.scaled), row.kept ? "✓" : "·"];
     if (compared) cells.push(percent(data.before[i]));
     cells.push(percent(row.probability), bar(row.probability / longest), row.kept ? percent(row.cumulative) : "");
     return make("tr", { className: `${row.drawn ? "drawn" : ""}${row.kept ? "" : " out"}` },
@@ -85,7 +85,7 @@ function drawTable() {
   roving(box, () => {});
   next.table.replaceChildren(box, rest);
   off.moved.textContent = compared
-    ? `All probabilities together moved by ${number(data.moved, 4)} nats. With all heads on the likeliest was “${visible(data.was[0].text)}” (${percent(data.was[0].probability)}).`
+    ? `The model’s own probabilities, before any choosing, moved by ${number(data.moved, 4)} nats together. With all heads on the likeliest was “${visible(data.was.text)}” (${percent(data.was.probability)}).`
     : "All heads are on.";
 }
 

@@ -48,7 +48,7 @@ function drawNow() {
     now.body.replaceChildren();
     return;
   }
-  const alive = run.quiet !== null && run.quiet < 20 && !(run.planned && last?.[STEP] >= run.planned);
+  const alive = run.quiet !== null && run.quiet < run.patience && !(run.planned && last?.[STEP] >= run.planned);
   now.text.textContent = alive ? "It trains now; this page follows it." : "It is not training now.";
   const facts = [["steps", last ? whole(last[STEP]) : "–"], ["tokens", last ? brief(last[TOKENS] ?? 0) : "–"], ["loss, this batch", number(last?.[2])],
     ["loss, held-out text", number(val?.[2])], ["tokens a second", last?.[5] ? whole(last[5]) : "–"],

@@ -250,6 +250,23 @@ def test_what_takes_too_long_is_cut_off(serve: Serve, folders: list[Path]) -> No
         assert (status, json.loads(content)["error"]["code"]) == (504, "timeout")
 
 
+def test_what_nobody_expected_is_told_once_to_whoever_serves_and_is_json(
+    serve: Serve, folders: list[Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    from starlette.requests import Request
+    from starlette.responses import Response
+    from starlette.routing import Route
+
+    async def page(_: Request) -> Response:
+        raise KeyError("a bug")
+
+    with serve(folders[:1], pages=lambda _: [Route("/broken", page)]) as url:
+        status, headers, content = ask(url, path="/broken")
+    assert status == 500 and headers["X-Content-Type-Options"] == "nosniff"
+    assert json.loads(content)["error"]["type"] == "server_error"
+    assert capsys.readouterr().err.count("KeyError: 'a bug'") == 1
+
+
 def texts_on_their_way(url: str) -> float:
     """What /metrics says."""
     page = ask(url, path="/metrics")[2].decode()

@@ -6,6 +6,8 @@ import json
 import os
 import re
 import struct
+from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +22,8 @@ from pellucid.text.tokenizer import Tokenizer
 pytestmark = pytest.mark.browser
 TEXT = "The red fox has a lamp."
 ADDRESSES = [page.address for page in PAGES]
-ATTACK = "<script>alert(1)</script><img src=x onerror=alert(2)> </p>\u202e"
+QUESTION = "What is the opposite of hot?"
+ATTACK = "<script>alert(1)</script><img src=x onerror=alert(2)> </p>\u202e\x1b"
 
 
 def model_of(address: str, run_folder: Path) -> dict[str, str]:
@@ -46,7 +49,7 @@ def test_a_page_is_right_small_and_large_light_and_dark(
     page.set_viewport_size({"width": 1280, "height": 1000})
     page.emulate_media(color_scheme="light")
     if address == "assistant":
-        page.fill("#question", "What is the opposite of hot?")
+        page.fill("#question", QUESTION)
         page.keyboard.press("Enter")
         visit.until("() => document.querySelector('#why table')")
     page.wait_for_timeout(500)
@@ -273,15 +276,31 @@ def test_runs_are_compared_and_samples_leafed_through(visit: Any, run_folder: Pa
 
 
 def test_the_slider_of_checkpoints_moves_every_page(visit: Any, run_folder: Path) -> None:
-    page = visit.open("next-word", text=TEXT, model=run_folder.name)
-    now = page.locator("#next tbody").inner_text()
-    page.locator("#checkpoint").focus()
-    page.keyboard.press("Home")
-    visit.until("(before) => document.querySelector('#next tbody')?.innerText !== before", now)
-    assert page.locator("#step").inner_text() == "0 steps"
-    visit.follow(".top nav >> text=Attention")
-    assert "checkpoint=step-00000000" in page.url
-    assert page.locator("#step").inner_text() == "0 steps"
+    numbers = {
+        "embeddings": "#sum .mono.small",
+        "attention": "#steps tbody",
+        "block": "#through tbody",
+        "next-word": "#next tbody",
+    }
+    page = visit.page
+    for address, place in numbers.items():
+        visit.open(address, text=TEXT, model=run_folder.name)
+        now = page.locator(place).inner_text()
+        page.locator("#checkpoint").focus()
+        page.keyboard.press("Home")
+        visit.until("([place, before]) => document.querySelector(place)?.innerText !== before", [place, now])
+        assert page.locator("#step").inner_text() == "0 steps"
+        untrained = page.locator(place).inner_text()
+        page.keyboard.press("End")
+        visit.until("([place, now]) => document.querySelector(place)?.innerText === now", [place, now])
+        page.keyboard.press("Home")
+        visit.follow(".top nav >> text=Training")
+        assert page.locator("#step").inner_text() == "0 steps"
+        assert page.locator("#curves title", has_text="checkpoint of step 0").count() == 4
+        visit.follow(f".top nav >> text={next(one.title for one in PAGES if one.address == address)}")
+        assert page.locator(place).inner_text() == untrained
+    visit.follow(".top nav >> text=Assistant")
+    assert page.locator("#timeline").is_hidden(), "a talk is with the model as it is"
 
 
 def test_the_classifier_is_asked_and_its_threshold_moved(visit: Any) -> None:
@@ -300,15 +319,19 @@ def test_the_classifier_is_asked_and_its_threshold_moved(visit: Any) -> None:
 
 def test_a_talk_streams_and_every_word_says_why(visit: Any) -> None:
     page = visit.open("assistant", model="assistant")
-    page.fill("#question", "What is the opposite of hot?")
+    page.fill("#question", QUESTION)
     page.keyboard.press("Enter")
-    visit.until("() => document.querySelectorAll('#talk .said').length > 0 && document.querySelector('#why h2')")
     visit.until("() => !document.querySelector('#why').hidden")
     words = page.locator("#talk .said")
-    assert page.locator("#talk .assistant").inner_text() == "".join(words.all_inner_texts())
+    talk = {"model": "assistant", "messages": [{"role": "user", "content": QUESTION}], "max_tokens": 120}
+    whole = page.request.post(f"{visit.site}/v1/chat/completions", data=talk | {"temperature": 0, "logprobs": True})
+    answer = whole.json()["choices"][0]
+    assert page.locator("#talk .assistant").inner_text() == answer["message"]["content"]
+    assert words.count() == len(answer["logprobs"]["content"]) > 0
     shares = [float(text.split()[0].strip("<")) for text in page.locator("#why td.n").all_inner_texts()]
     assert 0 < sum(shares) <= 101
-    assert shares == sorted(shares, reverse=True) or page.locator("#why tr.drawn").count() == 1
+    assert shares == sorted(shares, reverse=True)
+    assert page.locator("#why tr.drawn").count() == page.locator("#why tbody tr:first-child.drawn").count() == 1
     words.first.focus()
     page.keyboard.press("End")
     assert words.last.get_attribute("aria-pressed") == "true"
@@ -317,10 +340,96 @@ def test_a_talk_streams_and_every_word_says_why(visit: Any) -> None:
 
 
 def test_a_page_of_another_kind_of_model_offers_the_right_one(visit: Any, run_folder: Path) -> None:
-    for address in ("classifier", "assistant"):
-        visit.open(address, model=run_folder.name)
+    for address, own in (("classifier", "#message"), ("assistant", "#question")):
+        page = visit.open(address, model=run_folder.name)
         visit.follow("#switch")
         visit.until("(name) => document.querySelector('#model').value === name", address)
+        page.select_option("#model", run_folder.name)
+        visit.until("() => document.querySelector('#switch')")
+        page.select_option("#model", address)
+        visit.until("(own) => document.querySelector(own) && !document.querySelector('#switch')", own)
+
+
+@pytest.fixture
+def talks(visit: Any) -> Iterator[list[Any]]:
+    """What the page asked of the assistant: each request waits until the test answers it."""
+    held: list[Any] = []
+    visit.page.route("**/v1/chat/completions", lambda route: held.append(route))
+    visit.open("assistant", model="assistant")
+    yield held
+    for route in held:
+        with suppress(Exception):  # it has been answered, or given up
+            route.abort()
+
+
+def say(visit: Any, talks: list[Any], text: str) -> Any:
+    """Send a message; the request that waits, and the messages in it."""
+    before = len(talks)
+    visit.page.fill("#question", text)
+    visit.page.keyboard.press("Enter")
+    while len(talks) == before:
+        visit.page.wait_for_timeout(5)
+    return talks[-1], [message["content"] for message in talks[-1].request.post_data_json["messages"]]
+
+
+def streamed(*tokens: bytes) -> dict[str, str]:
+    """An answer of these tokens, as the server sends it."""
+    rows: list[dict[str, Any]] = [
+        {"token": str(token), "logprob": -0.5, "bytes": list(token), "top_logprobs": []} for token in tokens
+    ]
+    delta = {"delta": {"content": b"".join(tokens).decode()}, "logprobs": {"content": rows}}
+    return {
+        "content_type": "text/event-stream",
+        "body": f"data: {json.dumps({'choices': [delta]})}\n\ndata: [DONE]\n\n",
+    }
+
+
+def test_a_talk_that_is_forgotten_while_an_answer_streams_stays_forgotten(visit: Any, talks: list[Any]) -> None:
+    held, _ = say(visit, talks, "A secret.")
+    assert "A secret." in visit.page.locator("#talk .talk").inner_text()
+    visit.page.click("#forget")
+    with suppress(Exception):  # it has been given up
+        held.fulfill(**streamed(b"No."))
+    visit.page.wait_for_timeout(100)
+    assert visit.page.locator("#talk .talk p").count() == 0
+    held, messages = say(visit, talks, "Who are you?")
+    assert messages == ["Who are you?"]
+    held.fulfill(**streamed(b"Ben."))
+    visit.until("() => !document.querySelector('#why').hidden")
+    assert say(visit, talks, "Really?")[1] == ["Who are you?", "Ben.", "Really?"]
+
+
+def test_another_model_knows_nothing_of_the_talk(visit: Any, talks: list[Any], run_folder: Path) -> None:
+    held, _ = say(visit, talks, "A secret.")
+    held.fulfill(**streamed(b"Oh."))
+    visit.until("() => !document.querySelector('#why').hidden")
+    visit.page.select_option("#model", run_folder.name)
+    visit.until("() => document.querySelector('#switch')")
+    assert visit.page.locator("#why").is_hidden()
+    visit.page.select_option("#model", "assistant")
+    visit.until("() => document.querySelector('#question')")
+    assert say(visit, talks, "Hello.")[1] == ["Hello."]
+
+
+def test_a_question_without_an_answer_can_be_asked_again(visit: Any, talks: list[Any]) -> None:
+    held, _ = say(visit, talks, "Who has it?")
+    held.fulfill(status=429, json={"error": {"message": "too much to do"}})
+    visit.until("() => document.querySelector('#problem').textContent === 'too much to do'")
+    assert visit.page.input_value("#question") == "Who has it?"
+    assert visit.page.locator("#talk .talk p").count() == 0
+    held, messages = say(visit, talks, "Who has it?")
+    assert messages == ["Who has it?"]
+    visit.complaints = [text for text in visit.complaints if "429" not in text]
+
+
+def test_a_character_of_several_tokens_is_shown_whole(visit: Any, talks: list[Any]) -> None:
+    from axe_playwright_python.sync_playwright import Axe
+
+    held, _ = say(visit, talks, "Hello.")
+    held.fulfill(**streamed(b"I say \xe4", b"\xbd", b"\xa0\xe5\xa5", b"\xbd."))
+    visit.until("() => !document.querySelector('#why').hidden")
+    assert visit.page.locator("#talk .assistant").inner_text() == "I say 你好."
+    assert Axe().run(visit.page).violations_count == 0
 
 
 def test_the_mask_of_an_example_is_shown_and_typed(visit: Any) -> None:
@@ -337,8 +446,11 @@ def test_the_mask_of_an_example_is_shown_and_typed(visit: Any) -> None:
 
 @pytest.mark.parametrize("address", ADDRESSES)
 def test_markup_in_texts_names_and_samples_is_shown_as_text(visit: Any, hostile_folder: Path, address: str) -> None:
-    page = visit.open(address, text=ATTACK, model=hostile_folder.name)
+    page = visit.open(address, text=ATTACK, model=hostile_folder.name, others=ATTACK)
     page.wait_for_timeout(200)
+    assert not set(page.locator("#views").inner_text()) & set("\u202e\x1b")
+    if address in ("attention", "next-word"):
+        assert "</p>\\x202e\\x1b" in page.locator("#compare, #written").inner_text().replace("\ufffd" * 3, "\\x202e")
     assert page.locator("#views script, #views img, #views b").count() == 0
     assert page.input_value("#text") == ATTACK
     assert "<img src=x onerror=alert(1)>" in page.locator("#model").inner_text()
