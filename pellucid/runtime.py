@@ -14,9 +14,9 @@ import json
 import math
 import os
 import shutil
+import stat
 import statistics
 import sys
-import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -52,18 +52,20 @@ def problem(where: str | Path, found: str, expected: str, advice: str) -> str:
 def atomic_file(path: Path) -> Iterator[Path]:
     """Yield a temporary path beside `path`; when the block ends well it is synced and renamed to `path`.
 
-    Whoever reads `path` sees the old content or the new one, never a half.
+    Whoever reads `path` sees the old content or the new one, never a half. Who may read it stays as it was; of a new
+    file the umask says.
     """
     path = Path(path)
     with explained_disk_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-        os.close(handle)
-        temporary = Path(name)
+        temporary = _beside(path)
+        temporary.touch(exist_ok=False)
+        mode = stat.S_IMODE((path if path.exists() else temporary).stat().st_mode)
         try:
+            temporary.chmod(0o600)
             yield temporary
             _sync(temporary)
-            temporary.chmod(0o644)
+            temporary.chmod(mode)
             temporary.replace(path)
             _sync(path.parent)
         finally:
@@ -76,7 +78,8 @@ def atomic_folder(path: Path) -> Iterator[Path]:
     path = Path(path)
     with explained_disk_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}."))
+        temporary = _beside(path)
+        temporary.mkdir()
         try:
             yield temporary
             publish_folder(temporary, path)
@@ -85,17 +88,30 @@ def atomic_folder(path: Path) -> Iterator[Path]:
 
 
 def publish_folder(temporary: Path, path: Path) -> None:
-    """Let a whole folder take the place of `path`, once all that it holds is on the disk; then that is, too."""
+    """Let a whole folder take the place of `path`, once all that it holds is on the disk; then that is, too.
+
+    Where it cannot, `path` stays.
+    """
     for inside in (*temporary.rglob("*"), temporary):
         _sync(inside)
-    temporary.chmod(0o755)
     old = temporary.with_name(temporary.name + ".old")
     if path.exists():
+        temporary.chmod(stat.S_IMODE(path.stat().st_mode))
         path.replace(old)
-    temporary.replace(path)
+    try:
+        temporary.replace(path)
+    except OSError:
+        if old.exists():
+            old.replace(path)
+        raise
     _sync(path.parent)
     if old.exists():
         shutil.rmtree(old)
+
+
+def _beside(path: Path) -> Path:
+    """A name that nothing has, in the same folder."""
+    return path.parent / f".{path.name}.{os.urandom(4).hex()}"
 
 
 @contextlib.contextmanager

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import signal
 import time
 from collections.abc import Callable
@@ -21,8 +22,12 @@ from pellucid.finetune.conversation import Conversation, Message
 from pellucid.finetune.labelled import read_labelled
 from pellucid.finetune.splits import split_labelled
 from pellucid.model.gpt import GPT
+from pellucid.options import Quickstart
 from pellucid.pretrain.metrics import read_lines
+from pellucid.quickstart.run import Run
+from pellucid.quickstart.shown import farewell
 from pellucid.quickstart.steps import repeated
+from pellucid.runtime import PellucidError
 from pellucid.text.documents import Document
 from pellucid.text.shards import Shards
 from pellucid.text.tinyworld import FAMILIES
@@ -280,6 +285,27 @@ def test_own_text_labels_and_instructions_go_the_whole_way(cli: Any, tmp_path: P
     changed = cli("quickstart", "--minutes", 0.05, "--out", tmp_path / "run", *own)
     assert changed.returncode == 2
     assert "other settings or files" in changed.stderr
+
+
+def test_a_file_that_changed_in_a_folder_of_own_text_is_noticed(tmp_path: Path) -> None:
+    (tmp_path / "books").mkdir()
+    (tmp_path / "books" / "one.txt").write_text(GOOD_TEXT)
+    options = Quickstart(tmp_path / "run", text=(tmp_path / "books",))
+    Run.open(options)
+    (tmp_path / "run" / "results" / "text.json").write_text("{}")  # as if its first step were done
+    Run.open(options)
+    (tmp_path / "books" / "one.txt").write_text(GOOD_TEXT + "More.\n")
+    with pytest.raises(PellucidError, match="other settings or files"):
+        Run.open(options)
+
+
+def test_at_the_end_own_data_gets_its_own_suggestions_and_paths_are_quoted() -> None:
+    results = {"text": {"sentence": "Anna's lamp is red."}}
+    report = {"seconds": {"total": 1}}
+    said = farewell(Run(Quickstart(Path("my runs"), text=(Path("a.txt"),), labels=Path("b.csv")), results), report)
+    assert "pellucid chat 'my runs/assistant'" in said and "dollars" not in said and "opposite" not in said
+    commands = [shlex.split(line) for line in said.splitlines() if line.startswith("  pellucid")]
+    assert commands[2] == ["pellucid", "see", "my runs", "--text", "Anna's lamp is red."]
 
 
 @pytest.mark.parametrize(("text", "times"), [(1_000, 1), (6_000, 6), (10**6, 10)])

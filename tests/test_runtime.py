@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import math
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -13,6 +15,7 @@ import torch
 
 from pellucid.runtime import (
     DataError,
+    PellucidError,
     atomic_folder,
     inform,
     most_threads,
@@ -81,6 +84,46 @@ def test_a_rename_is_on_the_disk_before_it_is_relied_on(tmp_path: Path, monkeypa
     before = {number for number, names in synced[1:] if "b" not in names}
     assert inside <= before, "what it holds first"
     assert synced[-1] == (tmp_path.stat().st_ino, ["a", "b"])
+
+
+def test_who_may_read_a_file_or_a_folder_stays_so_and_of_a_new_one_the_umask_says(tmp_path: Path) -> None:
+    def modes() -> list[int]:
+        return [path.stat().st_mode & 0o777 for path in (tmp_path / "file", tmp_path / "folder")]
+
+    def write() -> None:
+        write_text(tmp_path / "file", "a talk")
+        with atomic_folder(tmp_path / "folder") as folder:
+            write_text(folder / "inside", "a run")
+
+    before = os.umask(0o077)
+    try:
+        write()
+        assert modes() == [0o600, 0o700]
+        os.umask(0o022)
+        write()
+        assert modes() == [0o600, 0o700]
+        (tmp_path / "file").unlink()
+        shutil.rmtree(tmp_path / "folder")
+        write()
+        assert modes() == [0o644, 0o755]
+    finally:
+        os.umask(before)
+
+
+def test_a_folder_that_cannot_be_replaced_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "weights").touch()
+    replace = Path.replace
+
+    def refused(self: Path, target: Path) -> Path:
+        if target == tmp_path / "run" and not self.name.endswith(".old"):
+            raise PermissionError(errno.EACCES, "held by another program")
+        return replace(self, target)
+
+    monkeypatch.setattr(Path, "replace", refused)
+    with pytest.raises(PellucidError), atomic_folder(tmp_path / "run"):
+        pass
+    assert list(tmp_path.rglob("*")) == [tmp_path / "run", tmp_path / "run" / "weights"]
 
 
 def test_what_json_has_not_is_null_to_a_program_and_a_number_without_end_is_an_error(tmp_path: Path) -> None:

@@ -30,6 +30,7 @@ from pellucid.runtime import (
     write_json,
 )
 from pellucid.text.documents import read_documents
+from pellucid.text.sources import find_files
 from pellucid.text.splits import split_documents
 
 Results = dict[str, Any]
@@ -48,8 +49,7 @@ class Run:
         """Begin in `options.out`, or go on there; a folder of other settings is refused."""
         if not 0 <= options.minutes < float("inf"):
             raise ConfigError(problem("--minutes", str(options.minutes), "0 or more", "5.2 is a good first run."))
-        inputs = [*options.text, *(path for path in (options.labels, options.instructions) if path)]
-        hashes = {str(path): sha256(path) for path in inputs if path.is_file()}
+        hashes = {str(file): sha256(file) for file in input_files(options)}
         settings = {**as_dict(options), "out": "", "json": False, "files": hashes}
         file = options.out / "results" / "settings.json"
         begun = (options.out / "results" / "text.json").is_file()
@@ -107,6 +107,14 @@ class Run:
     def spent(self) -> float:
         """Seconds of the steps done so far."""
         return float(sum(result["seconds"] for result in self.results.values()))
+
+
+def input_files(options: Quickstart) -> Iterator[Path]:
+    """All files of the user's own, those in folders, too."""
+    if options.text:
+        yield from (file for file, _ in find_files(options.text))
+    for path in filter(None, (options.labels, options.instructions)):
+        yield from (file for file in (sorted(path.rglob("*.txt")) if path.is_dir() else [path]) if file.is_file())
 
 
 def check_inputs(options: Quickstart) -> None:

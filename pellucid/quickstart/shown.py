@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import shlex
+from pathlib import Path
+
 import numpy as np
 
 from pellucid.quickstart.run import Results, Run
@@ -72,14 +75,20 @@ def show_assistant(result: Results) -> str:
 
 
 def farewell(run: Run, report: Results) -> str:
-    """Where everything is, and what to type next."""
-    out = run.out
+    """Where everything is, and what to type next: with texts like those that the models were trained on."""
+    out, own = run.out, run.options
+    message = "a text of your own" if own.labels else "you won 500 dollars, call 0817 4352 now"
+    sentence = run.results["text"]["sentence"] if own.text else "The opposite of hot is cold."
+
+    def typed(verb: str, folder: Path, *more: str) -> str:
+        return f"  pellucid {verb} {shlex.join([str(folder), *more])}"
+
     return "\n".join(
         [
             f"Done in {report['seconds']['total']:.0f} s. The report: {out / 'report.html'}",
             "What to type next:",
-            f"  pellucid chat {out / 'assistant'}",
-            f"  pellucid classify {out / 'classifier'} 'you won 500 dollars, call 0817 4352 now'",
-            f"  pellucid see {out} --text 'The opposite of hot is cold.'",
+            typed("chat", out / "assistant"),
+            typed("classify", out / "classifier", message),
+            typed("see", out, "--text", sentence),
         ]
     )

@@ -126,14 +126,6 @@ def repeated(messages: list[Document], beside: list[Document]) -> list[Document]
     return messages * max(1, min(times, MOST_REPEATS))
 
 
-def read_inputs(run: Run) -> tuple[Any, Any]:
-    """The splits of the labelled texts and of the instructions, own or embedded."""
-    options, corpus = run.options, run.out / "corpus"
-    labelled = read_labelled(options.labels or corpus / "messages.jsonl")
-    examples = read_instructions(options.instructions or corpus / "instructions.jsonl")
-    return split_labelled(labelled, seed=options.seed), split_examples(examples, seed=options.seed)
-
-
 def first_sentence(document: Document) -> str:
     """A short beginning of a document, to look at."""
     text = " ".join(document.text[:600].split())
@@ -208,21 +200,23 @@ def evaluate(run: Run) -> Results:
 
 def classify(run: Run) -> Results:
     """Finetune a copy of the model to tell spam from the rest."""
-    labelled, _ = read_inputs(run)
+    options = run.options
+    data = options.labels or run.out / "corpus" / "messages.jsonl"
+    labelled = split_labelled(read_labelled(data), seed=options.seed)
     rates = rates_of(run.out, CLASSIFY_RATES)
     # the embedded messages are many, and learnt in seconds; a teacher helps with few, and odd ones
-    options = run.options
     taught = options.labels is not None and teachable(labelled, Rule())
     minutes = (0.24 if taught else 0.04) * run.minutes
     config = finetuning(run, minutes, evaluate_share=0.25, **rates)
     out = run.out / "classifier"
-    begin = noted(run, "classify", out, options.labels or run.out / "corpus" / "messages.jsonl")
+    begin = noted(run, "classify", out, data)
     return finetune_classifier(run.out, labelled, config, out, resume=True, way=Way(taught=taught), begin=begin)
 
 
 def instruct(run: Run) -> Results:
     """Finetune a copy of the model to follow instructions, in what is left of the time."""
-    _, examples = read_inputs(run)
+    data = run.options.instructions or run.out / "corpus" / "instructions.jsonl"
+    examples = split_examples(read_instructions(data), seed=run.options.seed)
     left = run.minutes - run.spent() / 60 - 0.08 * run.minutes  # the rest answers the test questions and reports
     minutes = max(0.1 * run.minutes, min(left, 0.4 * run.minutes))
     config = finetuning(run, minutes, decay_share=0.9, evaluate_share=0.2, **INSTRUCT_RATES)
@@ -233,7 +227,7 @@ def instruct(run: Run) -> Results:
     questions = max(50, min(1000, int(1000 * run.minutes)))
     shards = Shards.open(run.out / "shards")  # the text goes on beside the answers, so that its facts are not forgotten
     replay = LanguageModelling(shards, replace(config, batch_size=2), training_context(run, shards))
-    out, data = run.out / "assistant", run.options.instructions or run.out / "corpus" / "instructions.jsonl"
+    out = run.out / "assistant"
     return finetune_assistant(
         run.out, examples, config, out, True, is_right, questions=questions, replay=replay, lead=lead,
         begin=noted(run, "instruct", out, data),
