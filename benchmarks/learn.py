@@ -25,12 +25,13 @@ import torch
 import torch.nn.functional as F
 from measure import machine, write
 
+from pellucid.compute import exact_products
 from pellucid.config import FitConfig, as_dict, model_config
 from pellucid.model.gpt import GPT
 from pellucid.pretrain.evaluate import bytes_per_token, limited, measure, parts_of
 from pellucid.pretrain.language import LanguageModelling
 from pellucid.pretrain.metrics import read_lines
-from pellucid.runtime import PellucidError, exact_products
+from pellucid.runtime import PellucidError
 from pellucid.text.character import CharacterTokenizer
 from pellucid.text.documents import Document
 from pellucid.text.shard_writer import write_shards

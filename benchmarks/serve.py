@@ -80,10 +80,10 @@ def alone(run: Path, max_tokens: int) -> list[tuple[str, str]]:
     """
     import torch
 
+    from pellucid.compute import exact_products
     from pellucid.generation.engine import generate_samples, make_dice, prompt_ids
     from pellucid.generation.sampling import Sampling, next_token
     from pellucid.model.gpt import GPT
-    from pellucid.runtime import exact_products
     from pellucid.text.tokenizer import Tokenizer
 
     exact_products()  # as the server's process does

@@ -16,7 +16,15 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple
 
-from pellucid.runtime import PellucidError, Verbatim, exact_products, one_line_of_json, printable, problem, speaks
+from pellucid.compute import exact_products
+from pellucid.runtime import (
+    PellucidError,
+    Verbatim,
+    one_line_of_json,
+    printable,
+    problem,
+    speaks,
+)
 from pellucid.version import __version__
 
 GO_ON = ("quickstart", "encode", "import", "pretrain", "finetune")  # verbs that keep what they have done

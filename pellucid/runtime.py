@@ -1,29 +1,24 @@
-"""What every stage needs from the machine: errors, atomic files, seeds, threads, device and dtype, progress.
+"""What every stage needs of a program: errors that say what to do, atomic files, progress, and what people see.
 
-Functions only; nothing runs at import, and torch is imported by the functions that need it.
+Definitions only; nothing runs at import.
 """
 
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import errno
-import functools
 import hashlib
 import json
 import math
 import os
 import shutil
 import stat
-import statistics
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    import torch
     from rich.console import Console
     from rich.progress import Progress
 
@@ -255,124 +250,6 @@ def cache_folder() -> Path:
     """Where downloads are kept: PELLUCID_CACHE, or `pellucid` in the user's own cache folder."""
     own = os.environ.get("PELLUCID_CACHE")
     return Path(own) if own else Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "pellucid"
-
-
-# ---------------------------------------------------------------- compute
-
-
-def seed_everything(seed: int) -> None:
-    """Seed torch's global generator (dropout, initialisation). Data order has generators of its own."""
-    import torch
-
-    torch.manual_seed(seed)
-
-
-def pick_device(name: str = "auto") -> torch.device:
-    """`auto` is cuda where there is one, then mps, then cpu; a device that is not there is a ConfigError."""
-    import torch
-
-    if name != "auto":
-        there = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
-        if not there.get(name.partition(":")[0]):
-            known = ", ".join(kind for kind, usable in there.items() if usable)
-            raise ConfigError(problem("--device", repr(name), f"auto or one that is here ({known})", "Change it."))
-        return torch.device(name)
-    if torch.cuda.is_available():
-        return torch.device("cuda")
-    if torch.backends.mps.is_available():
-        return torch.device("mps")
-    return torch.device("cpu")
-
-
-def exact_products() -> None:
-    """Ask MKL for the same bits from the same matrices, wherever these lie in memory and however many threads help.
-
-    Without it a process that goes on from a checkpoint, whose memory is laid out otherwise, may round otherwise (a
-    test of resuming failed by it, once). MKL reads the wish at its first product, so it has to come before any. What
-    the user has set stays. Page: Intel, "Obtaining Numerically Reproducible Results", oneMKL Developer Guide.
-    """
-    os.environ.setdefault("MKL_CBWR", "AUTO,STRICT")
-
-
-def keep_freed_memory() -> None:
-    """Tell glibc to keep freed blocks instead of returning them to the system.
-
-    A training step frees and takes the same large blocks again and again; each return costs page faults, a third of
-    the step of a small model (docs/performance.md). Elsewhere than on glibc this does nothing.
-    """
-    m_trim_threshold, m_mmap_max = -1, -4
-    with contextlib.suppress(OSError, AttributeError):
-        libc = ctypes.CDLL("libc.so.6")
-        libc.mallopt(m_mmap_max, 0)
-        libc.mallopt(m_trim_threshold, 2**31 - 1)
-
-
-def return_freed_memory() -> None:
-    """Tell glibc to return what is free to the system, holes included: after a load that took more than it keeps."""
-    with contextlib.suppress(OSError, AttributeError):
-        ctypes.CDLL("libc.so.6").malloc_trim(0)
-
-
-@functools.cache
-def most_threads() -> int:
-    """How many threads torch had when this was first asked: one for each core, or what OMP_NUM_THREADS says."""
-    import torch
-
-    return torch.get_num_threads()
-
-
-def settle_threads() -> int:
-    """Let torch work with all its threads, or with one where other programs keep the cores busy; how many it is.
-
-    Threads wait for each other after every operation. Where one of them has to wait for a core, all lose a time slice
-    each time: beside one busy program two threads on two cores trained 25 times slower than one (docs/performance.md).
-    """
-    import torch
-
-    most, matrix = most_threads(), torch.ones(1024, 96)
-
-    def seconds(threads: int) -> float:
-        torch.set_num_threads(threads)
-        times = []
-        for _ in range(20):
-            began = time.perf_counter()
-            matrix.mT @ matrix
-            times.append(time.perf_counter() - began)
-        return statistics.median(times)
-
-    alone, together = seconds(1), seconds(most)
-    threads = 1 if together > 1.5 * alone else most
-    torch.set_num_threads(threads)
-    return threads
-
-
-@contextlib.contextmanager
-def one_thread() -> Iterator[None]:
-    """Let torch compute by this thread alone for a while."""
-    import torch
-
-    most_threads()  # asked before it would be one
-    usual = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(usual)
-
-
-def usable_cores() -> int:
-    """How many cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def peak_memory_bytes() -> int:
-    """Largest resident size of this process so far, in bytes (0 where the system cannot say)."""
-    try:
-        import resource
-    except ImportError:  # Windows
-        return 0
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024
 
 
 # ---------------------------------------------------------------- what people see

@@ -14,9 +14,9 @@ import pytest
 import torch
 
 from pellucid.cli import main
+from pellucid.compute import exact_products
 from pellucid.config import ModelConfig
 from pellucid.model.gpt import GPT
-from pellucid.runtime import exact_products
 from pellucid.text.bpe import BPETokenizer
 
 exact_products()  # before any product of the tests

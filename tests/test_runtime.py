@@ -13,16 +13,14 @@ from pathlib import Path
 import pytest
 import torch
 
+from pellucid.compute import most_threads, settle_threads, usable_cores
 from pellucid.runtime import (
     DataError,
     PellucidError,
     atomic_folder,
     inform,
-    most_threads,
     one_line_of_json,
     read_json,
-    settle_threads,
-    usable_cores,
     write_text,
 )
 
@@ -52,7 +50,7 @@ def test_the_choice_is_all_threads_or_one() -> None:
 
 
 def test_a_limit_of_the_user_is_kept() -> None:
-    code = "from pellucid.runtime import most_threads, settle_threads; print(most_threads(), settle_threads())"
+    code = "from pellucid.compute import most_threads, settle_threads; print(most_threads(), settle_threads())"
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["1", "1"]

@@ -13,8 +13,8 @@ import time
 
 import torch
 
+from pellucid.compute import keep_freed_memory
 from pellucid.generation.sampling import Sampling, draw
-from pellucid.runtime import keep_freed_memory
 
 VOCABULARY, TIMES = 50257, 20
 SETTINGS = {

@@ -71,6 +71,7 @@ def plain_loop(case: Case, model: nn.Module, loss_of: Callable[[torch.Tensor, to
 
 def pellucid(case: Case) -> Step:
     """The engine as `pellucid pretrain --optimizer adamw` runs it: precision settled by trial, then step after step."""
+    from pellucid.compute import exact_products, keep_freed_memory
     from pellucid.config import FitConfig, ModelConfig
     from pellucid.model.gpt import GPT
     from pellucid.pretrain.language import TokenBatch
@@ -78,7 +79,6 @@ def pellucid(case: Case) -> Step:
     from pellucid.pretrain.plan import RandomText
     from pellucid.pretrain.speed import settle_precision
     from pellucid.pretrain.step import train_step
-    from pellucid.runtime import exact_products, keep_freed_memory
 
     class SameTokens(RandomText):
         def batches(self, step: int) -> list[TokenBatch]:

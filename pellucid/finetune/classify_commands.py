@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from pellucid.compute import pick_device
 from pellucid.config import FitConfig
 from pellucid.finetune.calibration import best_temperature, thresholds
 from pellucid.finetune.classify import (
@@ -38,7 +39,7 @@ from pellucid.finetune.splits import read_splits
 from pellucid.options import FinetuneClassify
 from pellucid.pretrain.distributed import joined, leave_the_rest_to_the_first
 from pellucid.pretrain.fit import Begin, fit, goes_on
-from pellucid.runtime import inform, pick_device, printable, write_json
+from pellucid.runtime import inform, printable, write_json
 from pellucid.text.tokenizer import Tokenizer
 
 SHOWN = 20  # of the worst mistakes

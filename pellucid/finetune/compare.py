@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pellucid.compute import pick_device
 from pellucid.finetune.answers import (
     Answer,
     answer_all,
@@ -26,7 +27,7 @@ from pellucid.finetune.answers import (
 from pellucid.finetune.instructions import Example
 from pellucid.finetune.judge import Judge, Question, Reply
 from pellucid.finetune.recipes import open_model
-from pellucid.runtime import DataError, pick_device, problem, progress_bar
+from pellucid.runtime import DataError, problem, progress_bar
 
 POINTS = {"a": 1.0, "b": 0.0, "tie": 0.5, "unclear": 0.5, "failed": 0.5}  # for a; the last three count for neither
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from pellucid.compute import pick_device
 from pellucid.config import FitConfig
 from pellucid.finetune.answers import Answer, answer_all, assistant_scores, reference_perplexity, same_text
 from pellucid.finetune.instruct import InstructionTuning, prepare_model, save_assistant
@@ -30,7 +31,7 @@ from pellucid.options import FinetuneInstruct
 from pellucid.pretrain.distributed import joined, leave_the_rest_to_the_first
 from pellucid.pretrain.fit import Begin, fit, goes_on
 from pellucid.pretrain.language import LanguageModelling
-from pellucid.runtime import pick_device, write_json
+from pellucid.runtime import write_json
 from pellucid.text.tokenizer import Tokenizer
 
 IsRight = Callable[[Example, str], bool]

@@ -17,7 +17,8 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from pellucid.runtime import ConfigError, DataError, one_thread, problem
+from pellucid.compute import one_thread
+from pellucid.runtime import ConfigError, DataError, problem
 
 # B batch, V vocabulary
 

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from pellucid.compute import pick_device
 from pellucid.config import FitConfig, ModelConfig, as_dict, model_config
 from pellucid.model.gpt import GPT
 from pellucid.model.outline import Outline
@@ -25,7 +26,13 @@ from pellucid.pretrain.language import LanguageModelling, Stride, check_vocab, s
 from pellucid.pretrain.metrics import read_lines
 from pellucid.pretrain.questions import as_lines, read_questions, score_questions
 from pellucid.pretrain.recipe import fit_config
-from pellucid.runtime import ConfigError, DataError, pick_device, problem, read_json, write_run
+from pellucid.runtime import (
+    ConfigError,
+    DataError,
+    problem,
+    read_json,
+    write_run,
+)
 from pellucid.text.documents import read_documents
 from pellucid.text.shards import Shards
 from pellucid.text.tokenizer import Tokenizer

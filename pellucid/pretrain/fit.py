@@ -20,6 +20,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from pellucid.compute import exact_products, keep_freed_memory, settle_threads
 from pellucid.config import FitConfig, as_dict
 from pellucid.model.gpt import GPT
 from pellucid.pretrain.alike import find_alike
@@ -48,13 +49,10 @@ from pellucid.runtime import (
     ConfigError,
     DataError,
     PellucidError,
-    exact_products,
     held,
     inform,
-    keep_freed_memory,
     problem,
     progress_bar,
-    settle_threads,
     write_text,
 )
 

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 
+from pellucid.compute import keep_freed_memory, peak_memory_bytes, pick_device
 from pellucid.config import FitConfig, ModelConfig, as_dict, model_config
 from pellucid.machine import memory_bytes
 from pellucid.model.cache import KVCache
@@ -30,7 +31,7 @@ from pellucid.pretrain.optim import make_optimizers
 from pellucid.pretrain.recipe import fit_config, flops_per_token
 from pellucid.pretrain.speed import measure_speed
 from pellucid.pretrain.step import micro_batch_of, train_step
-from pellucid.runtime import ConfigError, keep_freed_memory, peak_memory_bytes, pick_device, problem
+from pellucid.runtime import ConfigError, problem
 from pellucid.text.shards import Shards
 
 PROBE_SECONDS = 10.0

@@ -17,12 +17,13 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+from pellucid.compute import pick_device
 from pellucid.config import FitConfig, ModelConfig
 from pellucid.model.gpt import GPT
 from pellucid.model.outline import Outline
 from pellucid.options import Training
 from pellucid.pretrain.distributed import launched
-from pellucid.runtime import ConfigError, pick_device, problem
+from pellucid.runtime import ConfigError, problem
 
 ASSUMED_FLOPS = {"cpu": 1e11, "mps": 1e12, "cuda": 1e14}
 WITH_STEPS = 32  # windows

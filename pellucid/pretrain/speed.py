@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from pellucid.compute import keep_freed_memory
 from pellucid.config import FitConfig
 from pellucid.model.precision import fastest_precision
 from pellucid.pretrain.checkpoint import began_with
@@ -20,7 +21,6 @@ from pellucid.pretrain.loss import Loss
 from pellucid.pretrain.optim import make_optimizers
 from pellucid.pretrain.step import TroubleError, train_step
 from pellucid.pretrain.task import Task, cut, rows_of
-from pellucid.runtime import keep_freed_memory
 
 DTYPES = ("float32", "bfloat16")
 TRIAL_TOKENS = 1024  # of each step of a trial: enough to tell, and a trial takes no more memory than the run

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pellucid.compute import peak_memory_bytes, settle_threads
 from pellucid.config import as_dict
 from pellucid.finetune.instructions import read_instructions, split_examples
 from pellucid.finetune.labelled import read_labelled
@@ -21,11 +22,9 @@ from pellucid.options import Quickstart
 from pellucid.runtime import (
     ConfigError,
     PellucidError,
-    peak_memory_bytes,
     printable,
     problem,
     read_json,
-    settle_threads,
     sha256,
     write_json,
 )

@@ -10,8 +10,15 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
+from pellucid.compute import usable_cores
 from pellucid.options import Encode, TokenizerExport, TokenizerTrain
-from pellucid.runtime import ConfigError, explained_disk_errors, inform, problem, progress_bar, usable_cores
+from pellucid.runtime import (
+    ConfigError,
+    explained_disk_errors,
+    inform,
+    problem,
+    progress_bar,
+)
 from pellucid.text.bpe import BPETokenizer
 from pellucid.text.counting import QUIET_SECONDS
 from pellucid.text.documents import from_hugging_face, stream_documents

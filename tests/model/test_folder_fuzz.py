@@ -16,10 +16,11 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from transformers import Qwen3Config, Qwen3ForCausalLM
 
+from pellucid.compute import peak_memory_bytes
 from pellucid.config import ModelConfig
 from pellucid.model.formats.folder import read_model_folder
 from pellucid.model.gpt import GPT
-from pellucid.runtime import ConfigError, DataError, peak_memory_bytes
+from pellucid.runtime import ConfigError, DataError
 
 CONFIG = ModelConfig(vocab_size=11, context_length=8, d_model=8, n_layers=2, n_heads=2)
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"

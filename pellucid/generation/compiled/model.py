@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from pellucid.compute import keep_freed_memory, settle_threads
 from pellucid.config import ModelConfig
 from pellucid.generation.compiled.dots import bytes_are_fastest
 from pellucid.generation.compiled.packing import BITS, Dtype, Weights, in_precision, pack
@@ -24,7 +25,7 @@ from pellucid.model.gpt import GPT, folder_of
 from pellucid.model.outline import Outline
 from pellucid.model.positions import rotary_frequencies
 from pellucid.model.precision import fastest_precision
-from pellucid.runtime import ConfigError, inform, keep_freed_memory, problem, settle_threads
+from pellucid.runtime import ConfigError, inform, problem
 
 # S places of a slot, V vocabulary
 

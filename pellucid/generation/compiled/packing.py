@@ -14,11 +14,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from pellucid.compute import return_freed_memory
 from pellucid.config import ModelConfig
 from pellucid.generation.compiled.passes import Matrices, Matrix, Sizes, Vectors
 from pellucid.generation.compiled.products import INT4_OFFSET, INT8_OFFSET, ROWS, STEP
 from pellucid.model.formats.quantised import GROUP, Quantised, in_few_bits, quantise
-from pellucid.runtime import return_freed_memory
 
 Dtype = Literal["float32", "bfloat16", "int8", "int4"]
 Weights = dict[str, Tensor | Quantised]
