@@ -24,6 +24,8 @@ FILES = (
     "model.safetensors.index.json",
     "quantized.safetensors",
     "tokenizer.json",
+    "tokenizer_config.json",
+    "chat_template.jinja",
 )
 PARTS = ("classifier", "assistant")  # models in the folder of a model that a quickstart wrote
 WORKERS = 2  # threads for work that is not decoding

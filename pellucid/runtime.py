@@ -128,13 +128,16 @@ def held(path: Path, wait: bool = False) -> Iterator[None]:
         file = path.open("a+", encoding="utf-8")
     with file:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             file.seek(0)
             by = file.read(20).strip()
-            found = f"a run that another process (number {by}) is at" if by else "a run that another process is at"
-            advice = "Wait until it ends, stop it, or give another --out."
-            raise PellucidError(problem(path, found, "none", advice)) from error
+            other = f"another process (number {by})" if by else "another process"
+            if not wait:
+                advice = "Wait until it ends, stop it, or give another --out."
+                raise PellucidError(problem(path, f"a run that {other} is at", "none", advice)) from error
+            inform(f"waiting for {other}, which is at {path.parent}")
+            fcntl.flock(file, fcntl.LOCK_EX)
         except OSError:  # a file system without locks
             yield
             return

@@ -169,6 +169,7 @@ def talk(session: ChatSession) -> None:
             for piece in session.reply(line):
                 print(printable(piece), end="", flush=True)
             print(flush=True)
+            asked = False  # there is something new to lose
         except DataError as error:
             inform(str(error))
         except KeyboardInterrupt:  # a person has read enough of this answer; a second one ends the talk

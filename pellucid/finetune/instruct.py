@@ -70,10 +70,13 @@ class InstructionTuning:
             for name, members in splits.items()
             if name != "test"
         }
-        if empty := [name for name, rows in self.rows.items() if not rows]:
+        if not self.rows["train"]:
             advice = "Take a model with a longer context, or shorter instructions."
-            found = f"no {empty[0]} example that fits"
-            raise DataError(problem("instructions", found, f"one within {context_length} tokens", advice))
+            found, expected = "no train example that fits", f"one within {context_length} tokens"
+            raise DataError(problem("instructions", found, expected, advice))
+        if not self.rows["val"]:
+            inform(f"no val example fits into {context_length} tokens: the loss of one of train is shown instead.")
+            self.rows["val"] = self.rows["train"][:1]
         self.shown = splits["val"][0]
         self.sampler = LengthGroupedSampler([len(ids) for ids, _ in self.rows["train"]], config.batch_size, config.seed)
 

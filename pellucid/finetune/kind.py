@@ -14,7 +14,7 @@ Kind = Literal["language model", "assistant", "classifier", "in training"]
 
 def kind_of(folder: Path) -> Kind:
     """As far as config.json and the tokenizer tell; an assistant talks in our layout. DataError for damaged files."""
-    if not (folder / "config.json").is_file() and (folder / "run.json").is_file():
+    if not (folder / "config.json").is_file() and any((folder / name).exists() for name in ("run.json", "training")):
         return "in training"
     settings = read_settings(folder)
     if "ForSequenceClassification" in str(settings.get("architectures")):

@@ -189,14 +189,16 @@ def _table_rows(path: Path, text: str, columns: Columns) -> Iterator[tuple[int, 
         if name and place is None:
             found = f"the columns {', '.join(map(shown, first))}"
             raise DataError(problem(f"{path}, line 1", found, f"one named {name!r}", "Check the name."))
-    header = text_at is not None or label_at is not None
+    header = text_at is not None and label_at is not None
     if text_at is None or label_at is None:
-        text_at, label_at = _columns_by_content(path, [row for _, row in rows])
-        header = header or _stands_alone([row[label_at] for _, row in rows if len(row) > label_at], columns)
+        text_at, label_at = _columns_by_content(path, [row for _, row in rows], text_at, label_at)
+        named = columns.text or columns.label
+        header = bool(named) or _stands_alone([row[label_at] for _, row in rows if len(row) > label_at], columns)
         if header := header and len(first) > max(text_at, label_at):
             inform(
                 f"{path}, line 1: taken as a header, with texts under {shown(first[text_at])!r} and labels under "
-                f"{shown(first[label_at])!r}; --text-column and --label-column say it otherwise."
+                f"{shown(first[label_at])!r}. --text-column and --label-column name others; if it is an example, put a "
+                "line with the names above it."
             )
     split_at = first.index("split") if header and "split" in first else None
     for number, row in rows[int(header) :]:
@@ -228,11 +230,18 @@ def _cells(path: Path, text: str) -> list[tuple[int, list[str]]]:
         raise DataError(problem(f"{path}, line {reader.line_num}", str(error), "valid csv", advice)) from error
 
 
-def _columns_by_content(path: Path, rows: Sequence[Sequence[str]]) -> tuple[int, int]:
-    """(text, label) columns of a table without a header."""
+def _columns_by_content(
+    path: Path, rows: Sequence[Sequence[str]], text_at: int | None, label_at: int | None
+) -> tuple[int, int]:
+    """(text, label) columns where names do not tell both: the longest texts, the fewest kinds, of two the fewer."""
     whole = [row for row in rows if len(row) >= 2]
     if not whole:
         advice = "Give a csv, tsv or jsonl file with the columns text and label."
         raise DataError(problem(path, "one column", "two columns, text and label", advice))
-    kinds = [len({row[column] for row in whole}) for column in (0, 1)]
+    columns = range(min(map(len, whole)))
+    kinds = [len({row[column] for row in whole}) for column in columns]
+    if label_at is not None:
+        return max((c for c in columns if c != label_at), key=lambda c: sum(len(row[c]) for row in whole)), label_at
+    if text_at is not None:
+        return text_at, min((c for c in columns if c != text_at), key=kinds.__getitem__)
     return (1, 0) if kinds[0] <= kinds[1] else (0, 1)

@@ -12,6 +12,7 @@ from pellucid.model.formats.folder import check_fits, read_config, read_settings
 from pellucid.model.gpt import GPT
 from pellucid.options import Finetuning
 from pellucid.pretrain.checkpoint import newest_checkpoint
+from pellucid.pretrain.distributed import all_or_none, world
 from pellucid.pretrain.fit import Begin, check_no_other_model
 from pellucid.runtime import ConfigError, DataError, problem, read_json, sha256, write_run
 from pellucid.text.tokenizer import Tokenizer
@@ -80,15 +81,18 @@ def recorded(verb: str, options: Finetuning, config: FitConfig, resume: bool, *f
 
     What goes on has to be what was begun: a DataError names the options, the data or the model that differ.
     """
-    model, data = hash_of(*files_of(options.run)), hash_of(*files)
-    begun = resume and newest_checkpoint(options.out / "training", quiet=True) is not None
-    if begun := begun and (options.out / "run.json").is_file():
-        check_as_begun(options, config, model, data)
+    verb, model, data, begun = f"finetune {verb}", {}, {}, False
+    with all_or_none():
+        if world().first:
+            model, data = hash_of(*files_of(options.run)), hash_of(*files)
+            begun = resume and newest_checkpoint(options.out / "training", quiet=True) is not None
+            if begun := begun and (options.out / "run.json").is_file():
+                check_as_begun(verb, options, config, model, data)
 
     def begin(config: FitConfig, tried: dict[str, float]) -> None:
         if not begun:
             settings = as_dict(options) | as_dict(config) | {"weights": model}
-            write_run(options.out, f"finetune {verb}", settings, data)
+            write_run(options.out, verb, settings, data)
 
     return begin
 
@@ -99,10 +103,15 @@ MAY_CHANGE = {
 }  # fmt: skip
 
 
-def check_as_begun(options: Finetuning, config: FitConfig, model: dict[str, str], data: dict[str, str]) -> None:
+def check_as_begun(
+    verb: str, options: Finetuning, config: FitConfig, model: dict[str, str], data: dict[str, str]
+) -> None:
     """DataError where the run in --out began with something else."""
     record = read_json(options.out / "run.json")
-    before, now = record["config"], as_dict(options) | as_dict(config)
+    if record.get("verb") != verb:
+        other = f"a run of `pellucid {record.get('verb')}`"
+        raise DataError(problem(f"--resume {options.out}", other, f"one of `pellucid {verb}`", "Give another --out."))
+    before, now = record.get("config", {}), as_dict(options) | as_dict(config)
     names = {item.name for item in fields(options)} - MAY_CHANGE - ({"dtype"} if options.dtype == "auto" else set())
     found = [
         f"--{name.replace('_', '-')} {now[name]!r}, where it was {before[name]!r}"
@@ -111,7 +120,7 @@ def check_as_begun(options: Finetuning, config: FitConfig, model: dict[str, str]
     ]
     if not same_files(before.get("weights", model), model):
         found += ["another model"]
-    if not same_files(record["data"], data):
+    if not same_files(record.get("data", {}), data):
         found += ["other data"]
     if found:
         expected = "what the run began with"

@@ -192,7 +192,7 @@ def turns_at(record: Record, key: str, role: Role) -> list[Message]:
         return listed_turns(record, key)
     text = record.text_of(key)
     if is_transcript(text):
-        _, *parts = SPEAKERS.split(text)
+        _, *parts = SPEAKERS.split(text.strip())
         turns = [Message(ROLES[who.lower()], said.strip()) for who, said in zip(parts[::2], parts[1::2], strict=True)]
         return turns[:-1] if not turns[-1].content else turns  # a prompt may end with who is to speak
     if not text.strip():

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -22,6 +23,7 @@ from pellucid.runtime import ConfigError, DataError, problem
 
 # B batch, V vocabulary
 
+MANY = 1 << 22  # logits from which on all threads choose
 FEW = 1024  # tokens among which those that together reach top_p are looked for first
 COLDEST = 1e-6  # below this, a logit divided by the temperature leaves the range of float32
 
@@ -120,16 +122,16 @@ def _in_shares(probability: Tensor, numbers: Sequence[float]) -> Tensor:
 def draw(logits: Tensor, sampling: Sampling, seen: Tensor | None, numbers: Sequence[float]) -> Tensor:
     """What `choose` takes of `next_token`, (B,); without the table where nothing but the temperature is set.
 
-    All by one thread: torch's others would go on looking for work for milliseconds, on the cores that the next pass
-    wants.
+    By one thread, if they are not very many: torch's others would go on looking for work for milliseconds, on the cores
+    that the next pass wants.
     """
-    with one_thread():
-        if seen is not None or sampling != Sampling(sampling.temperature):
-            return choose(next_token(logits, sampling, seen), numbers)
-        if sampling.temperature > 0:
+    with one_thread() if logits.numel() <= MANY else nullcontext():
+        if seen is None and sampling.temperature == 0:
+            chosen = likeliest(logits)[:, None]
+            return _checked(chosen, logits.gather(1, chosen).isfinite())
+        if seen is None and sampling == Sampling(sampling.temperature):
             return _in_shares((logits / sampling.temperature).softmax(dim=1), numbers)
-        chosen = likeliest(logits)[:, None]
-        return _checked(chosen, logits.gather(1, chosen).isfinite())
+        return choose(next_token(logits, sampling, seen), numbers)
 
 
 def likeliest(logits: Tensor) -> Tensor:

@@ -85,6 +85,9 @@ def import_model(options: Import) -> tuple[dict[str, Any], str]:
     return summary(out, found, len(expected), tokens)
 
 
+LITTER = {".DS_Store", "desktop.ini", "Thumbs.db"}  # what systems leave in folders
+
+
 def check_out(out: Path) -> None:
     """A folder that holds something else than what an earlier import wrote is not written over."""
     if not out.exists() or (out.is_dir() and not any(out.iterdir())):
@@ -96,7 +99,7 @@ def check_out(out: Path) -> None:
         written = set()
     if not written:
         raise ConfigError(problem(out, "files of something else", "a new folder", "Give another --out."))
-    if strangers := sorted({path.name for path in out.iterdir()} - written):
+    if strangers := sorted({path.name for path in out.iterdir()} - written - LITTER):
         found = f"{strangers[0]}, which no import wrote"
         raise ConfigError(problem(out, found, "an import alone", "Move it, or give another --out."))
 

@@ -112,7 +112,7 @@ def measure(
             fresh[row, part.fresh : part.length] = True
             sizes[i] = token_bytes[window[part.fresh + 1 :]].sum()
         ids, judged = ids.to(model.device), fresh.to(model.device)
-        losses = token_losses(model, model.hidden(ids[:, :-1])[judged], ids[:, 1:][judged]).double().cpu()
+        losses = token_losses(model, model.hidden(ids[:, :-1])[judged], ids[:, 1:][judged]).cpu().double()
         nats[rows] = [float(part.sum()) for part in torch.split(losses, fresh.sum(dim=1).tolist())]
     return Measured(nats, counts, sizes)
 

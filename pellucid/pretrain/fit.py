@@ -101,7 +101,8 @@ def check_no_other_model(out: Path) -> None:
     """Refuse to write over a model without checkpoints beside it: it would be lost."""
     there = (out / "config.json").is_file() or any(out.glob("*.safetensors"))
     if there and not any((out / "training").glob("step-*")):
-        raise ConfigError(problem(out, "a model that no run here made", "a new folder", "Give another --out."))
+        advice = "Move it, or give another --out."
+        raise ConfigError(problem(out, "a model without its checkpoints", "a new folder", advice))
 
 
 def check_nothing_there(folder: Path) -> None:

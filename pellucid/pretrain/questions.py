@@ -132,7 +132,7 @@ def likelihoods(model: GPT, pairs: Sequence[Pair], batch_size: int = 16) -> list
             wanted = ids[place, begin + 1 : end + 1].to(model.device)
             for logits, right in logits_of(model, hidden[place, begin:end], wanted):
                 log, likeliest = results[i]
-                log -= float(F.cross_entropy(logits, right, reduction="none").double().sum())
+                log -= float(F.cross_entropy(logits, right, reduction="none").cpu().double().sum())
                 results[i] = log, likeliest and bool((logits.argmax(dim=1) == right).all())
     return results
 

@@ -52,9 +52,11 @@ class Run:
         settings = {**as_dict(options), "out": "", "json": False, "files": hashes}
         file = options.out / "results" / "settings.json"
         begun = (options.out / "results" / "text.json").is_file()
-        if begun and read_json(file) != settings:
+        if begun and (before := read_json(file)) != settings:
+            other = ", ".join(sorted(name for name in settings if before.get(name) != settings[name]))
             raise PellucidError(
-                f"{options.out}: holds a quickstart with other settings or files. Give another --out, or remove it."
+                f"{options.out}: holds a quickstart with other settings or files ({other}). Give another --out, or "
+                "remove it."
             )
         if not file.is_file() and options.out.is_dir() and any(options.out.iterdir()):
             raise PellucidError(f"{options.out}: is not empty and holds no quickstart. Give another --out.")

@@ -166,7 +166,7 @@ def require_place_for_shards(out: Path) -> None:
         there = {name for name in there if not OURS.fullmatch(name)}
     if there:
         found, expected = f"something else there ({min(there)})", "a new or empty folder, or shards to replace"
-        raise DataError(problem(out, found, expected, "Give --out another name."))
+        raise DataError(problem(out, found, expected, "Move it, or give --out another name."))
 
 
 def write_shards(splits: Mapping[str, Iterable[Document]], tokenizer: Tokenizer, out: Path | str) -> Shards:

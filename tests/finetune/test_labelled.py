@@ -27,6 +27,8 @@ def pairs(path: Path) -> list[tuple[str, str]]:
         ("a.csv", "text,label\n" + '"win a prize, now",spam\nsee you,ham\n' * 3),
         ("a.csv", "Label,Message,more\n" + 'spam,"win a prize, now",1\nham,see you,2\n' * 3),
         ("a.csv", "\ufeffv1,v2,,\n" + 'spam,"win a prize, now",,\nham,see you,,\n' * 3),
+        ("a.csv", "id,comment,label\n" + "".join(f'{i},"win a prize, now",spam\n{i}0,see you,ham\n' for i in range(3))),
+        ("a.csv", "text,id,kind\n" + "".join(f'"win a prize, now",{i},spam\nsee you,{i}0,ham\n' for i in range(3))),
         ("a.csv", "text,label\r\n" + '"win a prize, now",spam\r\nsee you,ham\r\n\r\n' * 3),
         ("a.tsv", "spam\twin a prize, now\nham\tsee you\n" * 3),
         ("a.jsonl", '{"text": "win a prize, now", "label": "spam"}\n\n{"Text": "see you", "label": "ham"}\n' * 3),
@@ -41,6 +43,11 @@ def test_the_columns_are_found_by_name_or_content(tmp_path: Path, name: str, con
 def test_in_a_table_without_names_the_column_with_few_values_is_the_label(tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_text("".join(f"win {i}\tspam\nsee you {i}\tham\n" for i in range(3)))
     assert pairs(tmp_path / "a.txt")[:2] == [("win 0", "spam"), ("see you 0", "ham")]
+
+
+def test_a_first_example_that_is_called_like_a_column_stays_one(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("message,spam\n" + "".join(f"win {i},spam\nsee you {i},ham\n" for i in range(3)))
+    assert pairs(tmp_path / "a.csv")[:2] == [("message", "spam"), ("win 0", "spam")]
 
 
 def test_numbers_are_labels_and_0_is_one_of_them(tmp_path: Path) -> None:

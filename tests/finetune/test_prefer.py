@@ -54,7 +54,7 @@ KINDS: dict[str, tuple[dict[str, Any], Pair]] = {
     ),
     "a prompt in one text": (
         {
-            "prompt": "\n\nHuman: Hi\n\nAssistant: Yes?\n\nHuman: Who?\n\nAssistant:",
+            "prompt": " Human: Hi\n\nAssistant: Yes?\n\nHuman: Who?\n\nAssistant:",
             "chosen": "Anna.",
             "rejected": "Nobody.",
         },

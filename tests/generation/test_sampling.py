@@ -92,7 +92,8 @@ def test_what_is_drawn_without_the_table_is_what_the_table_gives(
     seed: int, sampling: Sampling, numbers: list[float]
 ) -> None:
     logits = some_logits(seed)
-    for each in (Sampling(), Sampling(sampling.temperature), replace(sampling, repetition_penalty=1.0)):
+    free = replace(sampling, repetition_penalty=1.0)
+    for each in (Sampling(), Sampling(sampling.temperature), free, replace(free, temperature=0.0)):
         assert torch.equal(draw(logits, each, None, numbers), choose(next_token(logits, each), numbers))
     assert torch.equal(likeliest(logits.round()), logits.round().argmax(dim=1))
 

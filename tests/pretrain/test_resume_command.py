@@ -88,5 +88,5 @@ def test_a_model_that_came_from_elsewhere_is_not_written_over(
 ) -> None:
     shutil.copytree(base_folder, tmp_path / "run")
     done = begin(*more)
-    assert done.returncode == 2 and "a model that no run here made" in done.stderr and "another --out" in done.stderr
+    assert done.returncode == 2 and "a model without its checkpoints" in done.stderr and "another --out" in done.stderr
     assert content(tmp_path / "run") == content(base_folder)

@@ -26,8 +26,7 @@ class Team:
         self._jobs = 0
         self._queues: list[Queue] = [SimpleQueue() for _ in range(threads - 1)]
         for number, queue in enumerate(self._queues, start=1):
-            followers = self._queues[1:] if number == 1 else []
-            threading.Thread(target=_work, args=(queue, number, threads, followers), daemon=True).start()
+            threading.Thread(target=_work, args=(queue, number, threads), daemon=True).start()
         weakref.finalize(self, _send_home, self._queues)
 
     def run(self, function: Callable[..., None], *arguments: Any) -> None:
@@ -39,24 +38,23 @@ class Team:
         self._jobs += 1
         job, before = (self._jobs, function, (*arguments, self.arrived)), self.arrived[0]
         try:
-            for queue in self._queues[:1]:
+            for queue in self._queues:
                 queue.put(job)
             function(*arguments, self.arrived, 0, self.threads)
         except KeyboardInterrupt:
             if self._queues and self.arrived[0] - before < self.threads:
-                self._queues[0].put(job)  # in case it was not; a second one is passed over
+                for queue in self._queues:
+                    queue.put(job)  # in case it was not; a second one is passed over
                 function(*arguments, self.arrived, 0, self.threads)
             raise
 
 
-def _work(queue: Queue, number: int, threads: int, followers: Sequence[Queue]) -> None:
-    """Do what comes along the queue until it is None. The first of them hands each job on to its followers."""
+def _work(queue: Queue, number: int, threads: int) -> None:
+    """Do each job that comes along the queue once, until there comes None."""
     last = 0
     while (job := queue.get()) is not None:
         this, function, arguments = job
         if this != last:
-            for follower in followers:
-                follower.put(job)
             function(*arguments, number, threads)
         last = this
         del job, function, arguments  # nothing is held while waiting
