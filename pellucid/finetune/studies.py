@@ -37,8 +37,11 @@ class Study:
         return {example.key for name in ("train", "val") for example in splits[name]}
 
 
-def studies_of(run: Path) -> list[Study]:
-    """The finetunings of a run, newest first, as far back as run.json files tell."""
+def studies_of(run: Path) -> tuple[list[Study], bool]:
+    """The finetunings of a run, newest first, as far back as run.json files tell; whether they tell all of them.
+
+    A model that preferences were trained on was an assistant before: where nothing tells of that, something is missing.
+    """
     found: list[Study] = []
     seen: set[Path] = set()
     while run not in seen:
@@ -47,12 +50,12 @@ def studies_of(run: Path) -> list[Study]:
             record = read_json(run / "run.json")
             verb, config, hashes = record["verb"], record["config"], list(record["data"].values())
             if verb not in READERS:
-                break
+                return found, True
             found.append(Study(verb, Path(config["data"]), str(hashes[0]), int(config["seed"])))
             run = Path(config["run"])
         except (PellucidError, LookupError, TypeError, ValueError, AttributeError):
             break
-    return found
+    return found, not (found and found[-1].verb == "finetune prefer")
 
 
 @dataclass(frozen=True)
@@ -71,11 +74,13 @@ def held_out(data: Path, runs: Sequence[Path], seed: int | None = None) -> HeldO
     """
     digest, studies = sha256_of(data), {run: studies_of(run) for run in runs}
     if seed is None:
-        seed = next((study.seed for each in studies.values() for study in each if study.sha256 == digest), 0)
+        seed = next((study.seed for each, _ in studies.values() for study in each if study.sha256 == digest), 0)
     test = once(split_examples(read_instructions(data), seed=seed)["test"])
     met: dict[Study, set[str]] = {}
     unsure: dict[str, str] = {}
-    for run, each in studies.items():
+    for run, (each, whole) in studies.items():
+        if not whole:
+            unsure[str(run)] = f"{each[-1].verb} began with a model whose run.json is not there"
         if not (run / "run.json").is_file() and talks(Tokenizer.load(run)):
             unsure[str(run)] = "there is no run.json in it"
         for study in each:

@@ -42,7 +42,7 @@ class Finetuning(Options):
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     """Precision of the matrix products in training; auto keeps the faster one."""
     resume: bool = False
-    """Go on from the newest checkpoint in --out."""
+    """Go on from the newest checkpoint in --out, with the model, data and options that it began with."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -77,3 +77,10 @@ def test_an_assistant_is_asked_what_it_was_not_taught(call: Any, base_folder: Pa
     done = call(*given)
     assert "6 questions of talk.json, perhaps known to" in done.stdout
     assert "held out" not in done.stdout + html.read_text()
+
+
+def test_where_an_assistant_that_preferences_were_trained_on_tells_nothing_that_is_said(
+    talk: Path, tmp_path: Path
+) -> None:
+    run = taught(tmp_path / "b", talk, seed=3, verb="prefer", base=tmp_path / "moved")
+    assert held_out(talk, [run]).unsure == [str(run)]
