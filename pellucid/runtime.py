@@ -225,6 +225,9 @@ def utf8_input() -> Iterator[None]:
         raise DataError(problem("standard input", found, "text in UTF-8", "Convert it first.")) from error
 
 
+LITTER = {".DS_Store", "desktop.ini", "Thumbs.db"}  # what systems leave in folders
+
+
 def sha256(path: Path) -> str:
     """Hex SHA-256 of a file's bytes."""
     with Path(path).open("rb") as file:

@@ -30,6 +30,7 @@ from pellucid.model.formats.folder import (
 from pellucid.model.formats.tensor_files import read_strict_json
 from pellucid.model.gpt import GPT
 from pellucid.runtime import (
+    LITTER,
     ConfigError,
     DataError,
     PellucidError,
@@ -83,9 +84,6 @@ def import_model(options: Import) -> tuple[dict[str, Any], str]:
         write_run(folder, "import", {**record, "files": written}, source_hashes(found.folder))
     shutil.rmtree(waiting, ignore_errors=True)
     return summary(out, found, len(expected), tokens)
-
-
-LITTER = {".DS_Store", "desktop.ini", "Thumbs.db"}  # what systems leave in folders
 
 
 def check_out(out: Path) -> None:

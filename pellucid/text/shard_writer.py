@@ -11,7 +11,16 @@ from typing import Any, BinaryIO, Self
 
 import numpy as np
 
-from pellucid.runtime import DataError, atomic_folder, explained_disk_errors, inform, problem, sha256, write_json
+from pellucid.runtime import (
+    LITTER,
+    DataError,
+    atomic_folder,
+    explained_disk_errors,
+    inform,
+    problem,
+    sha256,
+    write_json,
+)
 from pellucid.text.documents import SPLITS, Document
 from pellucid.text.shards import VERSION, Shards, smallest_dtype
 from pellucid.text.tokenizer import Tokenizer
@@ -161,7 +170,7 @@ def write_description(units: Sequence[Mapping[str, Json]], tokenizer: Tokenizer,
 
 def require_place_for_shards(out: Path) -> None:
     """DataError where `out` holds something other than shards, which would be lost."""
-    there = {path.name for path in out.iterdir()} if out.is_dir() else {out.name} if out.exists() else set()
+    there = {path.name for path in out.iterdir()} - LITTER if out.is_dir() else {out.name} if out.exists() else set()
     if (out / "shards.json").is_file():
         there = {name for name in there if not OURS.fullmatch(name)}
     if there:

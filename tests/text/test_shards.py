@@ -117,6 +117,7 @@ def test_shards_replace_shards_but_nothing_else(tmp_path: Path, bpe: BPETokenize
     with pytest.raises(DataError, match=r"something else there \(run\)"):
         write_shards(documents(), bpe, tmp_path / "s")
     (tmp_path / "s" / "run").rmdir()
+    (tmp_path / "s" / ".DS_Store").write_text("what a system leaves")
     write_shards(documents(), bpe, tmp_path / "s")
 
 
