@@ -71,6 +71,9 @@ def test_other_options_another_model_or_other_data_are_refused_and_named(
 
     for more, said in CHANGES[verb]:
         refused(said, *more)
+    another = "instruct" if verb == "classify" else "classify"
+    done = call(*command(another, base, begun / f"{another}.jsonl", out, "--resume"))
+    assert done.returncode == 2 and f"found a run of `pellucid finetune {verb}`" in done.stderr
     lines = data.read_text()
     data.write_text(lines + lines.splitlines()[0].replace("1", "99"))
     refused("other data")
