@@ -56,6 +56,7 @@ from pellucid.runtime import (
     write_text,
 )
 
+LOOKING = 0.3  # of the time so far: as much may go into evaluations, where the clock ends the run
 LAUNCH = "launch"  # in training/: the name of the torchrun that trains there
 
 # Told the settled settings and the seconds per step of each precision that was tried, once nothing stands in the way.
@@ -140,6 +141,7 @@ class Sitting:
         self.open_log()
         self.began, self.before = time.monotonic(), self.state.progress.seconds
         self.saved = time.monotonic()
+        self.evaluated = self.evaluation = 0.0  # seconds of this sitting's evaluations, and of the last one
 
     @property
     def progress(self) -> Progress:
@@ -186,7 +188,8 @@ class Sitting:
                 share = self.progress.share(config)
                 if record:
                     bar.update(shown, completed=share, note=self.progress.note(record, config))
-                if share >= 1 or evaluations_due(share, config) > evaluations_due(before, config):
+                due = evaluations_due(share, config) > evaluations_due(before, config)
+                if share >= 1 or (due and self.has_time_to_evaluate()):
                     self.evaluate()
                     share = self.progress.share(config)
                 if stop or save or share >= 1:
@@ -294,14 +297,20 @@ class Sitting:
                 self.log.write_sample({"step": self.progress.step, "loss": scores["loss"], "text": text})
         return scores["loss"]
 
+    def has_time_to_evaluate(self) -> bool:
+        """By the clock: unless evaluations would take what training needs."""
+        return bool(self.config.steps) or self.evaluated + self.evaluation <= LOOKING * self.progress.seconds
+
     def evaluate(self) -> None:
         """Score the model on held-out data, write the scores and samples, and see whether it still gets better."""
+        began = time.monotonic()
         if not self.config.steps:
             settle_threads()
         self.model.eval()
         with with_weights(self.model, self.state.more.get("average")):
             found = self.shared.looked_at(self.score)
-        (loss,) = world().told(found or 0.0)
+        loss, self.evaluation = world().told(found or 0.0, time.monotonic() - began)
+        self.evaluated += self.evaluation
         progress, config = self.progress, self.config
         if math.isfinite(loss) and (progress.best is None or loss < progress.best):
             progress.best, progress.waited = loss, 0

@@ -144,6 +144,16 @@ def test_the_loss_counts_texts_and_its_batches_repeat(base_folder: Path, tokeniz
     assert 0 <= scores["accuracy"] <= 1 and scores["loss"] > 0
 
 
+def test_of_a_val_split_of_thousands_some_of_each_class_are_looked_at(base_folder: Path, tokenizer: Tokenizer) -> None:
+    val = [Labelled(f"lamp {i}", "a") for i in range(1000)] + [Labelled(f"fox {i}", "b") for i in range(200)]
+    splits = {"train": val[:4], "val": val, "test": val[:4]}
+    task = Classification(splits, ["a", "b"], tokenizer, FitConfig(steps=1, batch_size=4), 64)
+    model = Classifier(GPT.load(base_folder), ["a", "b"])
+    some = Classification({**splits, "val": val[::3]}, ["a", "b"], tokenizer, FitConfig(steps=1, batch_size=4), 64)
+    assert len(some.ids["val"]) == 400
+    assert task.evaluate(model) == some.evaluate(model)
+
+
 @settings(max_examples=30, deadline=None)
 @given(st.integers(1, 40), st.integers(1, 5), st.integers(0, 9))
 def test_the_sampler_shows_each_example_once_an_epoch(count: int, batch_size: int, seed: int) -> None:

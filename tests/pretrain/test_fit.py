@@ -7,6 +7,7 @@ import math
 import os
 import resource
 import signal
+import time
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -240,6 +241,23 @@ def test_minutes_instead_of_steps_end_in_about_that_time(shards: Shards, shape: 
     assert 1.2 <= progress.seconds < 3
     last = [line for line in read_lines(tmp_path / "metrics.jsonl") if line["split"] == "val"][-1]
     assert last["step"] == progress.step
+
+
+class Slow(LanguageModelling):
+    """Held-out text takes as long to read as a fifth of the run."""
+
+    def evaluate(self, model: GPT) -> dict[str, float]:
+        time.sleep(0.4)
+        return super().evaluate(model)
+
+
+def test_evaluations_that_take_long_do_not_take_the_time_of_training(
+    shards: Shards, shape: ModelConfig, tmp_path: Path
+) -> None:
+    config = FitConfig(minutes=0.03, batch_size=4, dtype="float32", evaluate_share=0.05)
+    progress = fit(fresh(shape), Slow(shards, config, CONTEXT), config, tmp_path)
+    steps = [line["step"] for line in read_lines(tmp_path / "metrics.jsonl") if line["split"] == "val"]
+    assert len(steps) == 2 and steps[-1] == progress.step
 
 
 # ---------------------------------------------------------------- stopped and gone on
