@@ -24,7 +24,7 @@ from pellucid.compute import exact_products, keep_freed_memory, settle_threads
 from pellucid.config import FitConfig, as_dict
 from pellucid.model.gpt import GPT
 from pellucid.pretrain.alike import find_alike
-from pellucid.pretrain.averages import copied_weights, move_average, with_weights
+from pellucid.pretrain.averages import copied_weights, move_average, put_weights, with_weights
 from pellucid.pretrain.checkpoint import (
     Progress,
     Saver,
@@ -198,7 +198,7 @@ class Sitting:
             inform(f"{self.empty:,} steps had no trained token and were skipped.")
         for kind in ("best", "average"):
             if kind in self.state.more:
-                self.model.load_state_dict(self.state.more[kind])
+                put_weights(self.model, self.state.more[kind])
                 break
         return self.progress
 
