@@ -119,7 +119,8 @@ class Sitting:
         torch.manual_seed(process_seed(config.seed, world().rank))
         self.model, self.task, self.config, self.out = model, task, config, out
         settings = as_dict(replace(config, checkpoint_every=0, keep=2, log=()))
-        del settings["micro_batch_size"]  # a matter of memory, and another machine may have more
+        for name in ("micro_batch_size", "recompute"):  # a matter of memory, and another machine may have more
+            del settings[name]
         self.shared = shared_model(model, config.shard)  # before the optimizers: it may put slices in place of weights
         self.state = State(model, make_optimizers(model, config), settings)
         newest = agreed_checkpoint(out / "training") if resume else None
