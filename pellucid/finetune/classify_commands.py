@@ -74,11 +74,11 @@ def finetune_classifier(
     gpt = gpt.to(pick_device(config.device))
     labels = all_labels(splits, rule.several)
     model = Classifier(gpt, labels, rule)
+    train_part(model, gpt, way.train, way.lora)
     taught = lesson(splits["train"], labels, rule.several, config.seed) if way.taught else None
     context = gpt.config.context_length
     task = Classification(splits, labels, tokenizer, config, context, rule, way.class_weight, taught)
     tell_cut(task, splits, tokenizer, context)
-    train_part(model, gpt, way.train, way.lora)
     fit(model, task, config, out, resume, begin)
     leave_the_rest_to_the_first()
     positive = positive_label([example.label for example in splits["train"]]) if len(labels) == 2 else None

@@ -62,6 +62,9 @@ def fit_config(options: Finetuning, rates: dict[str, float]) -> FitConfig:
 
 def with_steps(config: FitConfig, epochs: float, examples: int) -> FitConfig:
     """The same for so many passes over so many examples: at least one step."""
+    if config.batch_size > max(examples, Finetuning.batch_size):
+        found, expected = f"{config.batch_size:,}", f"at most the {examples:,} examples that there are to train on"
+        raise ConfigError(problem("--batch-size", found, expected, "Lower it, or leave it out."))
     return replace(config, steps=max(1, round(epochs * examples / config.batch_size)))
 
 
@@ -74,12 +77,18 @@ def check_out(options: Finetuning) -> None:
 
 
 def lora_of(options: Finetuning) -> Lora | None:
-    """The adapters that the command line asks for. ConfigError for what they lack."""
+    """The adapters that the command line asks for. ConfigError for what adapters lack, and for what only they have."""
     if options.train == "lora":
         if options.optimizer == "muon":
             advice = "Leave it out."
             raise ConfigError(problem("--optimizer", "muon for LoRA's matrices", "adamw, by which they train", advice))
         return Lora(options.lora_rank, options.lora_alpha, options.lora_targets or TARGETS, options.base)
+    names = ("lora_rank", "lora_alpha", "lora_targets", "base")
+    given = [f"--{name.replace('_', '-')}" for name in names if getattr(options, name) != getattr(Finetuning, name)]
+    given += [] if getattr(options, "merge", True) else ["--no-merge"]
+    if given:
+        advice = "Only adapters have that: give --train lora, or leave it out."
+        raise ConfigError(problem(", ".join(given), f"--train {options.train}", "--train lora", advice))
     return None
 
 

@@ -226,11 +226,11 @@ def test_tensorboard_shows_what_metrics_say(tune: Any) -> None:
 def test_the_cpu_is_a_device_and_one_that_is_not_there_is_refused_before_anything_is_written(
     call: Any, tune: Any, contrary: Path, tmp_path: Path
 ) -> None:
-    out = tune("classify", "run", "--device", "cpu", "--epochs", 1)
-    assert json.loads((out / "run.json").read_text())["config"]["device"] == "cpu"
+    out = tune("classify", "run", "--device", "cpu:0", "--epochs", 1)
+    assert json.loads((out / "run.json").read_text())["config"]["device"] == "cpu:0"
     absent = "mps" if torch.cuda.is_available() else "cuda"
     for verb in CHOICES:
-        for device in (absent, "abacus"):
+        for device in (absent, "abacus", "cpu:1", "cpu:", "cpu:x"):
             given = ["--data", tmp_path / "nothing.jsonl", "--out", tmp_path / "none", "--device", device]
             done = call("finetune", verb, contrary / "base", *given)
             assert done.returncode == 2
@@ -275,9 +275,23 @@ def test_without_an_option_the_loop_does_what_the_recipe_says(
     ("verb", "more", "said"),
     [
         ("classify", ["--evaluations", 0], "--evaluations: found 0; expected 1 or more"),
+        ("classify", ["--early-stop=-1"], "early_stop: found -1; expected 0 or more"),
         ("classify", ["--average", 1], "average: found 1.0; expected a share from 0 up to 1"),
         ("classify", ["--keep", 0], "keep: found 0; expected more than 0"),
+        ("classify", ["--lr", "inf"], "lr: found inf"),
+        ("classify", ["--epochs", "nan"], "found nan epochs"),
+        ("instruct", ["--epochs", "inf"], "found inf epochs"),
+        ("instruct", ["--checkpoint-every=-2"], "checkpoint_every: found -2"),
         ("instruct", ["--train", "lora", "--optimizer", "muon"], "--optimizer: found muon for LoRA's matrices"),
+        ("instruct", ["--base", "int8"], "--base: found --train all; expected --train lora"),
+        (
+            "instruct",
+            ["--lora-rank", 4, "--no-merge", "--train", "last-1"],
+            "--lora-rank, --no-merge: found --train last-1",
+        ),
+        ("prefer", ["--no-merge"], "--no-merge: found --train all"),
+        ("classify", ["--seed=-1"], "seed: found -1; expected a number from 0 up to"),
+        ("prefer", ["--seed", 2**63], "seed: found 9223372036854775808"),
     ],
 )
 def test_what_cannot_be_is_refused_in_a_line_before_the_data_are_read(
@@ -300,3 +314,15 @@ def test_a_package_that_is_not_installed_is_missed_before_the_data_are_read(
     done = call("finetune", "instruct", contrary / "base", *given)
     assert done.returncode == 2 and "--log wandb: found no package wandb" in done.stderr
     assert not (tmp_path / "run").exists()
+
+
+def test_a_batch_that_is_larger_than_the_data_is_refused_and_a_hundredth_of_an_epoch_is_a_step(
+    call: Any, tune: Any, contrary: Path, tmp_path: Path
+) -> None:
+    for verb in CHOICES:
+        given = ["--data", contrary / f"{verb}.jsonl", "--out", tmp_path / "none", "--batch-size", 1000]
+        done = call("finetune", verb, contrary / "base", *given)
+        assert done.returncode == 2
+        assert "--batch-size: found 1,000; expected at most the 28 examples" in done.stderr
+        assert not (tmp_path / "none").exists()
+    assert steps_of(tune("classify", "short", "--epochs", 0.01, "--seed", 2**63 - 1)) == 1
