@@ -33,9 +33,10 @@ def pick_device(name: str = "auto") -> torch.device:
     import torch
 
     if name != "auto":
-        there = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
-        if not there.get(name.partition(":")[0]):
-            known = ", ".join(kind for kind, usable in there.items() if usable)
+        there = {"cpu": 1, "cuda": torch.cuda.device_count(), "mps": int(torch.backends.mps.is_available())}
+        kind, colon, number = name.partition(":")
+        if not there.get(kind) or (colon and not (number.isdecimal() and int(number) < there[kind])):
+            known = ", ".join(kind for kind, count in there.items() if count)
             raise ConfigError(problem("--device", repr(name), f"auto or one that is here ({known})", "Change it."))
         return torch.device(name)
     if torch.cuda.is_available():

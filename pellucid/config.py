@@ -213,11 +213,14 @@ class FitConfig:
         if self.steps < 1 and not self.minutes > 0:
             raise ConfigError(problem("training", "neither steps nor minutes", "one of them above 0", "Give one."))
         for name in ("batch_size", "lr", "evaluate_share", "clip", "keep"):
-            if not getattr(self, name) > 0:
+            if not 0 < getattr(self, name) < math.inf:
                 raise ConfigError(problem(f"training, {name}", f"{getattr(self, name)}", "more than 0", "Change it."))
-        if self.micro_batch_size < 0:
-            found = f"{self.micro_batch_size}"
-            raise ConfigError(problem("training, micro_batch_size", found, "0 or more", "Change it."))
+        for name in ("micro_batch_size", "early_stop", "checkpoint_every"):
+            if getattr(self, name) < 0:
+                raise ConfigError(problem(f"training, {name}", f"{getattr(self, name)}", "0 or more", "Change it."))
+        if not 0 <= self.seed < 2**63:
+            advice = "Choose another."
+            raise ConfigError(problem("training, seed", f"{self.seed}", "a number from 0 up to 2^63", advice))
         if self.shard and (self.average or self.best or self.early_stop):
             found = "shard with average, best or early_stop"
             raise ConfigError(problem("training", found, "one or the other", "Leave one of them out."))

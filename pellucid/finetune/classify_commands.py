@@ -26,13 +26,12 @@ from pellucid.finetune.labelled import Columns, Labelled
 from pellucid.finetune.linear import can_teach, lesson, made_up_count, rounds, svm_answers, word_count_answers
 from pellucid.finetune.lora import Lora, merge_adapters, save_adapter, train_part
 from pellucid.finetune.recipes import (
-    ADAPTER_RATES,
     CLASSIFY_RATES,
-    check_out,
     fit_config,
     lora_of,
     open_model,
     recorded,
+    with_steps,
 )
 from pellucid.finetune.scores import classification_scores, positive_label, probability_scores
 from pellucid.finetune.splits import read_splits
@@ -75,11 +74,11 @@ def finetune_classifier(
     gpt = gpt.to(pick_device(config.device))
     labels = all_labels(splits, rule.several)
     model = Classifier(gpt, labels, rule)
+    train_part(model, gpt, way.train, way.lora)
     taught = lesson(splits["train"], labels, rule.several, config.seed) if way.taught else None
     context = gpt.config.context_length
     task = Classification(splits, labels, tokenizer, config, context, rule, way.class_weight, taught)
     tell_cut(task, splits, tokenizer, context)
-    train_part(model, gpt, way.train, way.lora)
     fit(model, task, config, out, resume, begin)
     leave_the_rest_to_the_first()
     positive = positive_label([example.label for example in splits["train"]]) if len(labels) == 2 else None
@@ -159,13 +158,12 @@ def judge(
 
 def finetune_classify(options: FinetuneClassify) -> tuple[dict[str, Any], str]:
     """`pellucid finetune classify`."""
-    check_out(options)
+    config, lora = fit_config(options, CLASSIFY_RATES), lora_of(options)
     columns = Columns(options.text_column, options.label_column, options.multi_label)
     splits = read_splits(options.data, options.val, options.test, columns, options.seed)
-    lora = lora_of(options)
     rule = Rule(options.multi_label, options.cut)
     way = Way(options.train, options.class_weight, lora, options.teacher == "linear" and teachable(splits, rule))
-    config = classify_config(options, len(splits["train"]), way)
+    config = with_steps(config, options.epochs, examples_of(len(splits["train"]), way))
     with joined():
         resume = goes_on(options.resume, options.out)
         begin = recorded("classify", options, config, resume, options.data, options.val, options.test)
@@ -184,10 +182,9 @@ def teachable(splits: dict[str, list[Labelled]], rule: Rule) -> bool:
     return enough
 
 
-def classify_config(options: FinetuneClassify, texts: int, way: Way) -> FitConfig:
-    """The recipe's settings for so many training texts; a teacher brings made-up ones along on each pass over them."""
-    more = made_up_count(texts) // rounds(texts) if way.taught else 0
-    return fit_config(options, options.epochs, texts + more, ADAPTER_RATES if way.lora else CLASSIFY_RATES)
+def examples_of(texts: int, way: Way) -> int:
+    """What one pass over so many training texts meets: a teacher brings made-up ones along."""
+    return texts + (made_up_count(texts) // rounds(texts) if way.taught else 0)
 
 
 def report_lines(result: dict[str, Any], out: Path) -> list[str]:

@@ -17,13 +17,12 @@ from pellucid.finetune.instructions import Example, once, read_instructions, spl
 from pellucid.finetune.lora import Lora, merge_adapters, save_adapter, train_part
 from pellucid.finetune.nearest import nearest_answers
 from pellucid.finetune.recipes import (
-    ADAPTER_RATES,
     INSTRUCT_RATES,
-    check_out,
     fit_config,
     lora_of,
     open_model,
     recorded,
+    with_steps,
 )
 from pellucid.finetune.shown import show_examples
 from pellucid.model.gpt import GPT
@@ -161,10 +160,9 @@ def as_row(answer: Answer) -> dict[str, Any]:
 
 def finetune_instruct(options: FinetuneInstruct) -> tuple[dict[str, Any], str]:
     """`pellucid finetune instruct`."""
-    check_out(options)
+    config, lora = fit_config(options, INSTRUCT_RATES), lora_of(options)
     splits = split_examples(read_instructions(options.data), seed=options.seed)
-    lora = lora_of(options)
-    config = fit_config(options, options.epochs, len(splits["train"]), ADAPTER_RATES if lora else INSTRUCT_RATES)
+    config = with_steps(config, options.epochs, len(splits["train"]))
     with joined():
         resume = goes_on(options.resume, options.out)
         begin = recorded("instruct", options, config, resume, options.data)

@@ -16,7 +16,7 @@ from pellucid.finetune.instruct_commands import Pupil, examined, summary
 from pellucid.finetune.instructions import split_examples
 from pellucid.finetune.lora import Lora
 from pellucid.finetune.prefer import REFERENCE, Pair, PreferenceTuning, read_pairs, without_dropout
-from pellucid.finetune.recipes import PREFER_RATES, check_out, fit_config, lora_of, recorded
+from pellucid.finetune.recipes import PREFER_RATES, fit_config, lora_of, recorded, with_steps
 from pellucid.finetune.shown import show_examples
 from pellucid.options import FinetunePrefer
 from pellucid.pretrain.distributed import joined, leave_the_rest_to_the_first
@@ -29,7 +29,8 @@ QUESTIONS = 1000  # of the test split that are answered
 
 def finetune_prefer(options: FinetunePrefer) -> tuple[dict[str, Any], str]:
     """`pellucid finetune prefer`."""
-    check_out(options)
+    # The reference is what the model says in float32, so the model is compared with it in float32.
+    config = replace(fit_config(options, PREFER_RATES), dtype="float32")
     if not 0 < options.beta < math.inf:
         raise ConfigError(problem("--beta", str(options.beta), "a number above 0", "0.1 is the default."))
     if options.dtype == "bfloat16":
@@ -39,8 +40,7 @@ def finetune_prefer(options: FinetunePrefer) -> tuple[dict[str, Any], str]:
         advice = "Make one first, with `pellucid finetune instruct`."
         raise DataError(problem(options.run, lack, "an assistant", advice))
     splits = split_examples(read_pairs(options.data), seed=options.seed)
-    # The reference is what the model says in float32, so the model is compared with it in float32.
-    config = replace(fit_config(options, options.epochs, len(splits["train"]), PREFER_RATES), dtype="float32")
+    config = with_steps(config, options.epochs, len(splits["train"]))
     with joined():
         resume = goes_on(options.resume, options.out)
         begin = recorded("prefer", options, config, resume, options.data)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import fields
+import math
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from pellucid.options import Finetuning
 from pellucid.pretrain.checkpoint import newest_checkpoint
 from pellucid.pretrain.distributed import all_or_none, world
 from pellucid.pretrain.fit import Begin, check_no_other_model
+from pellucid.pretrain.recipe import asked
 from pellucid.runtime import ConfigError, DataError, problem, read_json, sha256, write_run
 from pellucid.text.tokenizer import Tokenizer
 
@@ -22,6 +24,7 @@ CLASSIFY_RATES = {"lr": 1e-3, "matrix_lr": 3e-3, "weight_decay": 0.05}
 INSTRUCT_RATES = {"lr": 3.5e-3, "matrix_lr": 0.011, "weight_decay": 0.05}
 ADAPTER_RATES = {"lr": 2e-3, "matrix_lr": 2e-3, "weight_decay": 0.0}
 PREFER_RATES = {"lr": 2e-4, "matrix_lr": 2e-4, "weight_decay": 0.0}
+BY_ADAMW = (ADAPTER_RATES, PREFER_RATES)  # the others are Muon's
 WIDTH = 160  # up to here the rates hold; wider models take smaller steps
 
 
@@ -40,12 +43,29 @@ def rates_of(run: Path, rates: dict[str, float]) -> dict[str, float]:
     return {**rates, "lr": rates["lr"] * scale, "matrix_lr": rates["matrix_lr"] * scale}
 
 
-def steps_of(epochs: float, examples: int, batch_size: int) -> int:
-    """Optimizer steps of so many passes over the examples."""
-    if epochs <= 0 or batch_size < 1:
-        found = f"{epochs} epochs and a batch size of {batch_size}"
+def fit_config(options: Finetuning, rates: dict[str, float]) -> FitConfig:
+    """The recipe's settings with what the command line asks for, as yet of one step; another --lr scales both rates.
+
+    ConfigError for what is impossible, for itself, together or here, before anything is read but the model's shape.
+    """
+    check_out(options)
+    if not 0 < options.epochs < math.inf or options.batch_size < 1:
+        found = f"{options.epochs} epochs and a batch size of {options.batch_size}"
         raise ConfigError(problem("finetuning", found, "both above 0", "Leave them out for the recipe's."))
-    return max(1, round(epochs * examples / batch_size))
+    rates = ADAPTER_RATES if lora_of(options) and rates is not PREFER_RATES else rates
+    settings = asked(options, "adamw" if rates in BY_ADAMW else "muon")
+    found_rates = rates_of(options.run, rates)
+    scale = options.lr / found_rates["lr"] if options.lr else 1.0
+    scaled = {name: found_rates[name] * scale for name in ("lr", "matrix_lr")}
+    return FitConfig(**settings | found_rates | scaled | {"steps": 1})
+
+
+def with_steps(config: FitConfig, epochs: float, examples: int) -> FitConfig:
+    """The same for so many passes over so many examples: at least one step."""
+    if config.batch_size > max(examples, Finetuning.batch_size):
+        found, expected = f"{config.batch_size:,}", f"at most the {examples:,} examples that there are to train on"
+        raise ConfigError(problem("--batch-size", found, expected, "Lower it, or leave it out."))
+    return replace(config, steps=max(1, round(epochs * examples / config.batch_size)))
 
 
 def check_out(options: Finetuning) -> None:
@@ -56,24 +76,20 @@ def check_out(options: Finetuning) -> None:
     check_no_other_model(options.out)
 
 
-def fit_config(options: Finetuning, epochs: float, examples: int, rates: dict[str, float]) -> FitConfig:
-    """The recipe's settings with what the command line asks for; another --lr scales both rates."""
-    steps = steps_of(epochs, examples, options.batch_size)
-    found = rates_of(options.run, rates)
-    scale = options.lr / found["lr"] if options.lr else 1.0
-    scaled = {**found, "lr": found["lr"] * scale, "matrix_lr": found["matrix_lr"] * scale}
-    adapted = {"optimizer": "adamw"} if options.train == "lora" or rates is PREFER_RATES else {}
-    given = {
-        name: getattr(options, name) for name in ("batch_size", "micro_batch_size", "seed", "checkpoint_every", "dtype")
-    }
-    return FitConfig(steps=steps, **given, **scaled, **adapted)  # type: ignore[arg-type]
-
-
 def lora_of(options: Finetuning) -> Lora | None:
-    """The adapters that the command line asks for."""
-    if options.train != "lora":
-        return None
-    return Lora(options.lora_rank, options.lora_alpha, options.lora_targets or TARGETS, options.base)
+    """The adapters that the command line asks for. ConfigError for what adapters lack, and for what only they have."""
+    if options.train == "lora":
+        if options.optimizer == "muon":
+            advice = "Leave it out."
+            raise ConfigError(problem("--optimizer", "muon for LoRA's matrices", "adamw, by which they train", advice))
+        return Lora(options.lora_rank, options.lora_alpha, options.lora_targets or TARGETS, options.base)
+    names = ("lora_rank", "lora_alpha", "lora_targets", "base")
+    given = [f"--{name.replace('_', '-')}" for name in names if getattr(options, name) != getattr(Finetuning, name)]
+    given += [] if getattr(options, "merge", True) else ["--no-merge"]
+    if given:
+        advice = "Only adapters have that: give --train lora, or leave it out."
+        raise ConfigError(problem(", ".join(given), f"--train {options.train}", "--train lora", advice))
+    return None
 
 
 def recorded(verb: str, options: Finetuning, config: FitConfig, resume: bool, *files: Path | None) -> Begin:
@@ -98,7 +114,7 @@ def recorded(verb: str, options: Finetuning, config: FitConfig, resume: bool, *f
 
 
 MAY_CHANGE = {
-    "out", "resume", "json", "checkpoint_every", "micro_batch_size", "merge",
+    "out", "resume", "json", "checkpoint_every", "keep", "log", "micro_batch_size", "recompute", "merge",
     "run", "data", "val", "test",  # of files their hashes tell
 }  # fmt: skip
 

@@ -5,6 +5,7 @@ The order is that of the data: text, model, finetuning, use. `--config FILE.toml
 
 from pellucid.options.base import Options, Quickstart
 from pellucid.options.finetuning import FinetuneClassify, FinetuneInstruct, FinetunePrefer, Finetuning
+from pellucid.options.fitting import Fitting, WrittenRun
 from pellucid.options.model import Evaluate, Export, Generate, Import, Plan, Pretrain, Quantize, Training
 from pellucid.options.text import Doctor, Encode, TokenizerExport, TokenizerReport, TokenizerShow, TokenizerTrain
 from pellucid.options.use import Chat, Classify, Compare, Report, See, Serve
@@ -21,6 +22,7 @@ __all__ = [
     "FinetuneInstruct",
     "FinetunePrefer",
     "Finetuning",
+    "Fitting",
     "Generate",
     "Import",
     "Options",
@@ -36,4 +38,5 @@ __all__ = [
     "TokenizerShow",
     "TokenizerTrain",
     "Training",
+    "WrittenRun",
 ]

@@ -8,27 +8,20 @@ from typing import Annotated, Literal
 
 from tyro.conf import arg
 
-from pellucid.options.base import Options, RunFolder
+from pellucid.options.base import RunFolder
+from pellucid.options.fitting import Fitting, WrittenRun
 
 
 @dataclass(frozen=True, kw_only=True)
-class Finetuning(Options):
+class Finetuning(Fitting, WrittenRun):
     """What the ways to finetune have in common."""
 
     run: RunFolder
     """Run folder of a pretrained model."""
-    out: Path
-    """Run folder to write: a Hugging Face model folder."""
     batch_size: int = 32
     """Examples of one optimizer step."""
-    micro_batch_size: int = 0
-    """Examples of one forward and backward pass; 0 is the whole batch at once, on a CPU about a gigabyte of it."""
-    lr: float = 0.0
-    """Peak learning rate; 0 is the recipe's."""
-    seed: int = 0
-    """Seed of the split and the data order."""
-    checkpoint_every: int = 0
-    """Optimizer steps between two checkpoints; 0: every 30 seconds. The last step has one, too."""
+    epochs: float = 3.0
+    """Passes over the training split."""
     train: str = "all"
     """What is trained: all, last-K (the last K blocks), head, or lora (small matrices beside frozen ones)."""
     lora_rank: int = 8
@@ -39,10 +32,6 @@ class Finetuning(Options):
     """Layers of each block that get LoRA's matrices, such as attention.query attention.value; without it, all."""
     base: Literal["float32", "int8"] = "float32"
     """Precision of the frozen matrices beside LoRA's; int8 takes a quarter of the memory."""
-    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
-    """Precision of the matrix products in training; auto keeps the faster one."""
-    resume: bool = False
-    """Go on from the newest checkpoint in --out, with the model, data and options that it began with."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,8 +66,6 @@ class FinetuneInstruct(Finetuning):
 
     data: Path
     """json or jsonl: Alpaca, ShareGPT, messages, or prompt and completion; found by looking."""
-    epochs: float = 3.0
-    """Passes over the training split."""
     merge: bool = True
     """Make LoRA's matrices part of the written model; --no-merge writes the adapter alone, to be merged by import."""
     packing: bool = False
@@ -94,6 +81,5 @@ class FinetunePrefer(Finetuning):
     beta: float = 0.1
     """How strongly the model is held to what it was: larger, and it moves less."""
     epochs: float = 1.0
-    """Passes over the training split."""
     merge: bool = True
     """Make LoRA's matrices part of the written model; --no-merge writes the adapter alone, to be merged by import."""

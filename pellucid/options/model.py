@@ -9,11 +9,12 @@ from typing import Annotated, Literal
 from tyro.conf import Positional, arg
 
 from pellucid.options.base import Options, RunFolder
+from pellucid.options.fitting import Fitting, WrittenRun
 
 
 @dataclass(frozen=True, kw_only=True)
-class Training(Options):
-    """What is planned, and then run."""
+class Budget(Options):
+    """What is trained, and for how long."""
 
     model: str = "laptop"
     """A preset (laptop, laptop-large, laptop-llama, laptop-large-llama, gpt2, gpt2-medium, gpt2-large, gpt2-xl) or a
@@ -26,36 +27,17 @@ class Training(Options):
     """Time to aim at, where neither steps nor tokens are given."""
     batch_size: int | None = None
     """Windows of one optimizer step, of all processes together; left out, it follows from the tokens or minutes."""
-    micro_batch_size: int = 0
-    """Windows of one forward and backward pass; 0 is the whole batch at once, on a CPU about a gigabyte of it."""
     context: int = 0
     """Tokens of one window; 0 is the model's context length."""
-    lr: float = 0.0
-    """Peak learning rate of AdamW (Muon's moves with it); 0 follows from the model's width."""
-    schedule: Literal["linear", "cosine", "constant"] = "linear"
-    """What the rate does after its rise: a plateau and a straight fall to zero, a cosine down to a tenth, nothing."""
-    recompute: bool = False
-    """Gradient checkpointing: keep only what goes into each block; less memory, a third slower."""
-    average: float = 0.0
-    """Evaluate, and end with, a running average of the weights (EMA) that keeps this share at each step, as 0.999."""
-    evaluations: int = 10
-    """How many times held-out text is looked at and a sample is taken, the last time at the end."""
-    early_stop: int = 0
-    """End after so many evaluations in a row without a lower loss, with the best weights; 0 never does."""
-    best: bool = False
-    """End with the weights of the evaluation with the lowest loss, not with the last."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Training(Fitting, Budget):
+    """What is planned, and then run."""
+
     spikes: bool = True
-    """Go back and leave a step out where the loss jumps; a loss that is no number is always left out."""
     shard: bool = False
     """Under torchrun: divide the weights over the processes (FSDP2), for a model that does not fit into one."""
-    seed: int = 0
-    """Seed of the data order, the initialisation and dropout."""
-    optimizer: Literal["muon", "adamw"] = "muon"
-    """muon (with AdamW for all but matrices) or adamw."""
-    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
-    """Precision of the matrix products."""
-    device: str = "auto"
-    """auto, cpu, cuda or mps."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,25 +53,15 @@ class Plan(Training):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Pretrain(Training):
+class Pretrain(Training, WrittenRun):
     """Train a GPT from scratch on token shards."""
 
     data: Path
     """Folder of shards, as written by `pellucid encode`."""
-    out: Path
-    """Run folder to write: a Hugging Face model folder."""
     stride: int | Literal["random"] = 0
     """Tokens between the beginnings of two windows; 0 begins them at documents where these fit, random anywhere."""
-    checkpoint_every: int = 0
-    """Steps between checkpoints; 0 is one about every 30 seconds."""
-    keep: int = 2
-    """How many checkpoints are kept."""
-    log: Annotated[tuple[Literal["tensorboard", "wandb"], ...], arg(metavar="NAME…")] = ()
-    """Where metrics go beside metrics.jsonl (pip install 'pellucid[log]'); wandb stays offline by itself."""
     prompts: Annotated[tuple[str, ...], arg(metavar="TEXT…")] = ()
     """Beginnings that are continued at each evaluation, into samples.jsonl."""
-    resume: bool = False
-    """Go on from the newest checkpoint in --out (from the beginning where there is none)."""
 
 
 @dataclass(frozen=True)

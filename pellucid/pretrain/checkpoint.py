@@ -71,7 +71,7 @@ class State:
     settings: dict[str, Any]
     progress: Progress = field(default_factory=Progress)
     more: dict[str, Weights] = field(default_factory=dict)
-    """Further weights of the same model: their average, the best so far."""
+    """Further weights of what is trained: their average, the best so far."""
 
     @property
     def sharded(self) -> bool:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -125,12 +124,11 @@ def pretrain(options: Pretrain) -> tuple[dict[str, Any], str]:
     shards = Shards.open(options.data)
     shape = model_config(options.model, shards.vocab_size)
     context = options.context or shape.context_length
-    kept = {"checkpoint_every": options.checkpoint_every, "keep": options.keep, "log": options.log}
     more: dict[str, Any] = {"stride": options.stride, "prompts": options.prompts}
     with joined():
         resume = goes_on(options.resume, options.out)
         begun = began_with(options.out) if resume else {}
-        config = replace(fit_config(options, shape, context, begun), **kept)  # type: ignore[arg-type]
+        config = fit_config(options, shape, context, begun)
         result = train_language_model(shards, shape, config, context, options.out, resume, **more)
     return {"out": str(options.out), **result}, (
         f"{options.out}: {result['steps']:,} steps, {result['tokens']:,} tokens, "

@@ -24,7 +24,7 @@ from pellucid.compute import exact_products, keep_freed_memory, settle_threads
 from pellucid.config import FitConfig, as_dict
 from pellucid.model.gpt import GPT
 from pellucid.pretrain.alike import find_alike
-from pellucid.pretrain.averages import copied_weights, move_average, with_weights
+from pellucid.pretrain.averages import copied_weights, move_average, put_weights, with_weights
 from pellucid.pretrain.checkpoint import (
     Progress,
     Saver,
@@ -120,7 +120,8 @@ class Sitting:
         torch.manual_seed(process_seed(config.seed, world().rank))
         self.model, self.task, self.config, self.out = model, task, config, out
         settings = as_dict(replace(config, checkpoint_every=0, keep=2, log=()))
-        del settings["micro_batch_size"]  # a matter of memory, and another machine may have more
+        for name in ("micro_batch_size", "recompute"):  # a matter of memory, and another machine may have more
+            del settings[name]
         self.shared = shared_model(model, config.shard)  # before the optimizers: it may put slices in place of weights
         self.state = State(model, make_optimizers(model, config), settings)
         newest = agreed_checkpoint(out / "training") if resume else None
@@ -201,7 +202,7 @@ class Sitting:
             inform(f"{self.empty:,} steps had no trained token and were skipped.")
         for kind in ("best", "average"):
             if kind in self.state.more:
-                self.model.load_state_dict(self.state.more[kind])
+                put_weights(self.model, self.state.more[kind])
                 break
         return self.progress
 

@@ -24,7 +24,7 @@ class TensorBoard:
     """Event files in `tensorboard/`; what lies past `step`, of a lost try, is hidden."""
 
     def __init__(self, out: Path, step: int, settings: dict[str, Any]) -> None:
-        extra("tensorboard", "--log tensorboard", "log")
+        check_installed(["tensorboard"])
         from torch.utils.tensorboard import SummaryWriter
 
         self.writer: Any = SummaryWriter(str(out / "tensorboard"), purge_step=step + 1)
@@ -41,7 +41,7 @@ class WeightsAndBiases:
     """A run of wandb, written to disk only (`wandb sync` sends it) unless WANDB_MODE says otherwise."""
 
     def __init__(self, out: Path, step: int, settings: dict[str, Any]) -> None:
-        wandb = extra("wandb", "--log wandb", "log")
+        (wandb,) = check_installed(["wandb"])
         os.environ.setdefault("WANDB_MODE", "offline")
         self.run: Any = wandb.init(project="pellucid", name=out.resolve().name, dir=str(out), config=settings)
 
@@ -56,8 +56,13 @@ KINDS: dict[str, type[TensorBoard] | type[WeightsAndBiases]] = {"tensorboard": T
 
 
 def open_mirrors(names: Sequence[str], out: Path, step: int, settings: dict[str, Any]) -> list[Mirror]:
-    """One mirror for each name; a package that is missing is a PellucidError that says how to install it."""
+    """One mirror for each name; its package has to be there."""
     return [KINDS[name](out, step, settings) for name in names]
+
+
+def check_installed(names: Sequence[str]) -> list[Any]:
+    """The packages of these mirrors; one that is missing is a PellucidError that says how to install it."""
+    return [extra(name, f"--log {name}", "log") for name in names]
 
 
 def numbers(record: dict[str, Any]) -> dict[str, float]:

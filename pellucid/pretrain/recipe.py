@@ -15,14 +15,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from dataclasses import fields
 from typing import Any
 
 from pellucid.compute import pick_device
 from pellucid.config import FitConfig, ModelConfig
 from pellucid.model.gpt import GPT
 from pellucid.model.outline import Outline
-from pellucid.options import Training
+from pellucid.options import Fitting, Training, WrittenRun
 from pellucid.pretrain.distributed import launched
+from pellucid.pretrain.loggers import check_installed
 from pellucid.runtime import ConfigError, problem
 
 ASSUMED_FLOPS = {"cpu": 1e11, "mps": 1e12, "cuda": 1e14}
@@ -73,10 +75,6 @@ def fit_config(
     With --steps neither minutes nor tokens count, with --tokens no minutes. Of a run that goes on, `begun` with other
     settings, the batch stays what it was: the rule would have another one for another number of processes.
     """
-    if options.evaluations < 1:
-        raise ConfigError(
-            problem("--evaluations", f"{options.evaluations}", "1 or more", "The last one is at the end.")
-        )
     if options.tokens < 0:
         raise ConfigError(problem("--tokens", f"{options.tokens}", "a number above 0", "Change it."))
     batch = (begun or {}).get("batch_size") if options.batch_size is None else options.batch_size
@@ -89,22 +87,29 @@ def fit_config(
     rate = rate_of(shape.d_model)
     scale = options.lr / rate if options.lr else 1.0
     return FitConfig(
-        steps=steps,
-        minutes=0.0 if steps else options.minutes,
-        batch_size=batch,
-        micro_batch_size=options.micro_batch_size,
-        lr=rate * scale,
-        matrix_lr=0.03 * scale,
-        schedule=options.schedule,
-        recompute=options.recompute,
-        average=options.average,
-        evaluate_share=1 / options.evaluations,
-        early_stop=options.early_stop,
-        best=options.best,
-        spikes=options.spikes,
-        shard=options.shard,
-        seed=options.seed,
-        optimizer=options.optimizer,
-        dtype=options.dtype,
-        device=options.device,
+        **asked(options, optimizer="muon")
+        | {
+            "steps": steps,
+            "minutes": 0.0 if steps else options.minutes,
+            "batch_size": batch,
+            "lr": rate * scale,
+            "matrix_lr": 0.03 * scale,
+        }
     )
+
+
+def asked(options: Fitting, optimizer: str) -> dict[str, Any]:
+    """What the loop is to do by these options, as settings of FitConfig; `optimizer` is the recipe's.
+
+    What cannot be had on this machine (a device, a package to log with) is an error here, before anything is loaded.
+    """
+    if options.evaluations < 1:
+        raise ConfigError(
+            problem("--evaluations", f"{options.evaluations}", "1 or more", "The last one is at the end.")
+        )
+    pick_device(options.device)
+    if isinstance(options, WrittenRun):
+        check_installed(options.log)
+    both = {item.name for item in fields(options)} & {item.name for item in fields(FitConfig)}
+    settings = {name: getattr(options, name) for name in both} | {"evaluate_share": 1 / options.evaluations}
+    return settings | ({"optimizer": optimizer} if options.optimizer == "auto" else {})

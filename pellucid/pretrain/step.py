@@ -176,7 +176,7 @@ def halved(batches: Sequence[Any], rows: int, where: str) -> int:
     if rows <= 1 or world().size > 1:
         found = f"no memory left for {rows} example{'s' if rows > 1 else ''} at once"
         advice = (
-            "Lower --micro-batch-size, take a smaller model or shorter texts; pretrain has --context and --recompute."
+            "Lower --micro-batch-size, give --recompute, take a smaller model or shorter texts (pretrain: --context)."
         )
         raise PellucidError(problem(where, found, "enough for a pass", advice))
     inform(

@@ -176,15 +176,18 @@ def test_an_assistant_has_no_head_to_train(call: Any, base_folder: Path, instruc
     assert "Only a classifier has a head" in done.stderr
 
 
-@pytest.mark.parametrize("weight", ["none", "balanced", "sampler"])
+@pytest.mark.parametrize(
+    ("weight", "more"),
+    [("none", []), ("balanced", ["--average", 0.9]), ("sampler", ["--early-stop", 9, "--recompute"])],
+)
 def test_a_stopped_classifier_with_a_teacher_goes_on_to_the_same_bits(
-    call: Any, base_folder: Path, labels: Path, tmp_path: Path, weight: str
+    call: Any, base_folder: Path, labels: Path, tmp_path: Path, weight: str, more: list[Any]
 ) -> None:
     lines = labels.read_text().splitlines()
     labels.write_text("\n".join(lines[:1] + lines[1::2] + lines[2:80:2]))  # 60 of one class, 39 of the other
     one, two = tmp_path / "one", tmp_path / "two"
     given = ["finetune", "classify", base_folder, "--data", labels, "--class-weight", weight, "--batch-size", 8]
-    given += ["--epochs", 0.5, "--dtype", "float32", "--checkpoint-every", 3, "--teacher", "linear"]
+    given += ["--epochs", 0.5, "--dtype", "float32", "--checkpoint-every", 3, "--teacher", "linear", *more]
     done = call(*given, "--out", one)
     assert done.returncode == 0 and "too few texts for a teacher" not in done.stderr, done.stderr
     shutil.copytree(one / "training", two / "training")
@@ -195,7 +198,15 @@ def test_a_stopped_classifier_with_a_teacher_goes_on_to_the_same_bits(
     assert (one / "model.safetensors").read_bytes() == (two / "model.safetensors").read_bytes()
 
 
-@pytest.mark.parametrize("more", [[], ["--packing"], ["--train", "lora"], ["--train", "lora", "--base", "int8"]])
+@pytest.mark.parametrize(
+    "more",
+    [
+        [],
+        ["--packing", "--early-stop", 9],
+        ["--train", "lora", "--best"],
+        ["--train", "lora", "--base", "int8", "--average", "0.9", "--best"],
+    ],
+)
 def test_a_stopped_assistant_goes_on_to_the_same_bits(
     call: Any, base_folder: Path, instructions: Path, tmp_path: Path, more: list[str]
 ) -> None:
@@ -299,12 +310,13 @@ def test_a_chat_template_of_another_layout_is_refused_unrun_and_replaced_by_fine
     assert said in done.stderr
 
 
+@pytest.mark.parametrize("more", [[], ["--packing"]])
 def test_a_batch_that_is_read_in_parts_has_the_losses_of_the_whole(
-    call: Any, base_folder: Path, instructions: Path, tmp_path: Path
+    call: Any, base_folder: Path, instructions: Path, tmp_path: Path, more: list[str]
 ) -> None:
-    given = ("finetune", "instruct", base_folder, "--data", instructions, "--epochs", 1, "--dtype", "float32")
+    given = ("finetune", "instruct", base_folder, "--data", instructions, "--epochs", 1, "--dtype", "float32", *more)
     losses = []
-    for rows in (0, 5):
+    for rows in (0, 3):
         done = call(*given, "--out", tmp_path / f"{rows}", "--micro-batch-size", rows)
         assert done.returncode == 0, done.stderr
         losses.append([line["loss"] for line in read_lines(tmp_path / f"{rows}" / "metrics.jsonl")])

@@ -44,9 +44,9 @@ def tuned(count: int, verb: str, base: Path, data: Path, out: Path, *more: objec
 @pytest.mark.parametrize(
     ("verb", "more"),
     [
-        ("classify", []),
+        ("classify", ["--best", "--early-stop", 9, "--recompute"]),
         ("instruct", ["--packing", "--batch-size", 2, "--epochs", 0.5]),  # two talks are one row: none for the second
-        ("instruct", ["--train", "lora"]),
+        ("instruct", ["--train", "lora", "--base", "int8", "--average", 0.8, "--schedule", "cosine"]),
         ("prefer", []),
         pytest.param("classify", ["--batch-size", 1, "--epochs", 0.2], marks=pytest.mark.nightly),
     ],

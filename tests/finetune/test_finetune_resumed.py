@@ -23,8 +23,16 @@ CHANGES: dict[str, list[tuple[Sequence[object], str]]] = {
         (["--lr", 0.5], "--lr 0.5, where it was 0.001"),
         (["--epochs", 2], "--epochs 2.0, where it was 1.0"),
     ],
-    "instruct": [(["--packing"], "--packing True, where it was False"), (["--dtype", "bfloat16"], "--dtype")],
-    "prefer": [(["--beta", 0.2], "--beta 0.2, where it was 0.1")],
+    "instruct": [
+        (["--packing"], "--packing True, where it was False"),
+        (["--dtype", "bfloat16"], "--dtype"),
+        (["--average", 0.9, "--best"], "--average 0.9, where it was 0.0; --best True, where it was False"),
+        (["--evaluations", 3], "--evaluations 3, where it was 10"),
+    ],
+    "prefer": [
+        (["--beta", 0.2], "--beta 0.2, where it was 0.1"),
+        (["--optimizer", "muon"], "--optimizer 'muon', where it was 'adamw'"),
+    ],
 }
 
 
@@ -88,11 +96,13 @@ def test_another_place_of_the_same_things_and_what_training_does_not_know_may_ch
     call: Any, begun: Path, tmp_path: Path
 ) -> None:
     out = tmp_path / "run"
-    assert call(*command("instruct", begun / "base", begun / "instruct.jsonl", out)).returncode == 0
+    adapters = ("--train", "lora")
+    assert call(*command("instruct", begun / "base", begun / "instruct.jsonl", out, *adapters)).returncode == 0
     for file in ("base", "instruct.jsonl"):
         (shutil.copytree if file == "base" else shutil.copy)(begun / file, tmp_path / file)
-    more = ("--resume", "--checkpoint-every", 2, "--micro-batch-size", 3, "--no-merge", "--json")
-    done = call(*command("instruct", tmp_path / "base", tmp_path / "instruct.jsonl", out, *more))
+    kept = (*adapters, "--optimizer", "adamw")  # by which adapters are trained anyway
+    more = ("--resume", "--checkpoint-every", 2, "--keep", 5, "--micro-batch-size", 3, "--recompute", "--no-merge")
+    done = call(*command("instruct", tmp_path / "base", tmp_path / "instruct.jsonl", out, "--json", *kept, *more))
     assert done.returncode == 0, done.stderr
 
 

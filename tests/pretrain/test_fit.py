@@ -337,7 +337,7 @@ def test_another_model_than_at_the_start_is_refused(
         train(shards, replace(shape, n_layers=3), config, tmp_path, resume=True)
 
 
-@pytest.mark.parametrize("change", [{"checkpoint_every": 5}, {"micro_batch_size": 1}])
+@pytest.mark.parametrize("change", [{"checkpoint_every": 5}, {"micro_batch_size": 1}, {"recompute": True}])
 def test_how_often_checkpoints_are_written_and_how_much_is_read_at_once_may_change_between_sittings(
     shards: Shards, shape: ModelConfig, config: FitConfig, tmp_path: Path, change: dict[str, Any]
 ) -> None:

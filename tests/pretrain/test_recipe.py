@@ -97,6 +97,23 @@ def test_an_average_follows_by_its_formula() -> None:
     assert torch.equal(model.weight.data, torch.full((1, 2), 19.0))
 
 
+def test_of_what_is_frozen_nothing_is_copied_averaged_or_put_back() -> None:
+    from pellucid.pretrain.averages import copied_weights, move_average, put_weights
+
+    model = torch.nn.Sequential(torch.nn.Linear(2, 2), torch.nn.Linear(2, 1))
+    model[0].requires_grad_(False)
+    model.register_buffer("numbers", torch.ones(3, dtype=torch.int8))
+    copy = copied_weights(model)
+    assert copy.keys() == {"1.weight", "1.bias"}
+    before = copy["1.weight"].clone()
+    torch.nn.init.zeros_(model[0].weight)
+    torch.nn.init.zeros_(model[1].weight)
+    move_average(copy, model, 0.5, step=100)
+    put_weights(model, copy)
+    torch.testing.assert_close(model[1].weight.data, before / 2)
+    assert not model[0].weight.any()
+
+
 class Worsening(LanguageModelling):
     """A task whose scores get worse from the second evaluation on."""
 
