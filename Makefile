@@ -40,7 +40,7 @@ test-browser: install  ## every page of the workbench in a real browser
 	@$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt -e '.[browser]' || echo "playwright could not be installed."
 	$(BIN)/pytest -m browser -rs tests/see/browser
 
-# install brings torch's build for processors; one for your GPU replaces it (https://pytorch.org says which).
+# Where the torch of .venv is a build for processors, put one for your GPU there first (https://pytorch.org says which).
 test-gpu: install  ## decoding and training on a GPU (skipped, and said, where torch finds no CUDA)
 	$(BIN)/pytest -m gpu -rs tests/generation tests/pretrain
 

@@ -27,13 +27,13 @@ def prompts_of(asked: Json) -> list[list[int]]:
 def pellucid(asked: Json) -> Iterator[list[int]]:
     """The fast reader, which does not read ahead here; the likeliest are drawn as `generate` draws them."""
     from pellucid.generation.decoder import load_decoder
-    from pellucid.generation.fast import CompiledReader
+    from pellucid.generation.fast import FastReader
     from pellucid.generation.sampling import GREEDY, draw
 
     quantised = Path(asked["model"], asked["dtype"])  # of `pellucid quantize`
     folder = quantised if quantised.exists() else asked["model"]
     model = load_decoder(folder, asked["dtype"], asked["threads"], asked["device"])
-    reader = CompiledReader(model, look_ahead=False)
+    reader = FastReader(model, look_ahead=False)
     reader.read([[1, 2]])  # compiled code comes from the disk
     yield []
     chosen = draw(reader.read(prompts_of(asked)), GREEDY, None, []).tolist()

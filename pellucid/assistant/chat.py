@@ -16,7 +16,7 @@ import torch
 from pellucid.finetune.conversation import Conversation, Message, lacks
 from pellucid.generation.decoder import Decoder, load_decoder
 from pellucid.generation.engine import stream_ids
-from pellucid.generation.fast import CompiledReader, every_logits
+from pellucid.generation.fast import FastReader, every_logits
 from pellucid.generation.reader import AnyReader, Reader
 from pellucid.generation.sampling import Sampling
 from pellucid.model.formats.folder import check_fits
@@ -57,7 +57,7 @@ class ChatSession:
             advice = "Make one with `pellucid finetune instruct`, or try `pellucid generate` for this folder."
             raise DataError(problem("chat", found, "an assistant", advice))
         self.model, self.tokenizer = model, tokenizer
-        self.reader: AnyReader = Reader(model) if isinstance(model, GPT) else CompiledReader(model)
+        self.reader: AnyReader = Reader(model) if isinstance(model, GPT) else FastReader(model)
         self.sampling, self.max_tokens, self.seed = sampling, max_tokens, seed
         self.system = [Message("system", system)] if system else []
         self.history: list[Message] = []

@@ -10,7 +10,7 @@ from typing import Any
 
 from pellucid.generation.decoder import load_decoder
 from pellucid.generation.engine import make_dice, prompt_ids, seen_tokens, write
-from pellucid.generation.fast import CompiledReader
+from pellucid.generation.fast import FastReader
 from pellucid.generation.reader import AnyReader
 from pellucid.generation.sampling import Sampling, choose, next_token
 from pellucid.generation.writer import Writer
@@ -30,7 +30,7 @@ def generate_text(options: Generate) -> Outcome:
     model = load_decoder(options.run, options.dtype, options.threads, options.device)
     tokenizer = Tokenizer.load(options.run)
     check_fits(model.config, tokenizer, options.run)
-    reader = CompiledReader(model)
+    reader = FastReader(model)
     if options.table:
         return show_next_token(reader, tokenizer, prompt, sampling, options.seed)
     writers = [Writer(tokenizer, options.stop, {tokenizer.end_of_text}) for _ in range(options.samples)]

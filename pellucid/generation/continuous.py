@@ -24,7 +24,7 @@ from torch import Tensor
 
 from pellucid.generation.decoder import Decoder
 from pellucid.generation.engine import make_dice, seen_tokens
-from pellucid.generation.fast import CompiledSlots
+from pellucid.generation.fast import FastSlots
 from pellucid.generation.reader import common_beginning, newest
 from pellucid.generation.sampling import GREEDY, Sampling, draw
 from pellucid.generation.slots import AnySlots, TorchSlots
@@ -87,9 +87,7 @@ class Continuous:
         self.chunk = chunk
         self.read_tokens = 0  # prompt tokens that went through the model
         self._device = model.device if isinstance(model, GPT) else torch.device("cpu")
-        self._cache: AnySlots = (
-            TorchSlots(model, max_rows) if isinstance(model, GPT) else CompiledSlots(model, max_rows)
-        )
+        self._cache: AnySlots = TorchSlots(model, max_rows) if isinstance(model, GPT) else FastSlots(model, max_rows)
         self._held: list[list[int]] = [[] for _ in range(max_rows)]  # the ids in each slot
         self._owner: list[_Text | None] = [None] * max_rows
         self._used: list[int] = [0] * max_rows  # when a slot's text ended: the oldest is overwritten first

@@ -30,7 +30,7 @@ SEEN = 3  # tokens in a row that must have stood before
 SHORT, LONG = 3, 7  # tokens that are read ahead: at first, and while guesses are right
 
 
-class CompiledReader:
+class FastReader:
     """`read(rows)` takes whole texts, `step(tokens)` one more token a row; both give the logits of what comes next."""
 
     def __init__(self, model: Decoder[Any], look_ahead: bool = True) -> None:
@@ -157,7 +157,7 @@ class Index:
         return [] if place is None else list(text[place : place + LONG])
 
 
-class CompiledSlots:
+class FastSlots:
     """The slots of such a model, for `Continuous`."""
 
     def __init__(self, model: Decoder[Any], slots: int) -> None:

@@ -26,7 +26,7 @@ FULL = "the context of {} tokens is full: going on with its newer half"
 
 
 class AnyReader(Protocol):
-    """What generation asks of a reader: this one, or the compiled one (fast.py)."""
+    """What generation asks of a reader: this one, or the fast one (fast.py)."""
 
     def read(self, rows: Sequence[Sequence[int]]) -> Tensor:
         """The logits (B, V) after each of whole texts."""

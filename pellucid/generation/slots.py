@@ -21,7 +21,7 @@ LEAST = 64  # columns that a slot begins with, where the window has as many
 
 
 class AnySlots(Protocol):
-    """What `Continuous` asks of its slots: these, or the compiled ones (fast.py)."""
+    """What `Continuous` asks of its slots: these, or the fast ones (fast.py)."""
 
     lengths: list[int]
 

@@ -15,7 +15,7 @@ from pellucid.generation.compiled.model import CompiledModel
 from pellucid.generation.continuous import Continuous, Event
 from pellucid.generation.decoder import Decoder
 from pellucid.generation.engine import generate, prompt_ids, stream_ids
-from pellucid.generation.fast import CompiledReader
+from pellucid.generation.fast import FastReader
 from pellucid.generation.graphed.model import GraphedModel
 from pellucid.generation.reader import Reader
 from pellucid.generation.sampling import Sampling
@@ -85,7 +85,7 @@ def test_whoever_comes_when_and_beside_whom_a_text_is_what_it_is_alone(
             events += machine.step()
     events += run(machine)
     for handle, (prompt, tokens, sampling, seed, _) in zip(handles, requests, strict=True):
-        reader = Reader(model) if isinstance(model, GPT) else CompiledReader(model)
+        reader = Reader(model) if isinstance(model, GPT) else FastReader(model)
         assert tokens_of(events, handle) == list(stream_ids(reader, prompt, tokens, sampling, seed))
         assert [event.ended for event in events if event.handle == handle] == [""] * (tokens - 1) + ["max tokens"]
 

@@ -21,7 +21,7 @@ from pellucid.config import ModelConfig
 from pellucid.generation.compiled.model import CompiledModel
 from pellucid.generation.decoder import load_decoder
 from pellucid.generation.engine import continue_plainly, decode, stream_ids
-from pellucid.generation.fast import CompiledReader
+from pellucid.generation.fast import FastReader
 from pellucid.generation.graphed.model import FEW, TOGETHER, GraphedModel
 from pellucid.generation.graphed.step import LEAST, said_plainly
 from pellucid.generation.reader import Reader
@@ -136,7 +136,7 @@ def test_a_step_never_leaves_the_device_as_a_capture_demands(families: dict[str,
 def test_greedy_texts_are_those_of_a_model_without_a_cache_also_past_the_window() -> None:
     model = lively_model(50, context_length=96, seed=1)
     prompt = [3, 1, 4, 1, 5, 9, 2, 6] * 3
-    ahead, plain = (CompiledReader(GraphedModel.of(model), look_ahead) for look_ahead in (True, False))
+    ahead, plain = (FastReader(GraphedModel.of(model), look_ahead) for look_ahead in (True, False))
     expected = continue_plainly(model, prompt, 150)
     assert [list(stream_ids(reader, prompt, 150, GREEDY)) for reader in (ahead, plain)] == [expected] * 2
     assert ahead.passes < plain.passes  # so that guesses were right, and taken
@@ -144,20 +144,20 @@ def test_greedy_texts_are_those_of_a_model_without_a_cache_also_past_the_window(
 
 def test_several_prompts_at_once_are_continued_as_each_alone(model: GPT) -> None:
     prompts = [[1, 2, 3], [4], [1, 2, 3, 9, 8, 7, 6, 5, 4, 3, 2], [1, 2, 3]]
-    together = torch.stack(list(decode(CompiledReader(GraphedModel.of(model)), prompts, 40)), dim=1).tolist()
+    together = torch.stack(list(decode(FastReader(GraphedModel.of(model)), prompts, 40)), dim=1).tolist()
     assert together == [continue_plainly(model, prompt, 40) for prompt in prompts]
 
 
 def test_what_is_drawn_is_what_the_readable_reader_draws(model: GPT) -> None:
     for seed, sampling in enumerate([Sampling(1.0), Sampling(0.8, top_k=20, repetition_penalty=1.3)]):
-        found = list(stream_ids(CompiledReader(GraphedModel.of(model)), [5, 6], 60, sampling, seed))
+        found = list(stream_ids(FastReader(GraphedModel.of(model)), [5, 6], 60, sampling, seed))
         assert found == list(stream_ids(Reader(model), [5, 6], 60, sampling, seed))
 
 
 @pytest.mark.parametrize("tokens", [1, 5, 20])
 def test_what_was_broken_off_in_the_middle_leaves_nothing_behind(model: GPT, tokens: int) -> None:
     graphed = GraphedModel.of(model)
-    reader, text = CompiledReader(graphed), list(range(40, 40 + tokens))
+    reader, text = FastReader(graphed), list(range(40, 40 + tokens))
     reader.read([[7, 8]])
 
     def interrupt(*_: Any) -> None:

@@ -16,7 +16,7 @@ from pellucid.config import PRESETS
 from pellucid.generation.continuous import Continuous
 from pellucid.generation.decoder import load_decoder
 from pellucid.generation.engine import continue_plainly, stream_ids
-from pellucid.generation.fast import CompiledReader
+from pellucid.generation.fast import FastReader
 from pellucid.generation.graphed.model import GraphedModel
 from pellucid.generation.graphed.step import LEAST
 from pellucid.generation.sampling import GREEDY
@@ -63,7 +63,7 @@ def test_a_replayed_step_gives_the_logits_of_the_eager_one_and_of_the_readable_m
 def test_greedy_texts_are_those_of_the_processor_also_past_the_window(look_ahead: bool) -> None:
     model = lively_model(50, context_length=48, seed=1)
     prompt = [3, 1, 4, 1, 5, 9, 2, 6] * 3
-    reader = CompiledReader(GraphedModel.of(model, device=DEVICE), look_ahead)
+    reader = FastReader(GraphedModel.of(model, device=DEVICE), look_ahead)
     assert list(stream_ids(reader, prompt, 100, GREEDY)) == continue_plainly(model, prompt, 100)
 
 
@@ -98,11 +98,11 @@ def test_models_in_threads_of_their_own_capture_and_replay_beside_each_other() -
     count = LEAST + 20  # so that all capture at the beginning, and again later
 
     def write(model: GraphedModel) -> list[int]:
-        return list(stream_ids(CompiledReader(model), [1, 2, 3], count, GREEDY))
+        return list(stream_ids(FastReader(model), [1, 2, 3], count, GREEDY))
 
     with ThreadPoolExecutor(len(models)) as pool:
         found = list(pool.map(write, graphed))
-    assert found == [list(stream_ids(CompiledReader(each), [1, 2, 3], count, GREEDY)) for each in graphed]
+    assert found == [list(stream_ids(FastReader(each), [1, 2, 3], count, GREEDY)) for each in graphed]
     assert found[0][:40] == continue_plainly(models[0], [1, 2, 3], 40)
 
 
@@ -112,7 +112,7 @@ def test_gpt2_of_real_size_writes_what_the_processor_writes(tmp_path: Path) -> N
     model.save(tmp_path)
     prompt = [7 * place % 50_000 for place in range(30)]
     expected = continue_plainly(model, prompt, 20)
-    assert list(stream_ids(CompiledReader(load_decoder(tmp_path, device=DEVICE)), prompt, 20, GREEDY)) == expected
+    assert list(stream_ids(FastReader(load_decoder(tmp_path, device=DEVICE)), prompt, 20, GREEDY)) == expected
 
 
 def test_memory_is_given_back() -> None:
@@ -123,7 +123,7 @@ def test_memory_is_given_back() -> None:
 
     def write() -> None:
         model = GraphedModel.of(lively_model(50, context_length=2 * LEAST), device=DEVICE)
-        list(stream_ids(CompiledReader(model), [1, 2, 3], LEAST + 5, GREEDY))
+        list(stream_ids(FastReader(model), [1, 2, 3], LEAST + 5, GREEDY))
 
     write()  # libraries keep rooms of their own from here on
     before = used()
@@ -138,7 +138,7 @@ def test_more_texts_than_there_is_memory_for_are_refused_in_a_line_and_what_fits
     many = graphed.slots(free // (model.config.n_layers * model.config.context_length * model.config.d_model))
     with pytest.raises(PellucidError, match=r"^--device cuda(:0)?: found no memory left .* --device cpu\.$"):
         graphed.logits(many, [1], [0], [0])
-    assert list(stream_ids(CompiledReader(graphed), [1, 2], 10, GREEDY)) == continue_plainly(model, [1, 2], 10)
+    assert list(stream_ids(FastReader(graphed), [1, 2], 10, GREEDY)) == continue_plainly(model, [1, 2], 10)
 
 
 def test_the_command_line_takes_the_gpu_by_itself_and_says_the_same(call: Any, base_folder: Path) -> None:
