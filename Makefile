@@ -6,7 +6,7 @@ ARGS   ?=
 BENCH  ?= $(filter-out measure workbench,$(basename $(notdir $(wildcard benchmarks/*.py))))
 export PYTHONUNBUFFERED = 1
 
-.PHONY: help install quickstart test test-nightly test-browser pictures test-ray lint format types bench clean
+.PHONY: help install quickstart test test-nightly test-browser test-gpu pictures test-ray lint format types bench clean
 
 help:
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -39,6 +39,10 @@ test-browser: install  ## every page of the workbench in a real browser
 	@command -v chromium >/dev/null || { [ "$$(id -u)" = 0 ] && timeout 600 sh -c 'apt-get update -qq && apt-get install -y -qq --no-install-recommends chromium >/dev/null'; } || echo "chromium is not here, and could not be installed (apt-get as root does it)."
 	@$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt -e '.[browser]' || echo "playwright could not be installed."
 	$(BIN)/pytest -m browser -rs tests/see/browser
+
+# Where the torch of .venv is a build for processors, put one for your GPU there first (https://pytorch.org says which).
+test-gpu: install  ## decoding and training on a GPU (skipped, and said, where torch finds no CUDA)
+	$(BIN)/pytest -m gpu -rs tests/generation tests/pretrain
 
 pictures: install  ## the screenshots of the docs, taken by these tests (RUN=runs/quickstart)
 	PELLUCID_PICTURES=docs/pictures PELLUCID_BROWSER_RUN=$(or $(RUN),runs/quickstart) $(BIN)/pytest -m browser -k right_small tests/see/browser

@@ -1,8 +1,9 @@
-"""Decoding beside other libraries: `python benchmarks/generate.py [--threads N] [--cases 16x1 900x1 16x8 16x32]`.
+"""Decoding beside other libraries: `python benchmarks/generate.py [--device cuda] [--cases 16x1 900x1 16x8 16x32]`.
 
 GPT-2 124M with random weights, saved once and read by all; greedy. Each figure is the median of whole processes that
 took turns (decoding/contenders.py). llama.cpp reads the file that `pellucid export` writes. Peers of other pins have
 a Python of their own: PELLUCID_LLMS_FROM_SCRATCH_PYTHON, PELLUCID_LITGPT_PYTHON and PELLUCID_LLAMA_CPP_PYTHON name it.
+On a GPU transformers alone stands beside us, and memory is the GPU's.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+import torch
 from measure import machine, write
 
 Json = dict[str, Any]
@@ -60,21 +62,28 @@ CONTENDERS = [
 ]
 
 
+ON_GPU = [Contender(library, dtype) for library in ("pellucid", "transformers") for dtype in ("float32", "bfloat16")]
+
+
 def main() -> None:
     """Measure every contender that is at hand, in turn."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
     parser.add_argument("--cases", nargs="*", default=["16x1", "900x1", "16x8", "16x32"], help="prompt x texts")
+    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     parser.add_argument("--tokens", type=int, default=64)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--only", nargs="*", default=[], help="library or library:dtype")
     parser.add_argument("--chat", help="an assistant's folder, whose replies are timed, too")
     asked = parser.parse_args()
-    known = [one for one in CONTENDERS if one.python]
+    if asked.device == "cuda" and not torch.cuda.is_available():
+        parser.error("--device cuda: torch finds no GPU here, so there is nothing to measure")
+    known = [one for one in CONTENDERS if one.python and (asked.device == "cpu" or one in ON_GPU)]
     wanted = [one for one in known if not asked.only or {one.library, ":".join(one)} & set(asked.only)]
     results: Json = {
         "machine": machine() | {"memory_read_GB_per_s": round(read_rate(asked.threads), 1)},
         "threads": asked.threads,
+        "device": torch.cuda.get_device_name() if asked.device == "cuda" else "cpu",
         "tokens": asked.tokens,
         "not_at_hand": sorted({one.library for one in CONTENDERS if not one.python}),
     }
@@ -87,12 +96,13 @@ def main() -> None:
                 pellucid("export", folder, "--to", "gguf", "--dtype", dtype, "--out", f"{folder}/{dtype}.gguf")
         for prompt, batch in (map(int, case.split("x")) for case in asked.cases):
             case = {"prompt": prompt, "batch": batch, "tokens": asked.tokens, "threads": asked.threads}
+            case["device"] = asked.device
             print(case, file=sys.stderr, flush=True)
             results[f"prompt {prompt}, batch {batch}"] = compare(wanted, {**case, "model": folder}, asked.rounds)
-        results["start"] = start_to_first_token(Path(folder), asked.threads, asked.rounds)
+        results["start"] = start_to_first_token(Path(folder), asked)
     if asked.chat:
         results["chat"] = chat_speed(asked.chat)
-    write("generate", results)
+    write("generate" if asked.device == "cpu" else "generate_cuda", results)
 
 
 def pellucid(*arguments: str) -> None:
@@ -102,8 +112,6 @@ def pellucid(*arguments: str) -> None:
 
 def save_gpt2(folder: Path) -> None:
     """GPT-2 124M with random weights, as a run folder."""
-    import torch
-
     from pellucid.config import PRESETS
     from pellucid.model.gpt import GPT
     from pellucid.text.tokenizer import Tokenizer
@@ -148,13 +156,14 @@ def compare(contenders: list[Contender], case: Json, rounds: int) -> Json:
     }
 
 
-def start_to_first_token(folder: Path, threads: int, rounds: int) -> Json:
+def start_to_first_token(folder: Path, options: argparse.Namespace) -> Json:
     """Seconds of `pellucid generate`, from its start until it says what it made of one token, and until its end."""
     found = {}
     for name, where in (("float32", folder), ("int8", folder / "int8")):
-        asked = ("generate", str(where), "--prompt", "Once", "--max-tokens", "1", "--threads", str(threads), "--json")
+        asked = ["generate", str(where), "--prompt", "Once", "--max-tokens", "1", "--json"]
+        asked += ["--threads", str(options.threads), "--device", options.device]
         seconds = []
-        for _ in range(rounds + 1):
+        for _ in range(options.rounds + 1):
             began = time.perf_counter()
             with subprocess.Popen([sys.executable, "-m", "pellucid", *asked], stdout=subprocess.PIPE) as process:
                 assert process.stdout is not None and process.stdout.readline()

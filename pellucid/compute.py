@@ -32,18 +32,15 @@ def pick_device(name: str = "auto") -> torch.device:
     """`auto` is cuda where there is one, then mps, then cpu; a device that is not there is a ConfigError."""
     import torch
 
-    if name != "auto":
-        there = {"cpu": 1, "cuda": torch.cuda.device_count(), "mps": int(torch.backends.mps.is_available())}
-        kind, colon, number = name.partition(":")
-        if not there.get(kind) or (colon and not (number.isdecimal() and int(number) < there[kind])):
-            known = ", ".join(kind for kind, count in there.items() if count)
-            raise ConfigError(problem("--device", repr(name), f"auto or one that is here ({known})", "Change it."))
-        return torch.device(name)
-    if torch.cuda.is_available():
-        return torch.device("cuda")
-    if torch.backends.mps.is_available():
-        return torch.device("mps")
-    return torch.device("cpu")
+    cuda = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    there = {"cuda": cuda, "mps": int(torch.backends.mps.is_available()), "cpu": 1}  # kind → how many
+    if name == "auto":
+        return torch.device(next(kind for kind, count in there.items() if count))
+    kind, colon, number = name.partition(":")
+    if not (number.isdecimal() if colon else kind in there) or int(number or 0) >= there.get(kind, 0):
+        known = ", ".join(kind for kind, count in there.items() if count)
+        raise ConfigError(problem("--device", repr(name), f"auto or one that is here ({known})", "Change it."))
+    return torch.device(name)
 
 
 def exact_products() -> None:
@@ -120,6 +117,16 @@ def one_thread() -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(usual)
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that memory ran out: torch has a class for it on a GPU, and words elsewhere."""
+    import torch
+
+    said = str(error)
+    return isinstance(error, (MemoryError, torch.OutOfMemoryError)) or any(
+        words in said for words in ("can't allocate memory", "not enough memory", "out of memory", "bad_alloc")
+    )
 
 
 def usable_cores() -> int:

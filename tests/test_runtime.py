@@ -13,8 +13,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from pellucid.compute import most_threads, settle_threads, usable_cores
+from pellucid.compute import most_threads, pick_device, settle_threads, usable_cores
 from pellucid.runtime import (
+    ConfigError,
     DataError,
     PellucidError,
     atomic_folder,
@@ -47,6 +48,14 @@ def test_the_choice_is_all_threads_or_one() -> None:
         assert settle_threads() in (1, most_threads())
     finally:
         torch.set_num_threads(before)
+
+
+def test_a_device_that_is_not_here_is_an_error_that_names_those_that_are() -> None:
+    assert pick_device("cpu").type == pick_device("cpu:0").type == "cpu"
+    assert pick_device().type in ("cpu", "cuda", "mps")
+    for name in ("gpu", "", "cpu:", "cpu:x", "cpu:1", "cuda:99", "cuda:-1"):
+        with pytest.raises(ConfigError, match=rf"--device: found '{name}'; expected auto or one .*cpu\)"):
+            pick_device(name)
 
 
 def test_a_limit_of_the_user_is_kept() -> None:

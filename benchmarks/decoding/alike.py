@@ -13,7 +13,7 @@ from pathlib import Path
 from pellucid.generation.compiled.model import CompiledModel
 from pellucid.generation.compiled.packing import Dtype
 from pellucid.generation.engine import stream_ids
-from pellucid.generation.fast import CompiledReader
+from pellucid.generation.fast import FastReader
 from pellucid.generation.sampling import GREEDY
 from pellucid.model.gpt import GPT
 from pellucid.text.shards import Shards
@@ -40,7 +40,7 @@ def main() -> None:
 
 def continued(model: GPT, dtype: Dtype, prompts: list[list[int]]) -> list[list[int]]:
     """The greedy continuation of each prompt."""
-    reader = CompiledReader(CompiledModel.of(model, dtype))
+    reader = FastReader(CompiledModel.of(model, dtype))
     return [list(stream_ids(reader, prompt, MORE, GREEDY)) for prompt in prompts]
 
 

@@ -25,15 +25,15 @@ def prompts_of(asked: Json) -> list[list[int]]:
 
 
 def pellucid(asked: Json) -> Iterator[list[int]]:
-    """The compiled reader, which does not read ahead here; the likeliest are drawn as `generate` draws them."""
-    from pellucid.generation.compiled.model import CompiledModel
-    from pellucid.generation.fast import CompiledReader
+    """The fast reader, which does not read ahead here; the likeliest are drawn as `generate` draws them."""
+    from pellucid.generation.decoder import load_decoder
+    from pellucid.generation.fast import FastReader
     from pellucid.generation.sampling import GREEDY, draw
 
     quantised = Path(asked["model"], asked["dtype"])  # of `pellucid quantize`
     folder = quantised if quantised.exists() else asked["model"]
-    model = CompiledModel.load(folder, asked["dtype"], asked["threads"])
-    reader = CompiledReader(model, look_ahead=False)
+    model = load_decoder(folder, asked["dtype"], asked["threads"], asked["device"])
+    reader = FastReader(model, look_ahead=False)
     reader.read([[1, 2]])  # compiled code comes from the disk
     yield []
     chosen = draw(reader.read(prompts_of(asked)), GREEDY, None, []).tolist()
@@ -49,10 +49,11 @@ def transformers(asked: Json) -> Iterator[list[int]]:
 
     torch.set_num_threads(asked["threads"])
     model = AutoModelForCausalLM.from_pretrained(asked["model"], dtype=getattr(torch, asked["dtype"])).eval()
+    model.to(asked["device"])
     with torch.inference_mode():
-        model(torch.tensor([[1, 2]]))
+        model(torch.tensor([[1, 2]], device=model.device))
         yield []
-        found = model(torch.tensor(prompts_of(asked)), use_cache=True, logits_to_keep=1)
+        found = model(torch.tensor(prompts_of(asked), device=model.device), use_cache=True, logits_to_keep=1)
         while True:
             chosen = found.logits[:, -1].argmax(dim=1)
             yield chosen.tolist()
@@ -196,11 +197,15 @@ def measure(contender: Callable[[Json], Iterator[list[int]]], asked: Json) -> Js
     ids += [next(tokens)[0] for _ in range(asked["tokens"] - 1)]
     seconds = time.perf_counter() - first
     speed = asked["batch"] * (asked["tokens"] - 1) / seconds
-    return {"first_s": first - began, "tokens_per_s": speed, "peak_MB": peak_memory(), "ids": ids[:16]}
+    return {"first_s": first - began, "tokens_per_s": speed, "peak_MB": peak_memory(asked["device"]), "ids": ids[:16]}
 
 
-def peak_memory() -> float:
+def peak_memory(device: str) -> float:
     """MB at the most, of this program alone: what getrusage says begins with the peak of whoever started it."""
+    if device == "cuda":
+        import torch
+
+        return torch.cuda.max_memory_allocated() / (1 << 20)
     status = Path("/proc/self/status")
     if status.exists():
         line = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM"))

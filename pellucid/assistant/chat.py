@@ -14,9 +14,9 @@ from typing import Any, Literal
 import torch
 
 from pellucid.finetune.conversation import Conversation, Message, lacks
-from pellucid.generation.compiled.model import CompiledModel
+from pellucid.generation.decoder import Decoder, load_decoder
 from pellucid.generation.engine import stream_ids
-from pellucid.generation.fast import CompiledReader, every_logits
+from pellucid.generation.fast import FastReader, every_logits
 from pellucid.generation.reader import AnyReader, Reader
 from pellucid.generation.sampling import Sampling
 from pellucid.model.formats.folder import check_fits
@@ -46,7 +46,7 @@ class ChatSession:
 
     def __init__(
         self,
-        model: GPT | CompiledModel,
+        model: GPT | Decoder[Any],
         tokenizer: Tokenizer,
         sampling: Sampling,
         max_tokens: int = 200,
@@ -57,7 +57,7 @@ class ChatSession:
             advice = "Make one with `pellucid finetune instruct`, or try `pellucid generate` for this folder."
             raise DataError(problem("chat", found, "an assistant", advice))
         self.model, self.tokenizer = model, tokenizer
-        self.reader: AnyReader = CompiledReader(model) if isinstance(model, CompiledModel) else Reader(model)
+        self.reader: AnyReader = Reader(model) if isinstance(model, GPT) else FastReader(model)
         self.sampling, self.max_tokens, self.seed = sampling, max_tokens, seed
         self.system = [Message("system", system)] if system else []
         self.history: list[Message] = []
@@ -127,7 +127,8 @@ def chat(options: Chat) -> tuple[dict[str, Any], str]:
     if options.max_tokens < 1:
         raise ConfigError(problem("--max-tokens", str(options.max_tokens), "1 or more", "200 is the default."))
     sampling = Sampling(options.temperature)
-    model, tokenizer = CompiledModel.load(options.run, options.dtype, options.threads), Tokenizer.load(options.run)
+    model = load_decoder(options.run, options.dtype, options.threads, options.device)
+    tokenizer = Tokenizer.load(options.run)
     check_fits(model.config, tokenizer, options.run)
     session = ChatSession(model, tokenizer, sampling, options.max_tokens, options.seed, options.system)
     if options.json:

@@ -8,9 +8,9 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import fields
 from typing import Any
 
-from pellucid.generation.compiled.model import CompiledModel
+from pellucid.generation.decoder import load_decoder
 from pellucid.generation.engine import make_dice, prompt_ids, seen_tokens, write
-from pellucid.generation.fast import CompiledReader
+from pellucid.generation.fast import FastReader
 from pellucid.generation.reader import AnyReader
 from pellucid.generation.sampling import Sampling, choose, next_token
 from pellucid.generation.writer import Writer
@@ -27,9 +27,10 @@ def generate_text(options: Generate) -> Outcome:
     check(options)
     sampling = Sampling(options.temperature, options.top_k, options.top_p, options.min_p, options.repetition_penalty)
     prompt = read_prompt(options.prompt)
-    model, tokenizer = CompiledModel.load(options.run, options.dtype, options.threads), Tokenizer.load(options.run)
+    model = load_decoder(options.run, options.dtype, options.threads, options.device)
+    tokenizer = Tokenizer.load(options.run)
     check_fits(model.config, tokenizer, options.run)
-    reader = CompiledReader(model)
+    reader = FastReader(model)
     if options.table:
         return show_next_token(reader, tokenizer, prompt, sampling, options.seed)
     writers = [Writer(tokenizer, options.stop, {tokenizer.end_of_text}) for _ in range(options.samples)]

@@ -17,13 +17,14 @@ import random
 from collections import deque
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from pellucid.generation.compiled.model import CompiledModel
+from pellucid.generation.decoder import Decoder
 from pellucid.generation.engine import make_dice, seen_tokens
-from pellucid.generation.fast import CompiledSlots
+from pellucid.generation.fast import FastSlots
 from pellucid.generation.reader import common_beginning, newest
 from pellucid.generation.sampling import GREEDY, Sampling, draw
 from pellucid.generation.slots import AnySlots, TorchSlots
@@ -76,7 +77,7 @@ class Continuous:
     `chunk` is the most prompt tokens that a step reads. Change the model's weights, and this needs a new one.
     """
 
-    def __init__(self, model: GPT | CompiledModel, tokenizer: Tokenizer, max_rows: int = 8, chunk: int = 256) -> None:
+    def __init__(self, model: GPT | Decoder[Any], tokenizer: Tokenizer, max_rows: int = 8, chunk: int = 256) -> None:
         for name, number in (("max_rows", max_rows), ("chunk", chunk)):
             if number < 1:
                 raise ConfigError(problem(name, str(number), "1 or more", "8 rows and chunks of 256 are usual."))
@@ -86,9 +87,7 @@ class Continuous:
         self.chunk = chunk
         self.read_tokens = 0  # prompt tokens that went through the model
         self._device = model.device if isinstance(model, GPT) else torch.device("cpu")
-        self._cache: AnySlots = (
-            CompiledSlots(model, max_rows) if isinstance(model, CompiledModel) else TorchSlots(model, max_rows)
-        )
+        self._cache: AnySlots = TorchSlots(model, max_rows) if isinstance(model, GPT) else FastSlots(model, max_rows)
         self._held: list[list[int]] = [[] for _ in range(max_rows)]  # the ids in each slot
         self._owner: list[_Text | None] = [None] * max_rows
         self._used: list[int] = [0] * max_rows  # when a slot's text ended: the oldest is overwritten first

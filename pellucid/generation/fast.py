@@ -1,4 +1,4 @@
-"""The fast reader: what `Reader` does, by the compiled model, each row in a slot of its own.
+"""The fast reader: what `Reader` does, by a model made for decoding (decoder.py), each row in a slot of its own.
 
 Gives the same logits, so that all of generation runs on either. What any slot holds of a row's beginning is taken over,
 so a prefix that rows share is read once. And it reads ahead: where the last three tokens of a row stood before, those
@@ -12,13 +12,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pellucid.generation.compiled.model import CompiledModel, Slots
+from pellucid.generation.decoder import Decoder, DecoderSlots
 from pellucid.generation.reader import FULL, TOO_LONG, common_beginning, newest
 from pellucid.model.gpt import GPT
 from pellucid.runtime import inform
@@ -29,16 +30,16 @@ SEEN = 3  # tokens in a row that must have stood before
 SHORT, LONG = 3, 7  # tokens that are read ahead: at first, and while guesses are right
 
 
-class CompiledReader:
+class FastReader:
     """`read(rows)` takes whole texts, `step(tokens)` one more token a row; both give the logits of what comes next."""
 
-    def __init__(self, model: CompiledModel, look_ahead: bool = True) -> None:
+    def __init__(self, model: Decoder[Any], look_ahead: bool = True) -> None:
         self.model, self.look_ahead = model, look_ahead
         self.window = model.config.context_length
         self.rows: list[list[int]] = []  # what stands in each slot and counts
         self.read_tokens = 0  # tokens that went through the model, all rows together
         self.passes = 0  # times that a step had to read at all
-        self._slots: Slots | None = None
+        self._slots: DecoderSlots | None = None
         self._guess: list[tuple[int, NDArray[np.float32]]] = []  # tokens read ahead, each with the logits after it
         self._index = Index()
         self._ahead = SHORT
@@ -84,7 +85,7 @@ class CompiledReader:
 
     def _read(
         self,
-        slots: Slots,
+        slots: DecoderSlots,
         texts: Sequence[list[int]],
         waiting: list[int],
         known: list[int],
@@ -106,7 +107,7 @@ class CompiledReader:
         with self._or_nothing():
             return self._step(self._slots, tokens)
 
-    def _step(self, slots: Slots, tokens: Sequence[int]) -> Tensor:
+    def _step(self, slots: DecoderSlots, tokens: Sequence[int]) -> Tensor:
         if any(len(row) == self.window for row in self.rows):
             self._say(FULL.format(self.window))
             return self.read([[*row, token] for row, token in zip(self.rows, tokens, strict=True)])
@@ -156,10 +157,10 @@ class Index:
         return [] if place is None else list(text[place : place + LONG])
 
 
-class CompiledSlots:
-    """The slots of a compiled model, for `Continuous`."""
+class FastSlots:
+    """The slots of such a model, for `Continuous`."""
 
-    def __init__(self, model: CompiledModel, slots: int) -> None:
+    def __init__(self, model: Decoder[Any], slots: int) -> None:
         self.model = model
         self.lengths = [0] * slots
         self._slots = model.slots(slots, alike=True)
@@ -188,7 +189,7 @@ class CompiledSlots:
             row[one], row[other] = row[other], row[one]
 
 
-def every_logits(model: GPT | CompiledModel, ids: Sequence[int], start: int = 0) -> Tensor:
+def every_logits(model: GPT | Decoder[Any], ids: Sequence[int], start: int = 0) -> Tensor:
     """The logits (T, V) after each token of one text from `start` on."""
     if isinstance(model, GPT):
         hidden = model.hidden(torch.tensor([ids], device=model.device))[0, start:]

@@ -13,7 +13,6 @@ from typing import Protocol
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from pellucid.model.cache import KVCache
 from pellucid.model.gpt import GPT
@@ -27,7 +26,7 @@ FULL = "the context of {} tokens is full: going on with its newer half"
 
 
 class AnyReader(Protocol):
-    """What generation asks of a reader: this one, or the compiled one (fast.py)."""
+    """What generation asks of a reader: this one, or the fast one (fast.py)."""
 
     def read(self, rows: Sequence[Sequence[int]]) -> Tensor:
         """The logits (B, V) after each of whole texts."""
@@ -79,7 +78,7 @@ class Reader:
         if self.cache.used == self.window:
             self._say(FULL.format(self.window))
             return self._read(rows)
-        _make_room(self.cache, self.cache.used + 1, self.window)
+        self.cache.make_room(self.cache.used + 1, self.window)
         self.rows = rows
         return self._forward(torch.tensor(tokens, device=self.model.device)[:, None], self.cache)
 
@@ -92,7 +91,7 @@ class Reader:
             self.padding = [longest - len(row) for row in fitting]
             self.cache = self._empty_cache(longest)
         total = self.padding[0] + len(fitting[0])
-        _make_room(self.cache, total, self.window)
+        self.cache.make_room(total, self.window)
         self.cache.used = known
         self.rows = fitting
         columns = [([0] * empty + row)[known:] for empty, row in zip(self.padding, fitting, strict=True)]
@@ -144,11 +143,3 @@ def common_beginning(one: Sequence[int], other: Sequence[int]) -> int:
     if list(one[:shorter]) == list(other[:shorter]):
         return shorter
     return next(i for i, (a, b) in enumerate(zip(one, other, strict=False)) if a != b)
-
-
-def _make_room(cache: KVCache, total: int, window: int) -> None:
-    """Let the cache grow to at least `total` columns, doubling, so that each token is copied about once."""
-    if total > cache.length:
-        more = min(window, max(total, 2 * cache.length)) - cache.length
-        cache.keys = F.pad(cache.keys, (0, 0, 0, more))
-        cache.values = F.pad(cache.values, (0, 0, 0, more))

@@ -10,7 +10,6 @@ from typing import Protocol
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from pellucid.config import ModelConfig
 from pellucid.model.cache import KVCache
@@ -22,7 +21,7 @@ LEAST = 64  # columns that a slot begins with, where the window has as many
 
 
 class AnySlots(Protocol):
-    """What `Continuous` asks of its slots: these, or the compiled ones (fast.py)."""
+    """What `Continuous` asks of its slots: these, or the fast ones (fast.py)."""
 
     lengths: list[int]
 
@@ -58,10 +57,7 @@ class SlotCache(KVCache):
         self._taken, self._total = taken, max(lengths) + new
         self._starts = torch.tensor(lengths, device=self.keys.device)
         self._masks = {}
-        if self._total > self.length:
-            more = min(self.window, max(self._total, 2 * self.length)) - self.length
-            self.keys = F.pad(self.keys, (0, 0, 0, more))
-            self.values = F.pad(self.values, (0, 0, 0, more))
+        self.make_room(self._total, self.window)
 
     def positions(self, new: int) -> Tensor:
         """(B, T): each row counted from its own first token."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from pellucid.config import ModelConfig
 
@@ -39,6 +40,12 @@ class KVCache:
     def length(self) -> int:
         """Tokens for which there is room."""
         return self.keys.shape[3]
+
+    def make_room(self, total: int, most: int) -> None:
+        """Grow to at least `total` columns, doubling up to `most`, so that each token is copied about once."""
+        if total > self.length:
+            more = min(most, max(total, 2 * self.length)) - self.length
+            self.keys, self.values = (F.pad(part, (0, 0, 0, more)) for part in (self.keys, self.values))
 
     def positions(self, new: int) -> Tensor:
         """Positions of the next `new` tokens, each row counted from its own first token: (T,) or (B, T)."""

@@ -153,6 +153,8 @@ class Generate(Options):
     """Same seed, same text, on the same machine."""
     dtype: Literal["auto", "float32", "bfloat16", "int8", "int4"] = "auto"
     """Precision of the matrices; auto is the folder's own, so that nothing is lost."""
+    device: str = "auto"
+    """cpu, cuda or mps; auto is cuda where there is one (for int8 and int4 cpu, which alone has them), else cpu."""
     threads: int = 0
     """Threads; 0 is one for each core, and one alone for a small model."""
     table: bool = False

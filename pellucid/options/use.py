@@ -71,6 +71,8 @@ class Chat(Options):
     """Same seed, same replies, on the same machine."""
     dtype: Literal["auto", "float32", "bfloat16", "int8", "int4"] = "auto"
     """Precision of the matrices; auto is the folder's own, so that nothing is lost."""
+    device: str = "auto"
+    """cpu, cuda or mps; auto is cuda where there is one (for int8 and int4 cpu, which alone has them), else cpu."""
     threads: int = 0
     """Threads; 0 is one for each core, and one alone for a small model."""
 
@@ -93,6 +95,8 @@ class Serve(Options):
     """Texts that a model decodes together; 0 is as many as a gigabyte has room for, at most 64."""
     queue: int = 256
     """Texts that may wait for their turn; further ones are told to come again."""
+    device: str = "auto"
+    """Where texts are made: cpu, cuda or mps; auto is cuda where there is one, else cpu."""
 
 
 @dataclass(frozen=True)

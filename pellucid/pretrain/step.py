@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from pellucid.compute import is_out_of_memory
 from pellucid.config import FitConfig, ModelConfig
 from pellucid.model.gpt import GPT
 from pellucid.pretrain.distributed import Shared, world
@@ -159,14 +160,6 @@ def clear_gradients(model: nn.Module) -> None:
     """Forget all gradients."""
     for parameter in model.parameters():
         parameter.grad = None
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an error says that memory ran out: torch has a class for it on a GPU, and words elsewhere."""
-    said = str(error)
-    return isinstance(error, (MemoryError, torch.OutOfMemoryError)) or any(
-        words in said for words in ("can't allocate memory", "not enough memory", "out of memory", "bad_alloc")
-    )
 
 
 def halved(batches: Sequence[Any], rows: int, where: str) -> int:

@@ -13,6 +13,7 @@ from pellucid.assistant.chat import ChatSession, command, talk
 from pellucid.finetune.conversation import Message
 from pellucid.finetune.instruct import prepare_model, save_assistant
 from pellucid.generation.compiled.model import CompiledModel
+from pellucid.generation.graphed.model import GraphedModel
 from pellucid.generation.sampling import GREEDY, Sampling
 from pellucid.model.gpt import GPT
 from pellucid.runtime import DataError
@@ -108,10 +109,11 @@ def test_tokens_that_the_tokenizer_has_not_are_never_said(assistant_folder: Path
             : tokenizer.vocab_size
         ].mean(0)
         model.token_embedding.weight[tokenizer.vocab_size :] += torch.randn(50, model.config.d_model)
-    talks = [ChatSession(each, tokenizer, GREEDY, max_tokens=20) for each in (model.eval(), CompiledModel.of(model))]
+    ways = (model.eval(), CompiledModel.of(model), GraphedModel.of(model))
+    talks = [ChatSession(each, tokenizer, GREEDY, max_tokens=20) for each in ways]
     said = [say(talk, "Where is the fox?") for talk in talks]
-    assert said[0] == said[1] and max(talks[1].last[1]) < tokenizer.vocab_size
-    assert len(talks[1].why()) == len(talks[1].last[1])
+    assert said[0] == said[1] == said[2] and max(talks[0].last[1]) < tokenizer.vocab_size
+    assert [len(talk.why()) for talk in talks] == [len(talks[0].last[1])] * 3
 
 
 def test_a_user_cannot_speak_as_the_assistant(session: ChatSession) -> None:

@@ -24,7 +24,7 @@ from pellucid.generation.compiled.vectors import (
     totals,
 )
 from pellucid.generation.engine import continue_plainly, decode, stream_ids
-from pellucid.generation.fast import CompiledReader, Index
+from pellucid.generation.fast import FastReader, Index
 from pellucid.generation.reader import Reader
 from pellucid.generation.sampling import GREEDY, Sampling
 from pellucid.model.gpt import GPT
@@ -99,7 +99,7 @@ def test_the_largest_float_is_found_among_whole_numbers(numbers: list[float]) ->
 @pytest.mark.parametrize("name", TINY)
 def test_the_likeliest_tokens_are_those_of_the_textbook_also_past_the_context(name: str) -> None:
     model = lively(TINY[name])
-    reader = CompiledReader(CompiledModel.of(model))
+    reader = FastReader(CompiledModel.of(model))
     found = list(stream_ids(reader, [1, 2, 3], 120, GREEDY))
     assert found == continue_plainly(model, [1, 2, 3], 120)
 
@@ -108,7 +108,7 @@ def test_a_prompt_longer_than_the_context_is_cut_as_the_readable_reader_cuts_it(
     model: GPT, capsys: pytest.CaptureFixture[str]
 ) -> None:
     prompt = [number % 50 for number in range(100)]
-    reader = CompiledReader(CompiledModel.of(model))
+    reader = FastReader(CompiledModel.of(model))
     assert list(stream_ids(reader, prompt, 60, GREEDY)) == continue_plainly(model, prompt, 60)
     said = capsys.readouterr().err
     assert said.count("only its end is read") == 1 and said.count("is full: going on with its newer half") == 1
@@ -120,19 +120,19 @@ def test_prompts_of_any_lengths_together_get_what_they_get_alone(
     model: GPT, prompts: list[list[int]], tokens: int
 ) -> None:
     compiled = CompiledModel.of(model)
-    together = torch.stack(list(decode(CompiledReader(compiled), prompts, tokens)), dim=1).tolist()
+    together = torch.stack(list(decode(FastReader(compiled), prompts, tokens)), dim=1).tolist()
     assert together == [continue_plainly(model, prompt, tokens) for prompt in prompts]
 
 
 def test_drawn_texts_are_those_of_the_readable_reader(model: GPT) -> None:
     sampling = Sampling(0.9, top_k=40, repetition_penalty=1.1)
     for seed in range(5):
-        found = list(stream_ids(CompiledReader(CompiledModel.of(model)), [5, 6], 60, sampling, seed))
+        found = list(stream_ids(FastReader(CompiledModel.of(model)), [5, 6], 60, sampling, seed))
         assert found == list(stream_ids(Reader(model), [5, 6], 60, sampling, seed))
 
 
 def test_what_rows_share_and_what_was_read_before_is_not_read_again(model: GPT) -> None:
-    reader, prefix = CompiledReader(CompiledModel.of(model), look_ahead=False), [7, 8, 9, 10, 11, 12]
+    reader, prefix = FastReader(CompiledModel.of(model), look_ahead=False), [7, 8, 9, 10, 11, 12]
     rows = [[*prefix, 1], [*prefix, 2, 3], prefix, [4, *prefix]]
     found = reader.read(rows)
     assert reader.read_tokens == 7 + 2 + 1 + 7
@@ -141,14 +141,14 @@ def test_what_rows_share_and_what_was_read_before_is_not_read_again(model: GPT) 
     before = reader.read_tokens
     again = reader.read([[*row, 20] for row in rows])
     assert reader.read_tokens == before + 4
-    assert torch.equal(again, CompiledReader(reader.model).read([[*row, 20] for row in rows]))
+    assert torch.equal(again, FastReader(reader.model).read([[*row, 20] for row in rows]))
 
 
 def test_a_row_may_be_any_beginning_of_what_another_slot_holds(model: GPT) -> None:
-    reader = CompiledReader(CompiledModel.of(model))
+    reader = FastReader(CompiledModel.of(model))
     reader.read([[1, 2, 3, 4], [9, 8, 7, 6, 5]])
     swapped = [[9, 8, 7, 1], [1, 2, 3, 4, 5]]
-    assert torch.equal(reader.read(swapped), CompiledReader(reader.model).read(swapped))
+    assert torch.equal(reader.read(swapped), FastReader(reader.model).read(swapped))
     with pytest.raises(ValueError, match="at least one token"):
         reader.read([[1], []])
 
@@ -157,7 +157,7 @@ def test_reading_ahead_saves_passes_and_changes_nothing() -> None:
     model = lively_model(50, context_length=256, seed=1)
     prompt = [3, 1, 4, 1, 5, 9, 2, 6] * 6
     compiled = CompiledModel.of(model)
-    ahead, plain = CompiledReader(compiled), CompiledReader(compiled, look_ahead=False)
+    ahead, plain = FastReader(compiled), FastReader(compiled, look_ahead=False)
     texts = [list(stream_ids(reader, prompt, 200, GREEDY)) for reader in (ahead, plain)]
     assert texts[0] == texts[1] == continue_plainly(model, prompt, 200)
     assert plain.passes == 199
@@ -172,7 +172,7 @@ def test_reading_ahead_saves_passes_and_changes_nothing() -> None:
 @pytest.mark.parametrize("step", [False, True])
 def test_what_was_broken_off_leaves_nothing_behind(model: GPT, monkeypatch: pytest.MonkeyPatch, step: bool) -> None:
     compiled = CompiledModel.of(model)
-    reader, text = CompiledReader(compiled, look_ahead=False), [1, 2, 3, 4]
+    reader, text = FastReader(compiled, look_ahead=False), [1, 2, 3, 4]
     if step:
         reader.read([text[:3]])
     with monkeypatch.context() as broken:

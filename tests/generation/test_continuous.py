@@ -13,8 +13,10 @@ from hypothesis import strategies as st
 
 from pellucid.generation.compiled.model import CompiledModel
 from pellucid.generation.continuous import Continuous, Event
+from pellucid.generation.decoder import Decoder
 from pellucid.generation.engine import generate, prompt_ids, stream_ids
-from pellucid.generation.fast import CompiledReader
+from pellucid.generation.fast import FastReader
+from pellucid.generation.graphed.model import GraphedModel
 from pellucid.generation.reader import Reader
 from pellucid.generation.sampling import Sampling
 from pellucid.model.gpt import GPT
@@ -25,6 +27,7 @@ from tests.model.families import TINY, lively
 
 NAMES = ["gpt2", "llama", "mistral", "qwen3"]
 COMPILED = [("gpt2", "float32"), ("mistral", "float32"), ("llama", "int8")]
+GRAPHED = [(name, "graphed") for name in ("gpt2", "llama", "mistral")]
 SETTINGS = [Sampling(), Sampling(1.0), Sampling(0.8, top_k=20, repetition_penalty=1.3)]
 NEVER: tuple[int, ...] = ()
 
@@ -59,7 +62,7 @@ requests = st.lists(
 )
 
 
-@pytest.mark.parametrize(("name", "dtype"), [*((name, "") for name in NAMES), *COMPILED])
+@pytest.mark.parametrize(("name", "dtype"), [*((name, "") for name in NAMES), *COMPILED, *GRAPHED])
 @settings(max_examples=12, deadline=None)
 @given(requests=requests, rows=st.integers(1, 4), chunk=st.integers(1, 50))
 def test_whoever_comes_when_and_beside_whom_a_text_is_what_it_is_alone(
@@ -71,7 +74,9 @@ def test_whoever_comes_when_and_beside_whom_a_text_is_what_it_is_alone(
     rows: int,
     chunk: int,
 ) -> None:
-    model = CompiledModel.of(families[name], dtype) if dtype else families[name]
+    model: GPT | Decoder[Any] = families[name]
+    if dtype:
+        model = GraphedModel.of(model) if dtype == "graphed" else CompiledModel.of(model, dtype)
     machine = Continuous(model, tokenizer, rows, chunk)
     events, handles = [], []
     for prompt, tokens, sampling, seed, pause in requests:
@@ -80,7 +85,7 @@ def test_whoever_comes_when_and_beside_whom_a_text_is_what_it_is_alone(
             events += machine.step()
     events += run(machine)
     for handle, (prompt, tokens, sampling, seed, _) in zip(handles, requests, strict=True):
-        reader = CompiledReader(model) if isinstance(model, CompiledModel) else Reader(model)
+        reader = Reader(model) if isinstance(model, GPT) else FastReader(model)
         assert tokens_of(events, handle) == list(stream_ids(reader, prompt, tokens, sampling, seed))
         assert [event.ended for event in events if event.handle == handle] == [""] * (tokens - 1) + ["max tokens"]
 

@@ -14,7 +14,7 @@ from pellucid.generation.compiled.dots import bytes_are_fastest
 from pellucid.generation.compiled.model import CompiledModel
 from pellucid.generation.compiled.stretches import LONG, Stretches
 from pellucid.generation.engine import continue_plainly, stream_ids
-from pellucid.generation.fast import CompiledReader
+from pellucid.generation.fast import FastReader
 from pellucid.generation.sampling import GREEDY
 from tests.model.families import TINY, difference, lively, some_ids
 
@@ -38,7 +38,7 @@ def token_by_token(compiled: CompiledModel, ids: list[int]) -> np.ndarray[Any, A
 def test_logits_after_a_long_prompt_are_those_of_the_readable_model(name: str, dtype: Any) -> None:
     model = lively(WIDE[name])
     ids = some_ids(model.config, 1, TOKENS)
-    reader = CompiledReader(CompiledModel.of(model, dtype))
+    reader = FastReader(CompiledModel.of(model, dtype))
     assert difference(reader.read(ids.tolist())[0], model(ids)[0, -1]) < TOLERANCE[dtype]
     more = torch.cat([ids, ids[:, :1]], dim=1)
     assert difference(reader.step([int(ids[0, 0])])[0], model(more)[0, -1]) < TOLERANCE[dtype]
@@ -69,8 +69,8 @@ def test_long_and_short_texts_together_get_the_bits_that_each_gets_alone() -> No
     model = lively(WIDE["gpt2"])
     compiled = CompiledModel.of(model)
     texts = [some_ids(model.config, 1, length, seed=length)[0].tolist() for length in (TOKENS, 5, LONG + 1, LONG)]
-    together = CompiledReader(compiled).read(texts)
-    alone = torch.cat([CompiledReader(compiled).read([text]) for text in texts])
+    together = FastReader(compiled).read(texts)
+    alone = torch.cat([FastReader(compiled).read([text]) for text in texts])
     assert torch.equal(together, alone)
 
 
@@ -79,7 +79,7 @@ def test_a_long_prompt_takes_the_way_that_is_fastest_here(dtype: Any) -> None:
     model = lively(WIDE["gpt2"])
     compiled = CompiledModel.of(model, dtype)
     ids = some_ids(model.config, 1, TOKENS)[0].tolist()
-    found = CompiledReader(compiled).read([ids])[0]
+    found = FastReader(compiled).read([ids])[0]
     assert difference(found, torch.from_numpy(token_by_token(compiled, ids))) < TOLERANCE[dtype]
     assert (compiled._stretches is None) == (dtype == "int8" and bytes_are_fastest())
 
@@ -104,5 +104,5 @@ def test_where_logits_are_wanted_in_the_midst_the_stretch_ends_there() -> None:
 def test_a_long_prompt_goes_on_as_the_textbook_says_also_past_the_context(name: str) -> None:
     model = lively(WIDE[name])
     prompt = some_ids(model.config, 1, TOKENS)[0].tolist()
-    found = list(stream_ids(CompiledReader(CompiledModel.of(model)), prompt, TOKENS + 30, GREEDY))
+    found = list(stream_ids(FastReader(CompiledModel.of(model)), prompt, TOKENS + 30, GREEDY))
     assert found == continue_plainly(model, prompt, TOKENS + 30)

@@ -13,11 +13,11 @@ import time
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from pellucid.assistant.server.errors import RefusedError
-from pellucid.generation.compiled.model import CompiledModel
-from pellucid.generation.compiled.packing import BITS
 from pellucid.generation.continuous import Continuous, Event
+from pellucid.generation.decoder import Decoder
 from pellucid.generation.sampling import GREEDY, Sampling
 from pellucid.model.gpt import GPT
 from pellucid.opened import BusyError
@@ -88,7 +88,7 @@ STEP = 5.0  # seconds that a step may take at the end
 class Engine:
     """The thread of one model. All but `close` is called from the event loop it was made in."""
 
-    def __init__(self, model: GPT | CompiledModel, tokenizer: Tokenizer, rows: int = 0, waiting: int = WAITING) -> None:
+    def __init__(self, model: GPT | Decoder[Any], tokenizer: Tokenizer, rows: int = 0, waiting: int = WAITING) -> None:
         self.model, self.tokenizer = model, tokenizer
         self.rows, self.waiting = rows or fitting_rows(model), waiting
         self.count = 0  # texts that are decoded or wait
@@ -245,8 +245,8 @@ class Engine:
             self._closed = True
 
 
-def fitting_rows(model: GPT | CompiledModel) -> int:
+def fitting_rows(model: GPT | Decoder[Any]) -> int:
     """How many texts to decode together: as many as have a gigabyte for their keys and values, 1 to 64."""
-    config, halves = model.config, isinstance(model, CompiledModel) and model.dtype in BITS
-    row = 2 * (2 if halves else 4) * config.n_layers * config.context_length * config.n_kv_heads * config.d_head
+    config, number = model.config, 4 if isinstance(model, GPT) else model.number_bytes
+    row = 2 * number * config.n_layers * config.context_length * config.n_kv_heads * config.d_head
     return max(1, min(MOST_ROWS, CACHE_BYTES // row))

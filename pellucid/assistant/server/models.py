@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 from weakref import WeakSet
 
 from pellucid.assistant.server.engine import WAITING, Engine
 from pellucid.finetune.classify import Classifier
 from pellucid.finetune.kind import Kind, kind_of
-from pellucid.generation.compiled.model import CompiledModel
+from pellucid.generation.decoder import Decoder, load_decoder
 from pellucid.model.formats.folder import check_fits
 from pellucid.opened import Runs
 from pellucid.runtime import DataError, problem
@@ -30,8 +31,9 @@ ADVICE = {
 class OpenModels:
     """One for a server: made before its event loop, used in it."""
 
-    def __init__(self, runs: Runs, rows: int = 0, waiting: int = WAITING) -> None:
+    def __init__(self, runs: Runs, rows: int = 0, waiting: int = WAITING, device: str = "auto") -> None:
         self.runs, self.rows, self.waiting = runs, rows, waiting
+        self.load_writer = partial(load_writer, device=device)  # one object, by which the runs know what is loaded
         self.engines: dict[str, Engine] = {}
         self.retired: WeakSet[Engine] = WeakSet()  # each is there until its thread has ended
 
@@ -42,7 +44,7 @@ class OpenModels:
     async def engine(self, name: str, wanted: tuple[Kind, ...]) -> Engine:
         """The engine of a run of one of these kinds; a new one where a training run has replaced the weights."""
         await self.check(name, wanted)
-        model, tokenizer = await self._loaded(name, load_writer)  # at once, or one might be replaced meanwhile
+        model, tokenizer = await self._loaded(name, self.load_writer)  # at once, or one might be replaced meanwhile
         engine = self.engines.get(name)
         if engine is None or engine.model is not model:
             if engine is not None:
@@ -72,9 +74,9 @@ class OpenModels:
             engine.close()
 
 
-def load_writer(folder: Path) -> tuple[CompiledModel, Tokenizer]:
+def load_writer(folder: Path, device: str) -> tuple[Decoder[Any], Tokenizer]:
     """What writes text. DataError where the two do not belong together."""
-    model, tokenizer = CompiledModel.load(folder), Tokenizer.load(folder)
+    model, tokenizer = load_decoder(folder, device=device), Tokenizer.load(folder)
     check_fits(model.config, tokenizer, folder)
     return model, tokenizer
 

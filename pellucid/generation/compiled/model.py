@@ -41,11 +41,10 @@ class CompiledModel:
 
     def __init__(self, config: ModelConfig, weights: Weights, dtype: Dtype = "float32", threads: int = 0) -> None:
         self.config, self.dtype = config, dtype
-        if not 0 <= threads <= MOST_THREADS:
-            expected = f"1 to {MOST_THREADS}"
-            raise ConfigError(problem("--threads", str(threads), expected, "Leave it out for what is usual."))
+        check_threads(threads)
         self.packed = pack(config, weights, dtype)
         self.nbytes = self.packed.nbytes
+        self.number_bytes = 2 if dtype in BITS else 4  # of one in the cache
         threads = threads or (settle_threads() if self.nbytes > ALONE else 1)
         self.team = Team(threads)
         self._room: Room | None = None
@@ -98,7 +97,7 @@ class CompiledModel:
 
         The compiled pass rounds what it multiplies bytes with; the readable model, to which long parts go, does not.
         """
-        slots = Slots(self.config, count, np.uint16 if self.dtype in BITS else np.float32)
+        slots = Slots(self.config, count, np.uint16 if self.number_bytes == 2 else np.float32)
         slots.stretches = not (self._passes_are_fastest or (alike and self.dtype in BITS))
         return slots
 
@@ -117,12 +116,8 @@ class CompiledModel:
         looks.
         """
         wanted = [len(ids) - 1] if wanted is None else wanted
+        check_there(self.config, slots.count, ids, which, places)
         vocabulary = self.config.vocab_size
-        for name, numbers, end in (
-            ("token", ids, vocabulary), ("slot", which, slots.count), ("place", places, self.config.context_length)
-        ):  # fmt: skip
-            if min(numbers) < 0 or max(numbers) >= end:
-                raise IndexError(f"{name}: found {min(numbers)} to {max(numbers)}; expected 0 to {end - 1}")
         out = np.empty((len(wanted), -(-vocabulary // 4) * 4), np.float32)
         slots.grow(max(places) + 1)
         if len(ids) > LONG and slots.stretches:
@@ -223,6 +218,24 @@ class Slots:
         if source != target:
             self.cache.keys[:, target, :, :tokens] = self.cache.keys[:, source, :, :tokens]
             self.cache.values[:, target, :, :, :tokens] = self.cache.values[:, source, :, :, :tokens]
+
+
+def check_threads(threads: int) -> None:
+    """ConfigError for a number of threads that makes no sense."""
+    if not 0 <= threads <= MOST_THREADS:
+        expected = f"1 to {MOST_THREADS}"
+        raise ConfigError(problem("--threads", str(threads), expected, "Leave it out for what is usual."))
+
+
+def check_there(
+    config: ModelConfig, slots: int, ids: Sequence[int], which: Sequence[int], places: Sequence[int]
+) -> None:
+    """IndexError for a token, a slot or a place that there is not."""
+    for name, numbers, end in (
+        ("token", ids, config.vocab_size), ("slot", which, slots), ("place", places, config.context_length)
+    ):  # fmt: skip
+        if min(numbers) < 0 or max(numbers) >= end:
+            raise IndexError(f"{name}: found {min(numbers)} to {max(numbers)}; expected 0 to {end - 1}")
 
 
 def kept_in(folder: Path) -> Dtype:

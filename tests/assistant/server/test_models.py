@@ -11,12 +11,20 @@ import urllib.request
 import weakref
 from pathlib import Path
 
+import pytest
+import torch
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse
 from starlette.routing import Route
 
+from pellucid.assistant.server.engine import fitting_rows
 from pellucid.assistant.server.models import OpenModels
+from pellucid.config import ModelConfig
+from pellucid.generation.compiled.model import CompiledModel
+from pellucid.generation.graphed.model import GraphedModel
+from pellucid.model.gpt import GPT
 from pellucid.opened import Runs
+from pellucid.runtime import ConfigError
 from tests.assistant.server.conftest import Serve
 
 
@@ -43,6 +51,23 @@ def test_a_model_that_was_replaced_is_let_go_once_its_last_text_has_ended(base_f
     finally:
         models.close()
         models.runs.close()
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="a CUDA device is here")
+def test_texts_are_made_on_the_device_that_was_asked_for_or_not_at_all(base_folder: Path) -> None:
+    models = OpenModels(Runs([base_folder]), device="cuda")
+    with pytest.raises(ConfigError, match="found 'cuda'"):
+        asyncio.run(models.engine("base", ("language model",)))
+    models.runs.close()
+
+
+def test_as_many_texts_are_made_together_as_a_gigabyte_has_room_for() -> None:
+    """2 × 2 layers × 2^18 places × 32 numbers of a head are 32 Mi numbers a text."""
+    model = GPT(
+        ModelConfig("llama", vocab_size=50, context_length=1 << 18, d_model=32, n_layers=2, n_heads=1, dropout=0.0)
+    )
+    ways = [model, CompiledModel.of(model), CompiledModel.of(model, "int8"), GraphedModel.of(model)]
+    assert [fitting_rows(each) for each in (*ways, GraphedModel.of(model, "bfloat16"))] == [8, 8, 16, 8, 16]
 
 
 def test_the_description_names_the_runs_of_each_kind(url: str) -> None:
