@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from pellucid.config import PRESETS, FitConfig, ModelConfig, as_dict
 from pellucid.finetune.answers import same_text
@@ -29,6 +30,8 @@ from pellucid.pretrain.evaluate import Measured, bytes_per_token, limited, measu
 from pellucid.pretrain.fit import Begin
 from pellucid.pretrain.language import LanguageModelling
 from pellucid.pretrain.ngram import NGram, unigram_nats
+from pellucid.pretrain.plan import RandomText
+from pellucid.pretrain.speed import TRIAL_TOKENS, measure_speed
 from pellucid.quickstart.report import write_reports
 from pellucid.quickstart.run import Results, Run
 from pellucid.quickstart.shown import (
@@ -57,10 +60,15 @@ MOST_REPEATS = 10
 # Which thing, which place, whose: a model tells these apart only when asked about stories alone for a while, at low
 # rates (docs/performance.md). So instruction tuning begins with that, for this share of its time and of its rates.
 LEAD_SHARE, LEAD_RATE = 0.23, 0.35
-LONG = 8.0  # minutes from which on the model is a larger one, which reads less in the same time
+PRETRAINING = 0.5  # of the time
+VOCABULARY = 4096  # tokens
+SMALL, LARGE = "laptop", "laptop-large"
+LONG = 8.0  # minutes from which on the larger model is thought of, which reads a third in the same time
+ENOUGH = 5e6  # tokens of the embedded corpus that it has to read to be the better one (docs/performance.md)
 # Documents for each minute. Where a run reads a third of them only, it meets too many of the dialogues that they begin
 # with, and little else (docs/performance.md).
-DOCUMENTS, DOCUMENTS_OF_LONG = 7500, 4500
+DOCUMENTS = {SMALL: 7500, LARGE: 4500}
+CONTEXT = {SMALL: 128, LARGE: 256}  # tokens of a training window
 
 
 def quickstart(options: Quickstart) -> tuple[Results, str]:
@@ -80,10 +88,10 @@ def quickstart(options: Quickstart) -> tuple[Results, str]:
 
 def make_text(run: Run) -> Results:
     """Documents, a tokenizer trained on them, and token shards."""
-    options, corpus = run.options, run.out / "corpus"
+    options, corpus, preset = run.options, run.out / "corpus", preset_for(run)
     sources = list(options.text)
     if not sources:
-        count = max(600, int((DOCUMENTS if run.minutes < LONG else DOCUMENTS_OF_LONG) * run.minutes))
+        count = max(600, int(DOCUMENTS[preset] * run.minutes))
         sources = [corpus / "documents.jsonl"]
         write_documents(sources[0], islice(tinyworld.documents(options.seed), count), options.seed)
     if not options.labels:
@@ -93,15 +101,16 @@ def make_text(run: Run) -> Results:
     splits = split_documents(read_documents(sources))
     splits["train"] += repeated(own_messages(run), splits["train"])
     train = [document.text for document in splits["train"]]
-    tokenizer = BPETokenizer.train(train, vocab_size=4096)
+    tokenizer = BPETokenizer.train(train, vocab_size=VOCABULARY)
     shards = write_shards(splits, tokenizer, run.out / "shards")
     sentence = first_sentence(splits["test"][0])
     views = {
-        "word": WordTokenizer.train(train[:2000], vocab_size=4096),
+        "word": WordTokenizer.train(train[:2000], vocab_size=VOCABULARY),
         "char": CharacterTokenizer.train(train[:2000]),
         "bpe": tokenizer,
     }
     return {
+        "preset": preset,
         "source": [str(path) for path in options.text] or "embedded",
         "documents": {name: shards.documents(name) for name in shards.splits},
         "tokens": {name: len(shards.tokens(name)) for name in shards.splits},
@@ -109,6 +118,19 @@ def make_text(run: Run) -> Results:
         "sentence": sentence,
         "views": {kind: [piece.text for piece in view.pieces(sentence)] for kind, view in views.items()},
     }
+
+
+def preset_for(run: Run) -> str:
+    """The larger model where it has time to become the better one. On the embedded corpus this machine's speed says."""
+    if run.minutes < LONG:
+        return SMALL
+    if run.options.text:
+        return LARGE
+    config = FitConfig(minutes=run.minutes, batch_size=8)
+    with torch.random.fork_rng():
+        model = GPT(replace(PRESETS[LARGE], vocab_size=VOCABULARY))
+    speed = measure_speed(model, RandomText(config, VOCABULARY, CONTEXT[LARGE]), config)
+    return LARGE if PRETRAINING * 60 * run.minutes / speed.seconds_per_step * TRIAL_TOKENS >= ENOUGH else SMALL
 
 
 def own_messages(run: Run) -> list[Document]:
@@ -135,9 +157,8 @@ def first_sentence(document: Document) -> str:
 
 def shape_of(run: Run) -> ModelConfig:
     """The shape of the model: a larger one where there is time to train it, a tiny one where there is hardly any."""
-    shape = replace(
-        PRESETS["laptop" if run.minutes < LONG else "laptop-large"], vocab_size=run.results["text"]["vocab_size"]
-    )
+    text = run.results["text"]
+    shape = replace(PRESETS[text["preset"]], vocab_size=text["vocab_size"])
     return (
         replace(shape, d_model=64, n_layers=2, n_heads=2, n_kv_heads=0, d_head=0, d_ff=0)
         if run.minutes < 0.5
@@ -157,7 +178,7 @@ def describe_model(run: Run) -> Results:
 
 def pretrain(run: Run) -> Results:
     """Train the model from scratch for its share of the time."""
-    config = FitConfig(minutes=0.5 * run.minutes, batch_size=8, decay_share=0.9, seed=run.options.seed)
+    config = FitConfig(minutes=PRETRAINING * run.minutes, batch_size=8, decay_share=0.9, seed=run.options.seed)
     shards = Shards.open(run.out / "shards")
     context = training_context(run, shards)
     return train_language_model(
@@ -167,7 +188,7 @@ def pretrain(run: Run) -> Results:
 
 def training_context(run: Run, shards: Shards) -> int:
     """Tokens of a training window: short where there is little time, never longer than the text."""
-    return min(128 if run.minutes < LONG else 256, len(shards.tokens("train")) - 2)
+    return min(CONTEXT[run.results["text"]["preset"]], len(shards.tokens("train")) - 2)
 
 
 def evaluate(run: Run) -> Results:

@@ -20,13 +20,11 @@ from transformers import AutoModelForCausalLM
 
 from pellucid.config import FitConfig, ModelConfig
 from pellucid.model.gpt import GPT
-from pellucid.model.precision import fastest_precision
 from pellucid.pretrain.checkpoint import Saver, State, newest_checkpoint, snapshot
 from pellucid.pretrain.fit import fit
 from pellucid.pretrain.language import LanguageModelling
 from pellucid.pretrain.metrics import read_lines
 from pellucid.pretrain.optim import make_optimizers, rate_scale
-from pellucid.pretrain.speed import measure_speed, settle_precision
 from pellucid.pretrain.step import train_step
 from pellucid.runtime import DataError, PellucidError
 from pellucid.text.shards import Shards
@@ -205,61 +203,6 @@ def test_a_loss_that_is_no_number_stops_and_names_the_step(shards: Shards, shape
         fit(model, LanguageModelling(shards, config, CONTEXT), config, tmp_path)
 
 
-def test_measuring_the_speed_changes_neither_the_model_nor_the_random_numbers(
-    shards: Shards, shape: ModelConfig
-) -> None:
-    config = FitConfig(steps=3, batch_size=4)
-    model, twin = fresh(shape), fresh(shape)
-    state = torch.get_rng_state()
-    speed = measure_speed(model, LanguageModelling(shards, config, CONTEXT), config)
-    assert torch.equal(state, torch.get_rng_state())
-    assert_same_bits(model, twin)
-    assert speed.dtype == min(speed.tried, key=lambda name: speed.tried[name])
-    assert all(parameter.grad is None for parameter in model.parameters())
-
-
-class Untried(LanguageModelling):
-    """A task whose examples nobody may ask for."""
-
-    def batches(self, step: int) -> Any:
-        raise AssertionError("a step was tried")
-
-
-def test_without_bfloat16_in_the_processor_no_step_is_tried_in_it(
-    shards: Shards, shape: ModelConfig, tmp_path: Path
-) -> None:
-    if fastest_precision() == torch.bfloat16:
-        pytest.skip("this processor multiplies bfloat16 faster")
-    config = FitConfig(steps=3, batch_size=4)
-    settled = settle_precision(fresh(shape), Untried(shards, config, CONTEXT), config, tmp_path, resume=False)
-    assert settled == (replace(config, dtype="float32"), {})
-
-
-def test_minutes_instead_of_steps_end_in_about_that_time(shards: Shards, shape: ModelConfig, tmp_path: Path) -> None:
-    config = FitConfig(minutes=0.02, batch_size=4, dtype="float32")
-    progress = fit(fresh(shape), LanguageModelling(shards, config, CONTEXT), config, tmp_path)
-    assert 1.2 <= progress.seconds < 3
-    last = [line for line in read_lines(tmp_path / "metrics.jsonl") if line["split"] == "val"][-1]
-    assert last["step"] == progress.step
-
-
-class Slow(LanguageModelling):
-    """Held-out text takes as long to read as a fifth of the run."""
-
-    def evaluate(self, model: GPT) -> dict[str, float]:
-        time.sleep(0.4)
-        return super().evaluate(model)
-
-
-def test_evaluations_that_take_long_do_not_take_the_time_of_training(
-    shards: Shards, shape: ModelConfig, tmp_path: Path
-) -> None:
-    config = FitConfig(minutes=0.03, batch_size=4, dtype="float32", evaluate_share=0.05)
-    progress = fit(fresh(shape), Slow(shards, config, CONTEXT), config, tmp_path)
-    steps = [line["step"] for line in read_lines(tmp_path / "metrics.jsonl") if line["split"] == "val"]
-    assert len(steps) == 2 and steps[-1] == progress.step
-
-
 # ---------------------------------------------------------------- stopped and gone on
 
 
@@ -409,7 +352,6 @@ def test_a_last_line_that_a_crash_cut_short_is_left_out(tmp_path: Path) -> None:
 def test_speed_counts_training_only(
     shards: Shards, shape: ModelConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import time
 
     def slow(self: Any, model: Any) -> dict[str, float]:
         time.sleep(1)
