@@ -56,6 +56,7 @@ from pellucid.runtime import (
     write_text,
 )
 
+SETTLED = 5.0  # seconds after which a run by the clock looks again whether other programs keep the cores busy
 LOOKING = 0.3  # of the time so far: as much may go into evaluations, where the clock ends the run
 LAUNCH = "launch"  # in training/: the name of the torchrun that trains there
 
@@ -80,8 +81,8 @@ def fit(
             check_nothing_there(folder)
         if launch() and world().first:
             write_text(folder / LAUNCH, launch())
-        if not config.steps:  # with steps the bits are promised, and they depend on the threads
-            settle_threads()
+        if not config.steps:
+            settle_threads()  # before precisions are tried
         config, tried = settle_precision(model, task, config, out, resume)
         exact_products()
         keep_freed_memory()
@@ -141,7 +142,7 @@ class Sitting:
         self.mirrors: list[Mirror] = []
         self.open_log()
         self.began, self.before = time.monotonic(), self.state.progress.seconds
-        self.saved = time.monotonic()
+        self.saved = self.settled = time.monotonic()
         self.evaluated = self.evaluation = 0.0  # seconds of this sitting's evaluations, and of the last one
 
     @property
@@ -184,6 +185,7 @@ class Sitting:
             shown = bar.add_task(self.task.name, total=1.0, note="")
             bar.update(shown, completed=self.progress.share(config))
             while (before := self.progress.share(config)) < 1:
+                self.settle()
                 record = self.step(before)
                 stop, save = self.agree(stopped())
                 share = self.progress.share(config)
@@ -241,6 +243,12 @@ class Sitting:
             self.empty += 1
         self.write(line if trained else line | {"loss": None})
         return record
+
+    def settle(self) -> None:
+        """By the clock: as many threads as are faster now. With steps the bits are promised, and depend on them."""
+        if not self.config.steps and time.monotonic() - self.settled > SETTLED:
+            settle_threads()
+            self.settled = time.monotonic()
 
     def agree(self, stopped: bool) -> tuple[bool, bool]:
         """What all processes do next: stop, if one was told to; and save, if it is time to.
@@ -305,8 +313,6 @@ class Sitting:
     def evaluate(self) -> None:
         """Score the model on held-out data, write the scores and samples, and see whether it still gets better."""
         began = time.monotonic()
-        if not self.config.steps:
-            settle_threads()
         self.model.eval()
         with with_weights(self.model, self.state.more.get("average")):
             found = self.shared.looked_at(self.score)

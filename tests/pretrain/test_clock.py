@@ -10,6 +10,8 @@ from typing import Any
 import pytest
 import torch
 
+import pellucid.pretrain.fit as loop
+from pellucid.compute import most_threads
 from pellucid.config import FitConfig, ModelConfig
 from pellucid.model.gpt import GPT
 from pellucid.model.precision import fastest_precision
@@ -64,6 +66,28 @@ def test_minutes_instead_of_steps_end_in_about_that_time(shards: Shards, shape: 
     assert 1.2 <= progress.seconds < 3
     last = [line for line in read_lines(tmp_path / "metrics.jsonl") if line["split"] == "val"][-1]
     assert last["step"] == progress.step
+
+
+class Crowding(LanguageModelling):
+    """Somebody changes the number of threads in the first step."""
+
+    def batches(self, step: int) -> Any:
+        if step == 0:
+            torch.set_num_threads(most_threads() + 5)
+        return super().batches(step)
+
+
+def test_a_run_by_the_clock_looks_again_how_many_threads_are_best(
+    shards: Shards, shape: ModelConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(loop, "SETTLED", 0.1)
+    usual, most = torch.get_num_threads(), most_threads()
+    try:
+        config = FitConfig(minutes=0.02, batch_size=4, dtype="float32")
+        fit(fresh(shape), Crowding(shards, config, CONTEXT), config, tmp_path)
+        assert torch.get_num_threads() in (1, most)
+    finally:
+        torch.set_num_threads(usual)
 
 
 class Slow(LanguageModelling):
