@@ -159,7 +159,8 @@ def compare(contenders: list[Contender], case: Json, rounds: int) -> Json:
 def start_to_first_token(folder: Path, options: argparse.Namespace) -> Json:
     """Seconds of `pellucid generate`, from its start until it says what it made of one token, and until its end."""
     found = {}
-    for name, where in (("float32", folder), ("int8", folder / "int8")):
+    folders = [("float32", folder)] + [("int8", folder / "int8")] * (options.device == "cpu")  # it has int8 alone
+    for name, where in folders:
         asked = ["generate", str(where), "--prompt", "Once", "--max-tokens", "1", "--json"]
         asked += ["--threads", str(options.threads), "--device", options.device]
         seconds = []

@@ -36,8 +36,8 @@ def pick_device(name: str = "auto") -> torch.device:
     there = {"cuda": cuda, "mps": int(torch.backends.mps.is_available()), "cpu": 1}  # kind → how many
     if name == "auto":
         return torch.device(next(kind for kind, count in there.items() if count))
-    kind, colon, number = name.partition(":")
-    if not (number.isdecimal() if colon else kind in there) or int(number or 0) >= there.get(kind, 0):
+    numbered = {f"{kind}:{number}" for kind, count in there.items() for number in range(count)}
+    if not there.get(name) and name not in numbered:
         known = ", ".join(kind for kind, count in there.items() if count)
         raise ConfigError(problem("--device", repr(name), f"auto or one that is here ({known})", "Change it."))
     return torch.device(name)

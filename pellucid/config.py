@@ -199,7 +199,7 @@ class FitConfig:
     device: str = "auto"
     """auto, cpu, cuda or mps."""
     evaluate_share: float = 0.1
-    """Share of the run between evaluations on held-out data."""
+    """Share of the run between evaluations on held-out data; by the clock, of those there is time for (fit.py)."""
     checkpoint_every: int = 0
     """Steps between checkpoints; 0 is one about every 30 seconds."""
     keep: int = 2

@@ -4,15 +4,21 @@ from __future__ import annotations
 
 import os
 import shlex
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
+from pellucid.config import PRESETS
+from pellucid.model.gpt import GPT
 from pellucid.options import Quickstart
+from pellucid.pretrain.speed import Speed
+from pellucid.quickstart import steps
 from pellucid.quickstart.run import Run
 from pellucid.quickstart.shown import farewell
-from pellucid.quickstart.steps import preset_for, repeated
+from pellucid.quickstart.steps import preset_for, repeated, shape_of
 from pellucid.runtime import PellucidError
 from pellucid.text.documents import Document
 
@@ -58,6 +64,32 @@ def test_own_messages_are_repeated_to_a_sixth_of_the_text_at_most_ten_times(text
 )
 def test_the_larger_model_is_taken_where_there_is_time_to_train_it(options: Quickstart, preset: str) -> None:
     assert preset_for(Run(options, {})) == preset
+
+
+@pytest.mark.parametrize(("seconds", "preset"), [(0.12, "laptop"), (0.11, "laptop-large")])  # 4.99 and 5.45 million
+def test_of_the_embedded_corpus_the_larger_model_has_to_read_enough_on_the_device_that_trains_it(
+    monkeypatch: pytest.MonkeyPatch, seconds: float, preset: str
+) -> None:
+    devices = []
+
+    def timed(model: GPT, *_: object) -> Speed:
+        devices.append(model.device.type)
+        return Speed("float32", seconds, {})
+
+    monkeypatch.setattr(steps, "measure_speed", timed)
+    monkeypatch.setattr(steps, "pick_device", lambda _: torch.device("meta"))
+    assert preset_for(Run(Quickstart(minutes=19.5), {})) == preset
+    assert devices == ["meta"]
+
+
+@pytest.mark.parametrize(("minutes", "preset"), [(5.2, "laptop"), (20, "laptop-large")])
+def test_a_run_that_was_begun_before_its_model_was_noted_goes_on_with_the_model_of_then(
+    minutes: float, preset: str
+) -> None:
+    shape = shape_of(Run(Quickstart(minutes=minutes), {"text": {"vocab_size": 4100}}))
+    assert shape == replace(PRESETS[preset], vocab_size=4100)
+    noted = Run(Quickstart(minutes=minutes), {"text": {"vocab_size": 4100, "preset": "laptop"}})
+    assert shape_of(noted) == replace(PRESETS["laptop"], vocab_size=4100)
 
 
 BAD: list[tuple[str, bytes | None, str]] = [

@@ -53,7 +53,7 @@ def test_the_choice_is_all_threads_or_one() -> None:
 def test_a_device_that_is_not_here_is_an_error_that_names_those_that_are() -> None:
     assert pick_device("cpu").type == pick_device("cpu:0").type == "cpu"
     assert pick_device().type in ("cpu", "cuda", "mps")
-    for name in ("gpu", "", "cpu:", "cpu:x", "cpu:1", "cuda:99", "cuda:-1"):
+    for name in ("gpu", "", "cpu:", "cpu:x", "cpu:1", "cpu:00", "cpu:\u0660", "cuda:99", "cuda:-1"):
         with pytest.raises(ConfigError, match=rf"--device: found '{name}'; expected auto or one .*cpu\)"):
             pick_device(name)
 

@@ -245,8 +245,9 @@ class Classification:
 
     def evaluate(self, model: Classifier) -> dict[str, float]:
         """Loss and accuracy on the val split: of thousands of texts some hundreds, since it is done again and again."""
-        some = slice(None, None, -(-len(self.ids["val"]) // EVALUATED))  # classes stand one behind the other
-        logits, targets = predict_logits(model, self.ids["val"][some], self.end), self.targets["val"][some]
+        chosen = some_of_each(self.targets["val"], EVALUATED)
+        logits = predict_logits(model, [self.ids["val"][i] for i in chosen], self.end)
+        targets = self.targets["val"][chosen]
         loss = log_loss(logits, targets, self.rule.several)
         said = logits > 0 if self.rule.several else one_hot(logits.argmax(axis=1), logits.shape[1])
         return {"loss": loss, "accuracy": float((said == (targets > 0)).all(axis=1).mean())}
@@ -254,6 +255,14 @@ class Classification:
     def sample(self, model: Classifier) -> str:
         """Nothing to show."""
         return ""
+
+
+def some_of_each(targets: Array, most: int) -> NDArray[np.int64]:
+    """Up to `most` of the rows, of each class its share, wherever in the file it stands."""
+    if len(targets) <= most:
+        return np.arange(len(targets))
+    by_class = np.lexsort(targets.T)
+    return np.sort(by_class[np.arange(most) * len(targets) // most])
 
 
 def token_counts(

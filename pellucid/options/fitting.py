@@ -32,7 +32,8 @@ class Fitting(Options):
     average: float = 0.0
     """Evaluate, and end with, a running average of the weights (EMA) that keeps this share at each step, as 0.999."""
     evaluations: int = 10
-    """How many times held-out data is looked at and a sample is taken, the last time at the end."""
+    """How many times held-out data is looked at and a sample is taken, the last time at the end; fewer where minutes
+    end the run and that would take more than three tenths of them."""
     early_stop: int = 0
     """End after so many evaluations in a row without a lower loss, with the best weights; 0 never does."""
     best: bool = False

@@ -25,6 +25,7 @@ from pellucid.model.cache import KVCache
 from pellucid.model.gpt import GPT
 from pellucid.model.outline import Outline
 from pellucid.options import Plan
+from pellucid.pretrain.fit import LOOKING
 from pellucid.pretrain.language import VALIDATION_TOKENS, TokenBatch
 from pellucid.pretrain.loss import Loss, token_loss
 from pellucid.pretrain.optim import make_optimizers
@@ -195,6 +196,8 @@ def with_time(found: Json, config: FitConfig, context: int, flops: int, shards: 
     """What the probe found, carried over to the whole run."""
     tokens_per_s = config.batch_size * context / found["step_s"]
     evaluations = found["evaluation_s"] / config.evaluate_share
+    if not config.steps:
+        evaluations = min(evaluations, LOOKING * 60 * config.minutes)
     steps = config.steps or int((60 * config.minutes - evaluations) / found["step_s"])
     time_needed: Json = {
         **found,

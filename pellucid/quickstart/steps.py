@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from pellucid.compute import pick_device
 from pellucid.config import PRESETS, FitConfig, ModelConfig, as_dict
 from pellucid.finetune.answers import same_text
 from pellucid.finetune.classify import Rule
@@ -128,9 +129,14 @@ def preset_for(run: Run) -> str:
         return LARGE
     config = FitConfig(minutes=run.minutes, batch_size=8)
     with torch.random.fork_rng():
-        model = GPT(replace(PRESETS[LARGE], vocab_size=VOCABULARY))
+        model = GPT(replace(PRESETS[LARGE], vocab_size=VOCABULARY)).to(pick_device(config.device))
     speed = measure_speed(model, RandomText(config, VOCABULARY, CONTEXT[LARGE]), config)
     return LARGE if PRETRAINING * 60 * run.minutes / speed.seconds_per_step * TRIAL_TOKENS >= ENOUGH else SMALL
+
+
+def preset_of(run: Run) -> str:
+    """The one that was chosen with the text. Runs that were begun before it was noted went by the minutes alone."""
+    return str(run.results["text"].get("preset", SMALL if run.minutes < LONG else LARGE))
 
 
 def own_messages(run: Run) -> list[Document]:
@@ -157,8 +163,7 @@ def first_sentence(document: Document) -> str:
 
 def shape_of(run: Run) -> ModelConfig:
     """The shape of the model: a larger one where there is time to train it, a tiny one where there is hardly any."""
-    text = run.results["text"]
-    shape = replace(PRESETS[text["preset"]], vocab_size=text["vocab_size"])
+    shape = replace(PRESETS[preset_of(run)], vocab_size=run.results["text"]["vocab_size"])
     return (
         replace(shape, d_model=64, n_layers=2, n_heads=2, n_kv_heads=0, d_head=0, d_ff=0)
         if run.minutes < 0.5
@@ -188,7 +193,7 @@ def pretrain(run: Run) -> Results:
 
 def training_context(run: Run, shards: Shards) -> int:
     """Tokens of a training window: short where there is little time, never longer than the text."""
-    return min(CONTEXT[run.results["text"]["preset"]], len(shards.tokens("train")) - 2)
+    return min(CONTEXT[preset_of(run)], len(shards.tokens("train")) - 2)
 
 
 def evaluate(run: Run) -> Results:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,17 @@ from transformers import AutoModelForSequenceClassification, GPT2Config, GPT2For
 
 from pellucid.config import FitConfig
 from pellucid.finetune.calibration import best_temperature, best_threshold, thresholds
-from pellucid.finetune.classify import Classification, Classifier, Rule, cut_row, decide, encode_texts, predict
+from pellucid.finetune.classify import (
+    EVALUATED,
+    Classification,
+    Classifier,
+    Rule,
+    cut_row,
+    decide,
+    encode_texts,
+    predict,
+    some_of_each,
+)
 from pellucid.finetune.labelled import Labelled
 from pellucid.finetune.padded import LengthGroupedSampler, pad
 from pellucid.model.gpt import GPT
@@ -144,14 +155,39 @@ def test_the_loss_counts_texts_and_its_batches_repeat(base_folder: Path, tokeniz
     assert 0 <= scores["accuracy"] <= 1 and scores["loss"] > 0
 
 
-def test_of_a_val_split_of_thousands_some_of_each_class_are_looked_at(base_folder: Path, tokenizer: Tokenizer) -> None:
-    val = [Labelled(f"lamp {i}", "a") for i in range(1000)] + [Labelled(f"fox {i}", "b") for i in range(200)]
-    splits = {"train": val[:4], "val": val, "test": val[:4]}
-    task = Classification(splits, ["a", "b"], tokenizer, FitConfig(steps=1, batch_size=4), 64)
-    model = Classifier(GPT.load(base_folder), ["a", "b"])
-    some = Classification({**splits, "val": val[::3]}, ["a", "b"], tokenizer, FitConfig(steps=1, batch_size=4), 64)
-    assert len(some.ids["val"]) == 400
-    assert task.evaluate(model) == some.evaluate(model)
+@pytest.mark.parametrize("order", ["one class behind the other", "in turn", "by chance"])
+def test_of_a_val_split_of_thousands_some_of_each_class_are_looked_at(
+    base_folder: Path, tokenizer: Tokenizer, order: str
+) -> None:
+    train = [Labelled("lamp", "a"), Labelled("fox", "b")]
+    val = [Labelled("lamp", "a"), Labelled("fox", "b")] * 512
+    if order == "one class behind the other":
+        val.sort(key=lambda example: example.label)
+    elif order == "by chance":
+        random.Random(1).shuffle(val)
+    model, config = Classifier(GPT.load(base_folder), ["a", "b"]), FitConfig(steps=1, batch_size=4)
+    with torch.no_grad():
+        model.head.weight.copy_(torch.randn(model.head.weight.shape, generator=torch.Generator().manual_seed(1)))
+    read: list[int] = []
+    model.register_forward_pre_hook(lambda _, arguments: read.append(len(arguments[0])))
+
+    def scores(val: list[Labelled]) -> dict[str, float]:
+        splits = {"train": train, "val": val, "test": train}
+        return Classification(splits, ["a", "b"], tokenizer, config, 64).evaluate(model)
+
+    assert scores(val) == pytest.approx(scores(train))
+    assert sum(read) == EVALUATED + 2
+
+
+@given(st.lists(st.integers(1, 300), min_size=2, max_size=6), st.randoms(use_true_random=False))
+def test_each_class_has_its_share_among_those_that_are_looked_at(counts: list[int], chance: random.Random) -> None:
+    rows = [number for number, count in enumerate(counts) for _ in range(count)]
+    chance.shuffle(rows)
+    targets = np.eye(len(counts), dtype=np.float32)[rows]
+    chosen = some_of_each(targets, 50)
+    assert len(chosen) == len(set(chosen.tolist())) == min(50, len(rows)) and (np.diff(chosen) > 0).all()
+    for found, count in zip(targets[chosen].sum(axis=0), counts, strict=True):
+        assert abs(found - count * len(chosen) / len(rows)) < 1
 
 
 @settings(max_examples=30, deadline=None)

@@ -94,6 +94,14 @@ def test_the_probe_trains_and_the_time_follows(monkeypatch: pytest.MonkeyPatch, 
     assert f"{run['tokens_per_s']:,.0f} tokens/s" in text
 
 
+def test_by_the_clock_evaluations_are_planned_as_the_run_will_have_them() -> None:
+    found = {"dtype": "float32", "step_s": 0.5, "evaluation_s": 60.0, "peak_memory": 0}  # ten take twice the time
+    run = plan.with_time(found, FitConfig(minutes=5), context=16, flops=1, shards=None)["run"]
+    assert (run["steps"], run["minutes"]) == (420, pytest.approx(5))
+    run = plan.with_time(found, FitConfig(steps=60), context=16, flops=1, shards=None)["run"]
+    assert (run["steps"], run["minutes"]) == (60, pytest.approx(10.5))
+
+
 def test_recomputing_keeps_what_goes_into_each_block_and_the_whole_of_one() -> None:
     shape = replace(SHAPE, n_layers=8)
     plain, again = (plan.memory(shape, replace(config(), recompute=on), 32) for on in (False, True))

@@ -105,10 +105,12 @@ class Step(KVCache):
         with CAPTURING, torch.cuda.device(self.given.device):
             aside = capturing_stream(self.given.device)
             aside.wait_stream(torch.cuda.current_stream())
-            with torch.cuda.stream(aside):
-                for _ in range(WARM):
-                    self.compute(model)
-            torch.cuda.current_stream().wait_stream(aside)
+            try:
+                with torch.cuda.stream(aside):
+                    for _ in range(WARM):
+                        self.compute(model)
+            finally:  # also where it breaks off: the slots' memory is not another's before the last kernel is done
+                torch.cuda.current_stream().wait_stream(aside)
             try:  # "thread_local": what other threads ask of the GPU meanwhile is no mistake
                 with torch.cuda.graph(graph, stream=aside, capture_error_mode="thread_local"):
                     self.compute(model)
