@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ from numba import njit
 
 from pellucid.generation.compiled import model as compiled_model
 from pellucid.generation.compiled.model import CompiledModel
+from pellucid.generation.compiled.packing import Dtype, pack
 from pellucid.generation.compiled.products import NONE, product, span_of, to_bytes
 from pellucid.generation.compiled.steps import largest, meet
 from pellucid.generation.compiled.team import Team
@@ -27,7 +29,12 @@ from pellucid.generation.engine import continue_plainly, decode, stream_ids
 from pellucid.generation.fast import FastReader, Index
 from pellucid.generation.reader import Reader
 from pellucid.generation.sampling import GREEDY, Sampling
+from pellucid.model.formats import tensor_files
+from pellucid.model.formats.folder import WEIGHTS, as_it_is, read_as_kept
+from pellucid.model.formats.quantised import in_few_bits, write_quantised
+from pellucid.model.formats.tensor_files import Piece
 from pellucid.model.gpt import GPT
+from pellucid.runtime import DataError
 from tests.generation.lively import lively_model
 from tests.model.families import TINY, difference, lively, some_ids
 
@@ -47,6 +54,39 @@ def test_logits_are_those_of_the_readable_model(name: str, dtype: Any) -> None:
     ids = some_ids(model.config, 1, 45)
     found = logits_of(CompiledModel.of(model, dtype), ids[0].tolist())
     assert difference(found, model(ids)[0]) < TOLERANCE[dtype]
+
+
+@pytest.mark.parametrize("name", TINY)
+@pytest.mark.parametrize("kept", ["float32", "int8", "int4"])
+@pytest.mark.parametrize("chunk", [500, 1 << 20])
+def test_a_folder_read_piece_by_piece_is_packed_as_the_whole_model_is(
+    name: str, kept: str, chunk: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lively(TINY[name]).save(tmp_path)
+    if kept != "float32":
+        bits = {"int8": 8, "int4": 4}[kept]
+        _, weights, _ = read_as_kept(tmp_path, lambda name, weight: in_few_bits(name, weight, bits))
+        write_quantised(tmp_path, weights)
+        (tmp_path / WEIGHTS).unlink()
+    config, whole, _ = read_as_kept(tmp_path, as_it_is)
+    monkeypatch.setattr(tensor_files, "CHUNK", chunk)  # bytes: a few rows, or all
+    dtypes: tuple[Dtype, ...] = ("float32", "bfloat16", "int8", "int4")
+    for dtype in dtypes:
+        expected = pack(config, (Piece(name, 0, weight) for name, weight in whole.items()), dtype)
+        found = CompiledModel.load(tmp_path, dtype, threads=1).packed
+        for one, other in zip((*found.matrices, found.vectors), (*expected.matrices, expected.vectors), strict=True):
+            for part, same in zip(one, other, strict=True):
+                np.testing.assert_array_equal(part, same)
+
+
+def test_a_number_that_is_none_is_found_in_any_piece(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = lively(TINY["gpt2"])
+    with torch.no_grad():
+        model.token_embedding.weight[-1, -1] = torch.nan
+    model.save(tmp_path)
+    monkeypatch.setattr(tensor_files, "CHUNK", 500)
+    with pytest.raises(DataError, match=r"NaN or infinity in .*wte\.weight"):
+        CompiledModel.load(tmp_path)
 
 
 @pytest.mark.parametrize("name", ["gpt2", "llama", "mistral", "qwen3 window"])

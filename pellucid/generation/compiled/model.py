@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -14,13 +14,13 @@ from numpy.typing import NDArray
 from pellucid.compute import keep_freed_memory, settle_threads
 from pellucid.config import ModelConfig
 from pellucid.generation.compiled.dots import bytes_are_fastest
-from pellucid.generation.compiled.packing import BITS, Dtype, Weights, in_precision, pack
+from pellucid.generation.compiled.packing import BITS, Dtype, pack
 from pellucid.generation.compiled.passes import SIDE, Cache, Room, forward
 from pellucid.generation.compiled.stretches import LONG, Stretches
 from pellucid.generation.compiled.team import Team
-from pellucid.model.formats.folder import WEIGHTS, find_tensors, read_as_kept, read_settings
+from pellucid.model.formats.folder import find_tensors, is_quantised, read_in_pieces, read_settings
 from pellucid.model.formats.quantised import GROUP, QUANTISED
-from pellucid.model.formats.tensor_files import read_header
+from pellucid.model.formats.tensor_files import Piece, read_header
 from pellucid.model.gpt import GPT, folder_of
 from pellucid.model.outline import Outline
 from pellucid.model.positions import rotary_frequencies
@@ -37,12 +37,14 @@ ALONE = 8 << 20  # bytes of weights up to which one thread is faster than severa
 
 
 class CompiledModel:
-    """Computes what `GPT` does, from weights kept in `dtype`. Takes up `weights`, which are empty afterwards."""
+    """Computes what `GPT` does, from its weights, which come in pieces and are kept in `dtype`."""
 
-    def __init__(self, config: ModelConfig, weights: Weights, dtype: Dtype = "float32", threads: int = 0) -> None:
+    def __init__(
+        self, config: ModelConfig, pieces: Iterable[Piece], dtype: Dtype = "float32", threads: int = 0
+    ) -> None:
         self.config, self.dtype = config, dtype
         check_threads(threads)
-        self.packed = pack(config, weights, dtype)
+        self.packed = pack(config, pieces, dtype)
         self.nbytes = self.packed.nbytes
         self.number_bytes = 2 if dtype in BITS else 4  # of one in the cache
         threads = threads or (settle_threads() if self.nbytes > ALONE else 1)
@@ -55,21 +57,21 @@ class CompiledModel:
     @classmethod
     def of(cls, model: GPT, dtype: Dtype = "float32", threads: int = 0) -> CompiledModel:
         """The same model with weights of its own."""
-        return cls(model.config, dict(model.state_dict()), dtype, threads)
+        pieces = (Piece(name, 0, weight) for name, weight in model.state_dict().items())
+        return cls(model.config, pieces, dtype, threads)
 
     @classmethod
     def load(cls, where: str | Path, dtype: Dtype | Literal["auto"] = "auto", threads: int = 0) -> CompiledModel:
         """A run folder, quantised or not, or a model of the hub. `auto` keeps the precision that the folder has.
 
-        A matrix is brought into its precision as it is read, so that little more memory is taken than it needs then.
+        Each piece is brought into its precision as it is read, so that little more memory is taken than it needs then.
         DataError says what is wrong with a folder.
         """
         folder = folder_of(where)
         read_settings(folder)  # a folder that is none is said to be none
         taken: Dtype = kept_in(folder) if dtype == "auto" else dtype
-        config, weights, _ = read_as_kept(folder, lambda name, weight: in_precision(name, weight, taken))
-        weights.pop("head", None)
-        model = cls(config, weights, taken, threads)
+        config, pieces = read_in_pieces(folder)
+        model = cls(config, pieces, taken, threads)
         model.get_ready()
         return model
 
@@ -240,7 +242,7 @@ def check_there(
 
 def kept_in(folder: Path) -> Dtype:
     """The precision of a folder's matrices: what can be taken without any loss."""
-    if (folder / QUANTISED).is_file() and not (folder / WEIGHTS).is_file():
+    if is_quantised(folder):
         return "int4" if any(stored.dtype == "U8" for stored in read_header(folder / QUANTISED).values()) else "int8"
     stored, _ = find_tensors(folder)
     return "bfloat16" if all(one.dtype == "BF16" for one in stored.values() if len(one.shape) == 2) else "float32"

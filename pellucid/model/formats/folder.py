@@ -7,7 +7,7 @@ refused: opening one can run any program that its maker wrote into it.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import Any, TypeVar
@@ -16,13 +16,15 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
+from pellucid.compute import one_thread
 from pellucid.config import ModelConfig
 from pellucid.hub import TOKENIZER_FILES
 from pellucid.model.formats import MODEL_TYPES, of_family
 from pellucid.model.formats.gpt2 import Entry
-from pellucid.model.formats.quantised import QUANTISED, Quantised, read_quantised
+from pellucid.model.formats.quantised import QUANTISED, Quantised, quantised_in_pieces, read_quantised
 from pellucid.model.formats.tensor_files import (
     FLOATS,
+    Piece,
     Stored,
     damaged,
     read_header,
@@ -43,6 +45,7 @@ UNPICKLE = (
 )
 Weight = TypeVar("Weight", bound=Tensor | Quantised)
 MOST_LAYERS = 10_000
+LINE = 16  # numbers in a line of the cache: a matrix is turned so many of its rows at a time
 ADVICE = "The folder is damaged or of another architecture."
 
 
@@ -89,7 +92,7 @@ def read_as_kept(
     folder = Path(folder)
     settings = read_settings(folder)
     form, config = read_config(settings, folder / "config.json")
-    if (folder / QUANTISED).is_file() and not (folder / WEIGHTS).is_file():
+    if is_quantised(folder):
         return config, read_quantised(folder, shapes_of(form, config)), settings
     stored, where = find_tensors(folder)
     head = stored.pop(HEAD, None)
@@ -98,6 +101,24 @@ def read_as_kept(
         check_shape(HEAD, head, (head.shape[0] if head.shape else 0, config.d_model), where)
         weights["head"] = _read(Entry(HEAD, ("head",)), head, where)[0]
     return config, weights, settings
+
+
+def read_in_pieces(folder: Path) -> tuple[ModelConfig, Iterator[Piece]]:
+    """As `read_as_kept`, but a few rows of a weight at a time: for who puts them into another place at once.
+
+    A piece is gone when the next comes. A classifier's head is left out. DataError may come with any piece.
+    """
+    form, config = read_config(read_settings(folder), folder / "config.json")
+    if is_quantised(folder):
+        return config, quantised_in_pieces(folder, shapes_of(form, config))
+    stored, where = find_tensors(folder)
+    stored.pop(HEAD, None)
+    return config, _in_pieces(match(form, config, stored, where), where)
+
+
+def is_quantised(folder: Path) -> bool:
+    """Whether a folder's weights are kept in few bits."""
+    return (folder / QUANTISED).is_file() and not (folder / WEIGHTS).is_file()
 
 
 def as_it_is(name: str, weight: Tensor) -> Tensor:
@@ -293,8 +314,23 @@ def check_fits(config: ModelConfig, tokenizer: Tokenizer, run: Path) -> None:
         raise DataError(problem(run, found, expected, "Take the tokenizer that the model was trained with."))
 
 
+def _in_pieces(found: list[tuple[Entry, Stored]], where: str) -> Iterator[Piece]:
+    """What has to be turned or cut comes as a whole weight, the rest as it is read."""
+    for entry, place in found:
+        if entry.transposed or len(entry.ours) > 1:
+            for name, weight in zip(entry.ours, _read(entry, place, where), strict=True):
+                yield Piece(name, 0, weight)
+        else:
+            for rows, values in rows_of(place):
+                yield Piece(entry.ours[0], rows.start, _finite(values, entry, where).float())
+
+
+@one_thread()
 def _read(entry: Entry, stored: Stored, where: str) -> list[Tensor]:
-    """One tensor of theirs as ours, in float32: turned, and cut where several of ours stand side by side in it."""
+    """One tensor of theirs as ours, in float32: turned, and cut where several of ours stand side by side in it.
+
+    It waits for the memory, so that more threads would do little, and beside other programs take four times as long.
+    """
     count = len(entry.ours)
     if not entry.transposed:
         whole = torch.empty(stored.shape, device="cpu", dtype=torch.float32)
@@ -304,11 +340,15 @@ def _read(entry: Entry, stored: Stored, where: str) -> list[Tensor]:
     width = stored.shape[1] // count
     parts = [torch.empty(width, stored.shape[0], device="cpu", dtype=torch.float32) for _ in range(count)]
     for rows, values in rows_of(stored):
-        for part, share in zip(parts, _finite(values, entry, where).chunk(count, dim=1), strict=True):
-            part[:, rows] = share.mT
+        sound = _finite(values, entry, where)
+        for start in range(0, len(sound), LINE):
+            columns = slice(rows.start + start, min(rows.start + start + LINE, rows.stop))
+            for part, share in zip(parts, sound[start : start + LINE].chunk(count, dim=1), strict=True):
+                part[:, columns] = share.mT
     return parts
 
 
+@one_thread()
 def _finite(values: Tensor, entry: Entry, where: str) -> Tensor:
     """The same values, found to hold no NaN and no infinity."""
     if not all(math.isfinite(limit) for limit in torch.aminmax(values)):

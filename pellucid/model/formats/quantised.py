@@ -8,6 +8,7 @@ positions stay as they are. `quantized.safetensors` holds all of it under our ow
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,7 +17,8 @@ from safetensors.torch import save_file
 from torch import Tensor
 from torch.nn import functional as F
 
-from pellucid.model.formats.tensor_files import FLOATS, WHOLE, Stored, damaged, read_header, rows_of
+from pellucid.compute import one_thread
+from pellucid.model.formats.tensor_files import FLOATS, WHOLE, Piece, Stored, damaged, read_header, rows_of
 from pellucid.runtime import atomic_file, shown
 
 # O outputs, I inputs, G groups of 64 inputs
@@ -103,36 +105,60 @@ def write_quantised(folder: Path, weights: dict[str, Tensor | Quantised]) -> Non
 
 def read_quantised(folder: Path, shapes: dict[str, tuple[int, ...]]) -> dict[str, Tensor | Quantised]:
     """Read it again: a weight for each of `shapes`, and no other. DataError names one that is missing or misshapen."""
-    path = folder / QUANTISED
-    stored = read_header(path)
     weights: dict[str, Tensor | Quantised] = {}
+    for name, weight, scales in _matched(folder / QUANTISED, shapes):
+        numbers = _whole(folder / QUANTISED, name, weight)
+        weights[name] = numbers if scales is None else Quantised(numbers, scales, shapes[name][1])
+    return weights
+
+
+def quantised_in_pieces(folder: Path, shapes: dict[str, tuple[int, ...]]) -> Iterator[Piece]:
+    """The same, a few rows of a matrix at a time; a piece is gone when the next comes."""
+    for name, weight, scales in _matched(folder / QUANTISED, shapes):
+        if scales is None:
+            yield Piece(name, 0, _whole(folder / QUANTISED, name, weight))
+        else:
+            for place, rows in rows_of(weight):
+                yield Piece(name, place.start, Quantised(rows, scales[place], shapes[name][1]))
+
+
+def _matched(path: Path, shapes: dict[str, tuple[int, ...]]) -> Iterator[tuple[str, Stored, Tensor | None]]:
+    """Each of `shapes` with the tensor that holds it, and the scales of one that is quantised."""
+    stored = read_header(path)
     for name, shape in shapes.items():
         weight, scale = stored.pop(name, None), stored.pop(f"{name}.scale", None)
         if weight is None:
             damaged(path, f"no tensor {name}", f"one of shape {shape}")
         if scale is None:
-            weights[name] = _checked(path, name, weight, "F32", shape)
+            _check(path, name, weight, "F32", shape)
+            yield name, weight, None
         elif len(shape) != 2:
             damaged(path, f"scales of {name}, a vector", "scales of matrices alone")
         elif weight.dtype == "I8":
-            scales = _checked(path, f"{name}.scale", scale, "F32", shape[:1])
-            weights[name] = Quantised(_checked(path, name, weight, "I8", shape), scales, shape[1])
+            _check(path, f"{name}.scale", scale, "F32", shape[:1])
+            _check(path, name, weight, "I8", shape)
+            yield name, weight, _whole(path, f"{name}.scale", scale)
         else:
             pairs = -(-shape[1] // PAIR)
-            scales = _checked(path, f"{name}.scale", scale, "F32", (shape[0], 2 * pairs))
-            weights[name] = Quantised(_checked(path, name, weight, "U8", (shape[0], GROUP * pairs)), scales, shape[1])
+            _check(path, f"{name}.scale", scale, "F32", (shape[0], 2 * pairs))
+            _check(path, name, weight, "U8", (shape[0], GROUP * pairs))
+            yield name, weight, _whole(path, f"{name}.scale", scale)
     if stored:
         damaged(path, f"an unknown tensor {shown(min(stored))}", "only the model's own")
-    return weights
 
 
-def _checked(path: Path, name: str, stored: Stored, dtype: str, shape: tuple[int, ...]) -> Tensor:
-    """The tensor, of this precision and shape, its numbers finite."""
+def _check(path: Path, name: str, stored: Stored, dtype: str, shape: tuple[int, ...]) -> None:
+    """DataError for a tensor of another precision or shape."""
     if stored.shape != shape or stored.dtype != dtype:
         damaged(path, f"tensor {name} of shape {shown(stored.shape)} and {stored.dtype}", f"{shape} and {dtype}")
-    whole = torch.empty(shape, dtype=(FLOATS | WHOLE)[dtype])
+
+
+@one_thread()
+def _whole(path: Path, name: str, stored: Stored) -> Tensor:
+    """The tensor, its numbers finite."""
+    whole = torch.empty(stored.shape, dtype=(FLOATS | WHOLE)[stored.dtype])
     for place, rows in rows_of(stored):
         whole[place] = rows
-    if dtype == "F32" and not bool(torch.isfinite(whole).all()):
+    if whole.is_floating_point() and not bool(torch.isfinite(whole).all()):
         damaged(path, f"NaN or infinity in {name}", "finite numbers")
     return whole

@@ -12,19 +12,22 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
 import torch
 from torch import Tensor
 
 from pellucid.runtime import DataError, problem, shown
 
+if TYPE_CHECKING:
+    from pellucid.model.formats.quantised import Quantised
+
 FLOATS = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}  # what weights may be kept in
 WHOLE = {"I8": torch.int8, "U8": torch.uint8}  # and quantised ones
 OTHERS = {"BOOL": 1, "U8": 1, "I8": 1, "F8_E5M2": 1, "F8_E4M3": 1, "I16": 2, "U16": 2, "I32": 4, "U32": 4}
 SIZES = {name: kind.itemsize for name, kind in FLOATS.items()} | OTHERS | {"F64": 8, "I64": 8, "U64": 8, "C64": 8}
 HEADER_LIMIT = 16 * 2**20  # bytes; a model of 10,000 tensors needs 1 MB
-CHUNK = 4 * 2**20  # bytes that are read at a time
+CHUNK = 2**20  # bytes that are read at a time
 DAMAGED = "Copy or make it again."
 
 
@@ -41,6 +44,14 @@ class Stored:
     def nbytes(self) -> int:
         """Its size in the file."""
         return math.prod(self.shape) * SIZES[self.dtype]
+
+
+class Piece(NamedTuple):
+    """Some rows of a weight of ours, from `start` on."""
+
+    name: str
+    start: int
+    rows: Tensor | Quantised
 
 
 def rows_of(stored: Stored) -> Iterator[tuple[slice, Tensor]]:
