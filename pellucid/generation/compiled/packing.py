@@ -65,12 +65,11 @@ def room_for(config: ModelConfig, dtype: Dtype) -> tuple[Packed, dict[str, Place
     """A model's packed weights, all of them 0, and the place of each by its name in our state dict."""
     gated = config.family == "llama"
     layers, d = config.n_layers, config.d_model
-    heads, kv_heads = config.n_heads * config.d_head, config.n_kv_heads * config.d_head
     sizes = Sizes(
         layers, d, config.n_heads, config.n_kv_heads, config.d_head, config.d_ff, config.window, config.norm_eps,
         centred=not gated, gated=gated, turned=config.positions == "rotary", headed=config.query_key_norm,
     )  # fmt: skip
-    places: dict[str, Place] = {}
+    vectors, places = room_for_vectors(config)
 
     def stacked(inputs: int, *blocks: dict[str, int]) -> Matrix:
         """In each layer one block below the other: name → rows."""
@@ -87,6 +86,30 @@ def room_for(config: ModelConfig, dtype: Dtype) -> tuple[Packed, dict[str, Place
         places.update(there)
         return found
 
+    expand = [{name: config.d_ff} for name in ("feed_forward.gate", "feed_forward.expand")[0 if gated else 1 :]]
+    embedding = top("token_embedding.weight")
+    matrices = Matrices(
+        embedding,
+        stacked(d, {f"attention.{name}": rows for name, rows in attention_rows(config).items()}),
+        stacked(config.n_heads * config.d_head, {"attention.output": d}),
+        stacked(d, *expand),
+        stacked(config.d_ff, {"feed_forward.contract": d}),
+        embedding if config.tied else top("output_layer.weight"),
+    )
+    return Packed(sizes, matrices, vectors), places
+
+
+def attention_rows(config: ModelConfig) -> dict[str, int]:
+    """The outputs of the projections that are one matrix here."""
+    keys = config.n_kv_heads * config.d_head
+    return {"query": config.n_heads * config.d_head, "key": keys, "value": keys}
+
+
+def room_for_vectors(config: ModelConfig) -> tuple[Vectors, dict[str, Place]]:
+    """The same of all that is no matrix: positions, norms and biases, always in float32."""
+    layers, d = config.n_layers, config.d_model
+    places: dict[str, Place] = {}
+
     def vectors(width: int, *names: str) -> NDArray[np.float32]:
         """One below the other."""
         found = np.zeros((len(names), width), np.float32)
@@ -100,38 +123,24 @@ def room_for(config: ModelConfig, dtype: Dtype) -> tuple[Packed, dict[str, Place
         halves = [f"blocks.{i}.{half}_norm.{kind}" for i in range(layers) for half in ("attention", "feed_forward")]
         return vectors(d, *halves, f"final_norm.{kind}")
 
-    positions = np.zeros((0 if sizes.turned else config.context_length, d), np.float32)
+    positions = np.zeros((0 if config.positions == "rotary" else config.context_length, d), np.float32)
     places["position_embedding.weight"] = Place(positions, positions[:0, 0], "float32")
-    widths = {"query": heads, "key": kv_heads, "value": kv_heads}
+    widths = attention_rows(config)
     biases = np.zeros((layers, sum(widths.values())), np.float32)
     for name, part in zip(widths, np.split(biases, np.cumsum([*widths.values()])[:-1], axis=1), strict=True):
         rows = {f"blocks.{i}.attention.{name}.bias": Place(row, row[:0], "float32") for i, row in enumerate(part)}
         places.update(rows)
-    expand = [{name: config.d_ff} for name in ("feed_forward.gate", "feed_forward.expand")[0 if gated else 1 :]]
-    embedding = top("token_embedding.weight")
-    matrices = Matrices(
-        embedding,
-        stacked(d, {f"attention.{name}": rows for name, rows in widths.items()}),
-        stacked(heads, {"attention.output": d}),
-        stacked(d, *expand),
-        stacked(config.d_ff, {"feed_forward.contract": d}),
-        embedding if config.tied else top("output_layer.weight"),
-    )
-    return Packed(
-        sizes,
-        matrices,
-        Vectors(
-            positions,
-            norms("weight"),
-            norms("bias"),
-            biases,
-            in_layers(d, "attention.output.bias"),
-            in_layers(config.d_ff, "feed_forward.expand.bias"),
-            in_layers(d, "feed_forward.contract.bias"),
-            in_layers(config.d_head, "attention.query_norm.weight"),
-            in_layers(config.d_head, "attention.key_norm.weight"),
-            np.zeros(config.d_head, np.float32),
-        ),
+    return Vectors(
+        positions,
+        norms("weight"),
+        norms("bias"),
+        biases,
+        in_layers(d, "attention.output.bias"),
+        in_layers(config.d_ff, "feed_forward.expand.bias"),
+        in_layers(d, "feed_forward.contract.bias"),
+        in_layers(config.d_head, "attention.query_norm.weight"),
+        in_layers(config.d_head, "attention.key_norm.weight"),
+        np.zeros(config.d_head, np.float32),
     ), places
 
 
