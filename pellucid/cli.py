@@ -88,6 +88,8 @@ def main() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):  # where it is no UTF-8, what it lacks is shown by its number
             stream.reconfigure(errors="backslashreplace")
+    if isinstance(sys.stdin, TextIOWrapper):
+        sys.stdin.reconfigure(newline=None)  # line ends of any system, as in files
     try:
         sys.exit(run(sys.argv[1:]))
     except PellucidError as error:

@@ -48,6 +48,12 @@ def test_over_a_pipe_each_line_in_gets_a_reply_out(cli: Any, assistant_folder: P
     assert first.endswith("\n")
 
 
+def test_lines_that_end_as_on_windows_are_the_same_messages(cli: Any, assistant_folder: Path) -> None:
+    """Started as a program: Python reads the line ends of a pipe as they are, where it is not told otherwise."""
+    said = [cli("chat", assistant_folder, "--max-tokens", 5, stdin=f"Where?{end}Who?{end}") for end in ("\n", "\r\n")]
+    assert said[0].stdout == said[1].stdout != ""
+
+
 def test_json_takes_one_message_and_gives_one_object(call: Any, assistant_folder: Path) -> None:
     reply = json.loads(call("chat", assistant_folder, "--json", "--max-tokens", 5, stdin="Where?").stdout)
     assert reply.keys() == {"reply"}
