@@ -122,6 +122,9 @@ def run(arguments: list[str]) -> int:
     if not arguments or arguments[0] in ("-h", "--help", "help"):
         print(overview())
         return 0
+    if arguments[1:] in (["-h"], ["--help"]) and second_words(arguments[0]):
+        print(overview(f"{arguments[0]} "))
+        return 0
     if arguments[0] in ("-V", "--version"):
         print(f"pellucid {__version__}")
         return 0
@@ -172,9 +175,9 @@ def serve(settings: Any) -> Any:
     return commands.serve(settings, workbench.routes)
 
 
-def overview() -> str:
-    """The table of verbs, as help."""
-    lines = [f"  pellucid {name:<18} {verb.summary}" for name, verb in VERBS.items()]
+def overview(beginning: str = "") -> str:
+    """The table of verbs, or of those that begin so, as help."""
+    lines = [f"  pellucid {name:<18} {verb.summary}" for name, verb in VERBS.items() if name.startswith(beginning)]
     return "\n".join(
         [
             "Pellucid: a language model you build, train, use and see through.",
@@ -187,14 +190,18 @@ def overview() -> str:
     )
 
 
+def second_words(first: str) -> list[str]:
+    """What may stand behind the first word of verbs of two."""
+    return [name.split()[1] for name in VERBS if name.startswith(f"{first} ")]
+
+
 def find_verb(arguments: list[str]) -> tuple[str, list[str]]:
     """The verb, of one word or two, and the arguments behind it."""
     for words in (2, 1):
         name = " ".join(arguments[:words])
         if name in VERBS:
             return name, arguments[words:]
-    second = [name.split()[1] for name in VERBS if name.startswith(f"{arguments[0]} ")]
-    if second:
+    if second := second_words(arguments[0]):
         raise PellucidError(f"{arguments[0]!r} needs a second word: {' or '.join(second)}.")
     near = difflib.get_close_matches(" ".join(arguments[:2]), VERBS, n=1) or difflib.get_close_matches(
         arguments[0], VERBS, n=1

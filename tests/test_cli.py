@@ -84,6 +84,15 @@ def test_each_verb_has_a_help_page_that_calls_its_arguments_by_their_names(
         assert "PATH" not in positional and "STR" not in positional and "(default: )" not in positional
 
 
+@pytest.mark.parametrize("first", ["tokenizer", "finetune"])
+def test_the_help_of_a_first_word_lists_what_may_follow(call: Cli, first: str) -> None:
+    for arguments in ([first, "--help"], [first, "-h"], ["help", first]):
+        done = call(*arguments)
+        assert done.returncode == 0
+        listed = [line.split()[1] for line in done.stdout.splitlines() if line.startswith("  pellucid")]
+        assert listed == [first] * sum(name.startswith(f"{first} ") for name in VERBS)
+
+
 def test_the_help_names_all_sizes_of_models(call: Cli) -> None:
     assert all(name in call("pretrain", "--help").stdout.split("--steps")[0] for name in PRESETS)
 
