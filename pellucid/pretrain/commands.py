@@ -24,11 +24,12 @@ from pellucid.pretrain.harness import evaluate_tasks
 from pellucid.pretrain.language import LanguageModelling, Stride, check_vocab, save_language_model
 from pellucid.pretrain.metrics import read_lines
 from pellucid.pretrain.questions import as_lines, read_questions, score_questions
-from pellucid.pretrain.recipe import fit_config
+from pellucid.pretrain.recipe import check_context, fit_config
 from pellucid.runtime import (
     ConfigError,
     DataError,
     problem,
+    progress_bar,
     read_json,
     write_run,
 )
@@ -143,6 +144,7 @@ def tokens_to_judge(data: Path, tokenizer: Tokenizer, vocab_size: int) -> tuple[
         shards = Shards.open(data)
         shards.require_tokenizer(tokenizer)
         check_vocab(vocab_size, shards)
+        shards.require_documents("test")
         return shards.tokens("test"), shards.offsets("test")
     rows = [tokenizer.encode(document.text) for document in read_documents([data])]
     end = tokenizer.end_of_text
@@ -167,7 +169,10 @@ def evaluate(options: Evaluate) -> tuple[dict[str, Any], str]:
             return scores, "\n".join(as_lines(scores))
     tokens, offsets = tokens_to_judge(options.data, tokenizer, model.config.vocab_size)
     parts = limited(list(parts_of(offsets, model.config.context_length)), EVALUATION_TOKENS)
-    result = measure(model, tokens, parts, bytes_per_token(tokenizer, model.config.vocab_size)).summary()
+    sizes = bytes_per_token(tokenizer, model.config.vocab_size)
+    with progress_bar() as bar:
+        task = bar.add_task("evaluating", total=sum(part.length for part in parts), note="")
+        result = measure(model, tokens, parts, sizes, told=lambda read: bar.advance(task, read)).summary()
     names = {"loss": "loss (nats a token)", "perplexity": "perplexity", "bits_per_byte": "bits per byte"}
     lines = []
     for key, name in names.items():

@@ -29,7 +29,7 @@ from pellucid.pretrain.fit import LOOKING
 from pellucid.pretrain.language import VALIDATION_TOKENS, TokenBatch
 from pellucid.pretrain.loss import Loss, token_loss
 from pellucid.pretrain.optim import make_optimizers
-from pellucid.pretrain.recipe import fit_config, flops_per_token
+from pellucid.pretrain.recipe import check_context, fit_config, flops_per_token
 from pellucid.pretrain.speed import measure_speed
 from pellucid.pretrain.step import micro_batch_of, train_step
 from pellucid.runtime import ConfigError, problem
@@ -173,6 +173,7 @@ def plan(options: Plan) -> tuple[Json, str]:
     vocab_size = shards.vocab_size if shards else options.vocab_size
     shape = model_config(options.model, vocab_size)
     context = options.context or shape.context_length
+    check_context(context, shape)
     config = fit_config(options, shape, context)
     with Outline():
         parts = GPT(shape).parts()

@@ -31,6 +31,13 @@ ASSUMED_FLOPS = {"cpu": 1e11, "mps": 1e12, "cuda": 1e14}
 WITH_STEPS = 32  # windows
 
 
+def check_context(context: int, shape: ModelConfig) -> None:
+    """ConfigError for windows that the model has no room for."""
+    if not 1 <= context <= shape.context_length:
+        expected = f"at least 1 and at most {shape.context_length}, the model's context length"
+        raise ConfigError(problem("--context", str(context), expected, "Change one of them."))
+
+
 def flops_per_token(shape: ModelConfig, context: int) -> int:
     """Multiplications and additions to train on one token: forward, and twice as much backward.
 

@@ -140,6 +140,12 @@ class Shards:
             what = f"shards of another tokenizer ({expected[:12]}…)"
             raise DataError(problem(self.folder, what, f"shards of this one ({found[:12]}…)", AGAIN))
 
+    def require_documents(self, split: str) -> None:
+        """Raise DataError where a split is empty: the loss over nothing is 0, and nothing is better than that."""
+        if not self.documents(split):
+            advice = f"Make the shards anew, with `pellucid encode` and a --{split} above 0."
+            raise DataError(problem(self.folder, f"no text in the {split} split", "some, to judge a model by", advice))
+
     def verify(self) -> None:
         """Compare each file with its SHA-256. Raises DataError for the first that differs."""
         for shard in (shard for split in self.splits for shard in self._of(split)["shards"]):

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,7 +18,10 @@ from pellucid.pretrain import loss
 from pellucid.pretrain.evaluate import Measured, Part, bytes_per_token, limited, measure, parts_of
 from pellucid.pretrain.loss import token_loss
 from pellucid.pretrain.questions import likelihoods
+from pellucid.text.documents import Document
+from pellucid.text.shard_writer import write_shards
 from pellucid.text.shards import Shards
+from pellucid.text.tokenizer import Tokenizer
 
 lengths = st.lists(st.integers(1, 60), min_size=1, max_size=8)
 
@@ -57,13 +62,30 @@ def test_a_limit_draws_whole_parts_and_always_the_same_ones(documents: list[int]
     assert fresh < most + 10
 
 
+def test_nothing_is_judged_by_a_split_that_is_empty(
+    call: Any, base_folder: Path, shape_file: Path, tmp_path: Path
+) -> None:
+    tokenizer = Tokenizer.load(base_folder)
+    documents = [Document(f"The fox has {i} lamps. " * 9, f"{i}") for i in range(4)]
+    write_shards({"train": documents, "val": [], "test": []}, tokenizer, tmp_path / "shards")
+    train = ("pretrain", "--model", shape_file, "--steps", 2, "--out", tmp_path / "run")
+    verbs = [train, ("evaluate", base_folder), ("quantize", base_folder, "--to", "int8", "--out", tmp_path / "small")]
+    for verb, split in zip(verbs, ("val", "test", "test"), strict=True):
+        done = call(*verb, "--data", tmp_path / "shards")
+        assert done.returncode == 2, done.stdout
+        assert f"found no text in the {split} split" in done.stderr and f"--{split} above 0" in done.stderr
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["shards"], "nothing is left behind"
+
+
 def test_the_loss_of_each_part_is_that_of_the_model_run_on_it_alone(shards: Shards, shape: ModelConfig) -> None:
     torch.manual_seed(0)
     model = GPT(shape).eval()
     tokens = np.asarray(shards.tokens("val"))
     parts = list(parts_of(shards.offsets("val"), shape.context_length))
     sizes = bytes_per_token(shards.tokenizer(), shape.vocab_size)
-    measured = measure(model, tokens, parts, sizes, batch_size=3)
+    heard: list[int] = []
+    measured = measure(model, tokens, parts, sizes, batch_size=3, told=heard.append)
+    assert sum(heard) == sum(part.length for part in parts) and len(heard) == -(-len(parts) // 3)
     for number, part in enumerate(parts):
         window = torch.from_numpy(tokens[part.start : part.start + part.length + 1].astype(np.int64))
         log = model(window[None, :-1])[0].log_softmax(-1)
