@@ -8,7 +8,7 @@ calibrates its probabilities is in the head itself, so that transformers gives t
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
@@ -332,8 +332,14 @@ def to_probabilities(logits: Array, several: bool) -> Array:
 
 
 @torch.inference_mode()
-def predict_logits(model: Classifier, rows: Sequence[Sequence[int]], fill: int, batch_size: int = 64) -> Array:
-    """(N, C) logits of encoded texts, alike lengths together."""
+def predict_logits(
+    model: Classifier,
+    rows: Sequence[Sequence[int]],
+    fill: int,
+    batch_size: int = 64,
+    told: Callable[[int], None] = lambda texts: None,
+) -> Array:
+    """(N, C) logits of encoded texts, alike lengths together; `told` hears how many texts each pass has read."""
     model.eval()
     result = np.zeros((len(rows), len(model.labels)))
     order = sorted(range(len(rows)), key=lambda i: len(rows[i]))
@@ -341,12 +347,19 @@ def predict_logits(model: Classifier, rows: Sequence[Sequence[int]], fill: int, 
         chosen = order[first : first + batch_size]
         ids, lengths = pad([rows[i] for i in chosen], fill)
         result[chosen] = model(ids.to(model.device), lengths.to(model.device)).float().cpu().numpy()
+        told(len(chosen))
     return result
 
 
-def predict(model: Classifier, rows: Sequence[Sequence[int]], fill: int, batch_size: int = 64) -> Array:
+def predict(
+    model: Classifier,
+    rows: Sequence[Sequence[int]],
+    fill: int,
+    batch_size: int = 64,
+    told: Callable[[int], None] = lambda texts: None,
+) -> Array:
     """(N, C) probabilities of encoded texts."""
-    return to_probabilities(predict_logits(model, rows, fill, batch_size), model.rule.several)
+    return to_probabilities(predict_logits(model, rows, fill, batch_size, told), model.rule.several)
 
 
 def decide(probabilities: Array, labels: Sequence[str], rule: Rule) -> Array:

@@ -13,7 +13,16 @@ import numpy as np
 
 from pellucid.finetune.classify import Array, Classifier, decide, encode_texts, predict
 from pellucid.options import Classify
-from pellucid.runtime import DataError, Verbatim, one_line_of_json, printable, problem, utf8_input
+from pellucid.runtime import (
+    ConfigError,
+    DataError,
+    Verbatim,
+    one_line_of_json,
+    printable,
+    problem,
+    progress_bar,
+    utf8_input,
+)
 from pellucid.text.documents import read_text
 from pellucid.text.tokenizer import Tokenizer
 
@@ -24,7 +33,9 @@ def classify(options: Classify) -> tuple[dict[str, Any], str]:
     model, tokenizer = Classifier.load(options.run), Tokenizer.load(options.run)
     context = model.gpt.config.context_length
     rows = encode_texts(texts, tokenizer, context, model.rule.cut)
-    probabilities = predict(model, rows, tokenizer.end_of_text)
+    with progress_bar() as bar:
+        task = bar.add_task("classifying", total=len(rows), note="")
+        probabilities = predict(model, rows, tokenizer.end_of_text, told=lambda texts: bar.advance(task, texts))
     said = decide(probabilities, model.labels, model.rule)
     results: list[dict[str, Any]] = [
         {"text": text, "label": names_of(answer, model.labels), "probability": sureness(row, answer)}

@@ -55,9 +55,8 @@ def train_language_model(
 
     `in_order` meets the documents in the order of the shards, the first time through.
     """
-    if context > shape.context_length:
-        expected = f"at most {shape.context_length}, the model's context length"
-        raise ConfigError(problem("--context", str(context), expected, "Change one of them."))
+    check_context(context, shape)
+    shards.require_documents("val")
     windows: dict[str, int | str] = {"context": context, "stride": stride}
     with all_or_none():
         if resume and world().first:

@@ -7,7 +7,7 @@ the context are read in overlapping parts, and only the new half of a part count
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
@@ -92,9 +92,17 @@ def limited(parts: Sequence[Part], max_tokens: int, seed: int = 0) -> list[Part]
 
 @torch.inference_mode()
 def measure(
-    model: GPT, tokens: NDArray[Any], parts: Sequence[Part], token_bytes: NDArray[np.int64], batch_size: int = 16
+    model: GPT,
+    tokens: NDArray[Any],
+    parts: Sequence[Part],
+    token_bytes: NDArray[np.int64],
+    batch_size: int = 16,
+    told: Callable[[int], None] = lambda tokens: None,
 ) -> Measured:
-    """Run the model over the parts, alike lengths together. `token_bytes` maps an id to the bytes it stands for."""
+    """Run the model over the parts, alike lengths together. `token_bytes` maps an id to the bytes it stands for.
+
+    `told` hears how many tokens each pass has read.
+    """
     model.eval()
     nats = np.zeros(len(parts))
     counts = np.array([part.length - part.fresh for part in parts], dtype=np.int64)
@@ -114,6 +122,7 @@ def measure(
         ids, judged = ids.to(model.device), fresh.to(model.device)
         losses = token_losses(model, model.hidden(ids[:, :-1])[judged], ids[:, 1:][judged]).cpu().double()
         nats[rows] = [float(part.sum()) for part in torch.split(losses, fresh.sum(dim=1).tolist())]
+        told(sum(parts[i].length for i in rows))
     return Measured(nats, counts, sizes)
 
 

@@ -128,7 +128,9 @@ def test_labels_that_do_not_fit_the_head_are_refused(folder: Path, tmp_path: Pat
 def test_probabilities_come_in_the_order_of_the_texts(classifier: Classifier, tokenizer: Tokenizer) -> None:
     texts = ["The fox", "Ben has none of the blue lamps", "a", "Where is the fox?"] * 5
     rows = encode_texts(texts, tokenizer, 64)
-    together = predict(classifier, rows, tokenizer.end_of_text, batch_size=3)
+    heard: list[int] = []
+    together = predict(classifier, rows, tokenizer.end_of_text, batch_size=3, told=heard.append)
+    assert heard == [3] * 6 + [2]
     np.testing.assert_allclose(together.sum(axis=1), 1, atol=1e-6)
     for row, expected in zip(rows, together, strict=True):
         np.testing.assert_allclose(predict(classifier, [row], 0)[0], expected, atol=1e-5)
