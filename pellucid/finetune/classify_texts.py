@@ -63,6 +63,10 @@ def sureness(row: Array, answer: Array) -> float:
 def texts_to_classify(options: Classify) -> Sequence[str]:
     """The texts given, or a text on each line of the file; DataError where there is none."""
     if options.texts:
+        if options.file is not None:
+            found = f"{len(options.texts)} of the command line, too"
+            advice = "Leave one of them out."
+            raise ConfigError(problem(f"--file {options.file}", found, "texts from one place", advice))
         return options.texts
     if options.file is None and sys.stdin.isatty():
         advice = "Give texts in quotation marks, or --file FILE (- is standard input)."

@@ -41,6 +41,11 @@ def compare(options: Compare) -> tuple[dict[str, Any], str]:
 def judge_of(options: Compare) -> Judge | None:
     """The judge that the command line names; its key comes from a file, so that it stands in no list of processes."""
     if not options.judge:
+        names = ("judge_model", "judge_key_file", "judge_tokens", "repeats")
+        given = [f"--{name.replace('_', '-')}" for name in names if getattr(options, name) != getattr(Compare, name)]
+        if given:
+            advice = "Only a judge has that: name one, or leave it out."
+            raise ConfigError(problem(", ".join(given), "no judge", "--judge URL", advice))
         return None
     key = ""
     if options.judge_key_file:

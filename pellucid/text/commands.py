@@ -48,6 +48,9 @@ def train_tokenizer(options: TokenizerTrain) -> Outcome:
     if options.vocab_size < 1:
         found = str(options.vocab_size)
         raise ConfigError(problem("--vocab-size", found, "a whole number above 0", "4096 suits small models."))
+    if options.kind != "bpe" and options.pattern != TokenizerTrain.pattern:
+        advice = "Only byte pairs are learnt within pieces: give --kind bpe, or leave it out."
+        raise ConfigError(problem("--pattern", f"--kind {options.kind}", "--kind bpe", advice))
     sample = ""
 
     def texts() -> Iterator[str]:
@@ -90,6 +93,8 @@ def export_tokenizer(options: TokenizerExport) -> Outcome:
 
 def encode(options: Encode) -> Outcome:
     """`pellucid encode`."""
+    if options.workers < 0:
+        raise ConfigError(problem("--workers", str(options.workers), "0 or more", "0 is one for each core."))
     tokenizer = Tokenizer.load(options.tokenizer)
     shares = Shares(options.val, options.test, options.seed)
     spool = options.out.with_name(f".{options.out.name}.input")  # for what can be read only once
