@@ -71,7 +71,8 @@ def require_text_field(source: Source, wanted: str | None = None) -> None:
         return
     expected = repr(wanted) if wanted else f"one of a known name ({', '.join(TEXT_FIELDS[:6])}, ...)"
     place = source.where("line 1") if source.format in ("csv", "tsv") else str(source)
-    found, advice = f"the fields {', '.join(names)[:300]}", "Name the field that holds the text: --text-field NAME."
+    found = f"the fields {', '.join(names)[:300]}"
+    advice = "Call the one that holds the text so; `encode` and `tokenizer train` take another name: --text-field NAME."
     raise DataError(problem(place, found, expected, advice))
 
 
