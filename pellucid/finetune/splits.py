@@ -22,10 +22,11 @@ def read_splits(
 ) -> dict[str, list[Labelled]]:
     """Train, val and test of one file, or with files of their own for val and test."""
     examples = read_examples(data, columns)
-    check_classes(data, examples, columns.several, parts=1 + (not val) + (not test))
-    for name, file in (("val", val), ("test", test)):
-        if file:
-            examples += [replace(example, split=name) for example in read_examples(file, columns)]
+    files = {name: file for name, file in (("val", val), ("test", test)) if file}
+    made = {"val", "test"} - files.keys() - {example.split for example in examples}  # of the training examples
+    check_classes(data, examples, columns.several, parts=1 + len(made))
+    for name, file in files.items():
+        examples += [replace(example, split=name) for example in read_examples(file, columns)]
     return split_labelled(examples, seed=seed, several=columns.several)
 
 

@@ -171,6 +171,16 @@ def test_the_training_file_is_checked_where_val_and_test_have_files_of_their_own
     assert len(read_splits(train, tmp_path / "val.csv", other, Columns(), seed=0)["train"]) == 41
 
 
+def test_a_class_needs_no_example_for_a_split_that_the_file_names(tmp_path: Path) -> None:
+    rows = [(f"t {i}", "xy"[i % 2], ("train", "val", "test")[i // 4 % 3]) for i in range(24)]
+    table = "".join(f"{text},{label},{split}\n" for text, label, split in [*rows, ("odd", "rare", "train")])
+    (tmp_path / "a.csv").write_text("text,label,split\n" + table)
+    assert len(read_splits(tmp_path / "a.csv", None, None, Columns(), seed=0)["train"]) == 9
+    (tmp_path / "b.csv").write_text("text,label,split\n" + table.replace("test", "train"))
+    with pytest.raises(DataError, match="fewer than 2 examples of 'rare'"):
+        read_splits(tmp_path / "b.csv", None, None, Columns(), seed=0)
+
+
 def test_a_text_may_have_several_labels_or_none(tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_text("text,label\n" + "t,b | a\nu,\nv,a\n" * 3)
     rows = [json.dumps({"text": "t", "label": ["b", "a"]}), '{"text": "u", "label": []}', '{"text": "v", "label": "a"}']
