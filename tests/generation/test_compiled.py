@@ -276,7 +276,7 @@ def bytes_times(x: Any, n: Any, matrix: Any, out: Any) -> Any:
 
 
 @pytest.mark.parametrize(("width", "span"), [(64, 64), (128, 128), (192, 64), (384, 128), (512, 256), (768, 256)])
-@pytest.mark.parametrize("count", [1, 3, 4, 9])
+@pytest.mark.parametrize("count", [1, 3, 4, 9, 12, 50])
 def test_vectors_times_a_matrix_of_bytes_are_the_sums_whatever_shares_a_scale(
     width: int, span: int, count: int
 ) -> None:
