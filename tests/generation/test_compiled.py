@@ -294,6 +294,20 @@ def test_vectors_times_a_matrix_of_bytes_are_the_sums_whatever_shares_a_scale(
     np.testing.assert_allclose(out.reshape(count, rows), expected, rtol=1e-4, atol=1e-4 * np.abs(expected).max())
 
 
+@pytest.mark.parametrize("count", [2, 5, 12, 17, 29, 50])
+def test_a_vector_times_bytes_has_the_same_bits_alone_and_among_any_number(count: int) -> None:
+    dice = np.random.default_rng(count)
+    rows, width = 76, 512  # more rows than are taken at a time, and not a multiple of them
+    numbers, scales = dice.integers(0, 256, rows * width, dtype=np.uint8), dice.uniform(0.5, 2, rows)
+    matrix = (numbers, scales.astype(np.float32), width)
+    x = dice.normal(size=count * width).astype(np.float32)
+    together, alone = np.zeros(count * rows, np.float32), np.zeros(rows, np.float32)
+    bytes_times(x.copy(), count, matrix, together)
+    for vector, found in zip(x.reshape(count, width), together.reshape(count, rows), strict=True):
+        bytes_times(vector.copy(), 1, matrix, alone)
+        np.testing.assert_array_equal(alone, found)
+
+
 @njit
 def four_totals(numbers: Any) -> Any:
     out = np.full(6, np.float32(7))
