@@ -276,7 +276,7 @@ def bytes_times(x: Any, n: Any, matrix: Any, out: Any) -> Any:
 
 
 @pytest.mark.parametrize(("width", "span"), [(64, 64), (128, 128), (192, 64), (384, 128), (512, 256), (768, 256)])
-@pytest.mark.parametrize("count", [1, 3, 4, 9])
+@pytest.mark.parametrize("count", [1, 3, 4, 9, 12, 50])
 def test_vectors_times_a_matrix_of_bytes_are_the_sums_whatever_shares_a_scale(
     width: int, span: int, count: int
 ) -> None:
@@ -292,6 +292,20 @@ def test_vectors_times_a_matrix_of_bytes_are_the_sums_whatever_shares_a_scale(
     weights = (numbers.reshape(rows, width).astype(np.float64) - 128) * scales[:, None]
     expected = x.reshape(count, width).astype(np.float64) @ weights.T
     np.testing.assert_allclose(out.reshape(count, rows), expected, rtol=1e-4, atol=1e-4 * np.abs(expected).max())
+
+
+@pytest.mark.parametrize("count", [2, 5, 12, 17, 29, 50])
+def test_a_vector_times_bytes_has_the_same_bits_alone_and_among_any_number(count: int) -> None:
+    dice = np.random.default_rng(count)
+    rows, width = 76, 512  # more rows than are taken at a time, and not a multiple of them
+    numbers, scales = dice.integers(0, 256, rows * width, dtype=np.uint8), dice.uniform(0.5, 2, rows)
+    matrix = (numbers, scales.astype(np.float32), width)
+    x = dice.normal(size=count * width).astype(np.float32)
+    together, alone = np.zeros(count * rows, np.float32), np.zeros(rows, np.float32)
+    bytes_times(x.copy(), count, matrix, together)
+    for vector, found in zip(x.reshape(count, width), together.reshape(count, rows), strict=True):
+        bytes_times(vector.copy(), 1, matrix, alone)
+        np.testing.assert_array_equal(alone, found)
 
 
 @njit

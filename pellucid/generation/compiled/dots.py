@@ -54,7 +54,7 @@ def by_avx2(builder: Any, start: Any, unsigned: Any, signed: Any) -> Any:
     others = [builder.sext(part, HALVES) for part in _parts(builder, signed, LANES)]
     sums = _parts(builder, start, LANES // 2)
     for i, (a, b) in enumerate(zip(ones, others, strict=True)):
-        sums[i // 2] = builder.add(sums[i // 2], _pairs(builder, a, b))
+        sums[i // 2] = builder.add(sums[i // 2], multiply_pairs(builder, a, b))
     return _joined(builder, sums)
 
 
@@ -64,7 +64,7 @@ def nibbles_by_avx2(builder: Any, start: Any, unsigned: Any, signed: Any) -> Any
     both = zip(_parts(builder, unsigned, BYTES // 2), _parts(builder, signed, BYTES // 2), strict=True)
     for i, pair in enumerate(both):
         twos = call(builder, "llvm.x86.avx2.pmadd.ub.sw", HALVES, pair)
-        sums[i] = builder.add(sums[i], _pairs(builder, twos, ir.Constant(HALVES, [1] * LANES)))
+        sums[i] = builder.add(sums[i], multiply_pairs(builder, twos, ir.Constant(HALVES, [1] * LANES)))
     return _joined(builder, sums)
 
 
@@ -85,7 +85,7 @@ def without(builder: Any, start: Any, unsigned: Any, signed: Any) -> Any:
     return builder.add(start, builder.add(every_other(sums, 0), every_other(sums, 1)))
 
 
-def _pairs(builder: Any, a: Any, b: Any) -> Any:
+def multiply_pairs(builder: Any, a: Any, b: Any) -> Any:
     """16 numbers of 16 bits times 16 others, neighbours added, by AVX2."""
     return call(builder, "llvm.x86.avx2.pmadd.wd", EIGHT, [a, b])
 

@@ -14,7 +14,7 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from pellucid.generation.compiled.products import COMPILED, NONE, WITHIN, float_rows, product
+from pellucid.generation.compiled.products import NONE, float_rows, product
 from pellucid.generation.compiled.steps import (
     add_bias,
     add_to,
@@ -31,6 +31,7 @@ from pellucid.generation.compiled.steps import (
     take_all,
     turn,
 )
+from pellucid.generation.compiled.vectors import COMPILED, WITHIN
 
 # N tokens, D width of the model, H heads of queries, G of keys and values, K width of a head, S places in the cache
 

@@ -19,8 +19,10 @@ from numba import njit, types
 from numba.extending import overload
 
 from pellucid.generation.compiled.dots import dot, dot_nibbles, has
+from pellucid.generation.compiled.many import EIGHTS_FIT, few_rows, many_rows
 from pellucid.generation.compiled.vectors import (
     BYTES,
+    COMPILED,
     as_floats,
     fetch,
     first,
@@ -47,9 +49,6 @@ INT8_OFFSET, INT4_OFFSET = 128, 8
 STEP = {"float32": 32, "bfloat16": 32, "int8": GROUP, "int4": 2 * GROUP}  # what I is padded to a multiple of
 
 NONE = np.int64(0)  # not the literal, for which Numba would compile a function once more
-
-COMPILED: dict[str, Any] = {"cache": True, "nogil": True, "error_model": "numpy"}
-WITHIN: dict[str, Any] = {**COMPILED, "inline": "always"}  # a part of its caller, and not compiled on its own
 
 
 @njit(**COMPILED)
@@ -336,10 +335,18 @@ def _product(
         w, scales, width = matrix
         int8_rows(out, o_step, *taken, span_of(matrix), n, w, scales, width, first_row, start, end)
 
+    def in_eights(out, o_step, x, i_step, taken, n, matrix, first_row, start, end):  # type: ignore[no-untyped-def]
+        (w, scales, width), span = matrix, span_of(matrix)
+        done = many_rows(out, o_step, *taken, span, n, w, scales, width, first_row, start, end, INT8_OFFSET)
+        if done < n:
+            few_rows(out, o_step, *taken, span, done, n, w, scales, width, first_row, start, end, INT8_OFFSET)
+
     def of_nibbles(out, o_step, x, i_step, taken, n, matrix, first_row, start, end):  # type: ignore[no-untyped-def]
         w, scales, width = matrix
         int4_rows(out, o_step, *taken, width // GROUP, n, w, scales.reshape(-1), first_row, start, end)
 
     if numbers.dtype != types.uint8:
         return of_floats
-    return of_bytes if scales.ndim == 1 else of_nibbles
+    if scales.ndim > 1:
+        return of_nibbles
+    return in_eights if EIGHTS_FIT else of_bytes

@@ -18,6 +18,9 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic, models, register_model
 
+COMPILED: dict[str, Any] = {"cache": True, "nogil": True, "error_model": "numpy"}
+WITHIN: dict[str, Any] = {**COMPILED, "inline": "always"}  # a part of its caller, and not compiled on its own
+
 LANES = 16
 BYTES = 64
 FLOAT, INT, BYTE, HALF = ir.FloatType(), ir.IntType(32), ir.IntType(8), ir.IntType(16)
@@ -42,7 +45,7 @@ class _Model(models.PrimitiveModel):
 floats, ints, octets = Vector("16 floats", FLOATS), Vector("16 ints", INTS), Vector("64 bytes", OCTETS)
 
 
-def _place(context: Any, builder: Any, array_type: Any, array: Any, index: Any) -> Any:
+def place_of(context: Any, builder: Any, array_type: Any, array: Any, index: Any) -> Any:
     return builder.gep(context.make_array(array_type)(context, builder, array).data, [index])
 
 
@@ -52,7 +55,7 @@ def call(builder: Any, name: str, result: Any, arguments: Any) -> Any:
     return builder.call(cgutils.get_or_insert_function(builder.module, kind, name), arguments)
 
 
-def _repeated(builder: Any, value: Any, vector: ir.VectorType) -> Any:
+def repeated(builder: Any, value: Any, vector: ir.VectorType) -> Any:
     first = builder.insert_element(ir.Constant(vector, ir.Undefined), value, INT(0))
     return builder.shuffle_vector(first, first, ir.Constant(ir.VectorType(INT, vector.count), [0] * vector.count))
 
@@ -65,7 +68,7 @@ def load(_: Any, array: Any, index: Any) -> Any:
     """array[index : index + 16] as floats; uint16 is bfloat16, the upper half of a float."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        place = _place(context, builder, signature.args[0], *arguments)
+        place = place_of(context, builder, signature.args[0], *arguments)
         if array.dtype == types.float32:
             return builder.load(builder.bitcast(place, FLOATS.as_pointer()), align=4)
         halves = ir.VectorType(HALF, LANES)
@@ -80,7 +83,7 @@ def load_bytes(_: Any, array: Any, index: Any) -> Any:
     """array[index : index + 64]."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        place = _place(context, builder, signature.args[0], *arguments)
+        place = place_of(context, builder, signature.args[0], *arguments)
         return builder.load(builder.bitcast(place, OCTETS.as_pointer()), align=1)
 
     return octets(array, types.intp), generate
@@ -91,7 +94,7 @@ def fetch(_: Any, array: Any, index: Any) -> Any:
     """Ask for the cache line of array[index], which may lie behind the end: it will be read soon."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        place = _place(context, builder, signature.args[0], *arguments)
+        place = place_of(context, builder, signature.args[0], *arguments)
         kind = ir.FunctionType(ir.VoidType(), [place.type, INT, INT, INT])
         name = "llvm.prefetch.p0" if place.type.is_opaque else f"llvm.prefetch.p0{place.type.pointee.intrinsic_name}"
         function = cgutils.get_or_insert_function(builder.module, kind, name)
@@ -106,7 +109,7 @@ def load_four(_: Any, array: Any, index: Any) -> Any:
     """array[index : index + 4] of float32, as the first four of 16."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        place = _place(context, builder, signature.args[0], *arguments)
+        place = place_of(context, builder, signature.args[0], *arguments)
         four = builder.load(builder.bitcast(place, ir.VectorType(FLOAT, 4).as_pointer()), align=4)
         return builder.shuffle_vector(four, four, ir.Constant(INTS, [0, 1, 2, 3] * 4))
 
@@ -120,7 +123,7 @@ def put_four(_: Any, array: Any, index: Any, a: Any) -> Any:
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         array, index, vector = arguments
         kind = ir.VectorType(FLOAT, 4)
-        place = builder.bitcast(_place(context, builder, signature.args[0], array, index), kind.as_pointer())
+        place = builder.bitcast(place_of(context, builder, signature.args[0], array, index), kind.as_pointer())
         four = builder.shuffle_vector(vector, vector, ir.Constant(ir.VectorType(INT, 4), [0, 1, 2, 3]))
         builder.store(four, place, align=4)
         return context.get_dummy_value()
@@ -140,9 +143,7 @@ def zeros(_: Any) -> Any:
 @intrinsic
 def spread(_: Any, number: Any) -> Any:
     """16 times the same float."""
-    return floats(types.float32), lambda context, builder, signature, arguments: _repeated(
-        builder, arguments[0], FLOATS
-    )
+    return floats(types.float32), lambda context, builder, signature, arguments: repeated(builder, arguments[0], FLOATS)
 
 
 @intrinsic
@@ -218,7 +219,7 @@ def add_together(_: Any, array: Any, index: Any, number: Any) -> Any:
     """Add to array[index] while other threads do, too; what was there before."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        place = _place(context, builder, signature.args[0], *arguments[:2])
+        place = place_of(context, builder, signature.args[0], *arguments[:2])
         return builder.atomic_rmw("add", place, arguments[2], "seq_cst")
 
     return types.int64(array, types.intp, types.int64), generate
