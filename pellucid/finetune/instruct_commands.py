@@ -39,18 +39,18 @@ SHOWN = 40  # answers kept of each sort, right and wrong
 
 @dataclass(frozen=True)
 class Lead:
-    """What instruction tuning begins with: nothing but these families, by settings of their own.
+    """What instruction tuning begins with: nothing but these examples, by settings of their own.
 
     What is hard to find among much else is found alone, and stays (docs/performance.md).
     """
 
-    families: tuple[str, ...]
+    name: str
+    splits: dict[str, list[Example]]
     config: FitConfig
 
-    def fit(self, pupil: Pupil, splits: dict[str, list[Example]], out: Path, resume: bool) -> None:
-        """Train the pupil on these families; a run of its own, in `out`."""
-        led = {name: [example for example in splits[name] if example.family in self.families] for name in splits}
-        task = InstructionTuning(led, pupil.tokenizer, self.config, pupil.model.config.context_length)
+    def fit(self, pupil: Pupil, out: Path, resume: bool) -> None:
+        """Train the pupil on them; a run of its own, in `out`."""
+        task = InstructionTuning(self.splits, pupil.tokenizer, self.config, pupil.model.config.context_length)
         fit(pupil.model, task, self.config, out, resume)
 
 
@@ -103,7 +103,7 @@ def finetune_assistant(
     lora: Lora | None = None,
     packing: bool = False,
     merge: bool = True,
-    lead: Lead | None = None,
+    leads: Sequence[Lead] = (),
     begin: Begin | None = None,
 ) -> dict[str, Any]:
     """Finetune the model in `base` on instructions, save it, and let it answer up to `questions` of the test split."""
@@ -111,8 +111,8 @@ def finetune_assistant(
     context = pupil.model.config.context_length
     task = InstructionTuning(splits, pupil.tokenizer, config, context, replay, packing)
     show_examples(task.rows["train"], pupil.tokenizer)
-    if lead:
-        lead.fit(pupil, splits, out / "lead", resume)
+    for lead in leads:
+        lead.fit(pupil, out / "lead" / lead.name, resume)
     fit(pupil.model, task, config, out, resume, begin)
     leave_the_rest_to_the_first()
     pupil.save(out, merge)

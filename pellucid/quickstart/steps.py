@@ -5,7 +5,7 @@ The folder is a run folder (the pretrained model) with two more in it: `classifi
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -52,15 +52,11 @@ from pellucid.text.documents import Document, read_documents
 from pellucid.text.shard_writer import write_shards
 from pellucid.text.shards import Shards
 from pellucid.text.splits import split_documents
-from pellucid.text.tinyworld.files import write_documents, write_instructions, write_messages
+from pellucid.text.tinyworld.files import write_documents, write_instructions, write_lesson, write_messages
 from pellucid.text.word import WordTokenizer
 
-STORY_FAMILIES = ("story_where", "story_who", "story_what")
 MESSAGES = 1 / 6  # of the text: what the user's own labelled texts are repeated for, or they would hardly be met
 MOST_REPEATS = 10
-# Which thing, which place, whose: a model tells these apart only when asked about stories alone for a while, at low
-# rates (docs/performance.md). So instruction tuning begins with that, for this share of its time and of its rates.
-LEAD_SHARE, LEAD_RATE = 0.23, 0.35
 PRETRAINING = 0.5  # of the time
 VOCABULARY = 4096  # tokens
 SMALL, LARGE = "laptop", "laptop-large"
@@ -70,6 +66,23 @@ ENOUGH = 5e6  # tokens of the embedded corpus that it has to read to be the bett
 # with, and little else (docs/performance.md).
 DOCUMENTS = {SMALL: 7500, LARGE: 4500}
 CONTEXT = {SMALL: 128, LARGE: 256}  # tokens of a training window
+
+
+@dataclass(frozen=True)
+class Course:
+    """What instruction tuning begins with: a share of its time, at a share of its rates, divided among lessons."""
+
+    share: float
+    rate: float
+    lessons: dict[str, float]
+
+
+# Which thing, which place, whose: a model tells these apart only when asked about stories alone for a while, at low
+# rates. What somebody has takes three lessons, of so many steps together, to be learnt; where there is no time for them,
+# the last one has to do (docs/performance.md). A step of a lesson takes as long as so many tokens of pretraining.
+BRIEF = Course(0.23, 0.35, {"names": 1.0})
+THOROUGH = Course(0.3, 0.55, {"one-name": 0.18, "names-and-others": 0.58, "names": 0.24})
+THOROUGH_STEPS, MOST_STEPS, STEP_TOKENS = 850, 1200, 1150
 
 
 def quickstart(options: Quickstart) -> tuple[Results, str]:
@@ -246,16 +259,16 @@ def instruct(run: Run) -> Results:
     left = run.minutes - run.spent() / 60 - 0.08 * run.minutes  # the rest answers the test questions and reports
     minutes = max(0.1 * run.minutes, min(left, 0.4 * run.minutes))
     config = finetuning(run, minutes, decay_share=0.9, evaluate_share=0.2, **INSTRUCT_RATES)
-    is_right, lead = same_text, None
+    is_right, leads = same_text, []
     if not run.options.instructions:
-        is_right, lead = solves, Lead(STORY_FAMILIES, leading(config))
-        config = replace(config, minutes=(1 - LEAD_SHARE) * minutes)
+        is_right, leads = solves, leading(run, config)
+        config = replace(config, minutes=minutes - sum(lead.config.minutes or 0.0 for lead in leads))
     questions = max(50, min(1000, int(1000 * run.minutes)))
     shards = Shards.open(run.out / "shards")  # the text goes on beside the answers, so that its facts are not forgotten
     replay = LanguageModelling(shards, replace(config, batch_size=2), training_context(run, shards))
     out = run.out / "assistant"
     return finetune_assistant(
-        run.out, examples, config, out, True, is_right, questions=questions, replay=replay, lead=lead,
+        run.out, examples, config, out, True, is_right, questions=questions, replay=replay, leads=leads,
         begin=noted(run, "instruct", out, data),
     )  # fmt: skip
 
@@ -275,10 +288,20 @@ def noted(run: Run, verb: str, out: Path, data: Path) -> Begin:
     return begin
 
 
-def leading(config: FitConfig) -> FitConfig:
-    """How questions about stories come first, before instruction tuning by `config`."""
-    rates = {"lr": LEAD_RATE * config.lr, "matrix_lr": LEAD_RATE * config.matrix_lr}
-    return replace(config, minutes=LEAD_SHARE * config.minutes, schedule="constant", **rates)  # type: ignore[arg-type]
+def leading(run: Run, config: FitConfig) -> list[Lead]:
+    """How questions about stories come first, lesson by lesson, before instruction tuning by `config`."""
+    steps = 60 * (config.minutes or 0.0) * run.results["pretrain"]["tokens_per_s"] / STEP_TOKENS  # in all of the time
+    course = THOROUGH if THOROUGH.share * steps >= THOROUGH_STEPS else BRIEF
+    rates = {"lr": course.rate * config.lr, "matrix_lr": course.rate * config.matrix_lr}
+    leads = []
+    for name, part in course.lessons.items():
+        share = min(course.share, MOST_STEPS / steps) * part
+        path = run.out / "corpus" / f"lesson-{name}.jsonl"
+        write_lesson(path, name, max(100, int(1.5 * share * steps * config.batch_size)), run.options.seed)
+        splits = split_examples(read_instructions(path), seed=run.options.seed)
+        minutes = share * (config.minutes or 0.0)
+        leads.append(Lead(name, splits, replace(config, minutes=minutes, schedule="constant", **rates)))  # type: ignore[arg-type]
+    return leads
 
 
 def solves(example: Example, answer: str) -> bool:

@@ -142,7 +142,7 @@ def test_a_batch_trains_answers_and_their_end_and_neither_prompts_nor_padding(pa
     assert torch.equal(batch.inputs[:, 1:], batch.targets[:, :-1])
 
 
-def test_a_lead_is_a_run_of_its_own_on_its_families_before_all_the_others(
+def test_leads_are_runs_of_their_own_one_after_the_other_before_all_the_rest(
     pair: tuple[GPT, Tokenizer], tmp_path: Path
 ) -> None:
     hard = [Example(f"Where is {n}?", "", f"hard {n}", "hard") for n in range(4)]
@@ -152,14 +152,16 @@ def test_a_lead_is_a_run_of_its_own_on_its_families_before_all_the_others(
         part.save(tmp_path / "base")
     config = FitConfig(steps=2, batch_size=4, dtype="float32")
 
-    def after(out: str, lead: Lead | None) -> dict[str, float]:
-        finetune_assistant(tmp_path / "base", splits, config, tmp_path / out, False, lead=lead)
+    def after(out: str, *leads: Lead) -> dict[str, float]:
+        finetune_assistant(tmp_path / "base", splits, config, tmp_path / out, False, leads=leads)
         return {name: float(tensor.sum()) for name, tensor in GPT.load(tmp_path / out).state_dict().items()}
 
-    led = after("led", Lead(("hard",), config))
-    assert led != after("plain", None)
-    lines = (tmp_path / "led" / "lead" / "metrics.jsonl").read_text().splitlines()
-    assert [json.loads(line)["step"] for line in lines if json.loads(line)["split"] == "train"] == [1, 2]
+    alone = {"train": hard, "val": hard[:1], "test": []}
+    led = after("led", Lead("first", alone, config), Lead("second", alone, config))
+    assert led != after("once", Lead("first", alone, config)) != after("plain")
+    for name in ("first", "second"):
+        lines = (tmp_path / "led" / "lead" / name / "metrics.jsonl").read_text().splitlines()
+        assert [json.loads(line)["step"] for line in lines if json.loads(line)["split"] == "train"] == [1, 2]
 
 
 def test_examples_longer_than_the_context_are_cut_or_left_out_and_counted(

@@ -12,6 +12,7 @@ from typing import Any
 
 from pellucid.runtime import atomic_file
 from pellucid.text.tinyworld import Document
+from pellucid.text.tinyworld.lessons import lessons
 from pellucid.text.tinyworld.spam import messages
 from pellucid.text.tinyworld.tasks import instructions
 
@@ -26,6 +27,11 @@ def write_messages(path: Path, count: int, seed: int) -> None:
 def write_instructions(path: Path, count: int, seed: int) -> None:
     """`count` instructions with answers, as jsonl with instruction, input, output, family and split."""
     _write(path, (asdict(example) for example in islice(instructions(seed), count)))
+
+
+def write_lesson(path: Path, name: str, count: int, seed: int) -> None:
+    """`count` questions of a lesson, as jsonl like that of the instructions."""
+    _write(path, (asdict(example) for example in islice(lessons(seed, name), count)))
 
 
 def write_documents(path: Path, documents: Iterable[Document], seed: int) -> None:

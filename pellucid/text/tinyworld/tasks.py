@@ -31,12 +31,12 @@ class Instruction:
 
 
 # Phrasing family, slots, input, output, split.
-_Made = tuple[str, dict[str, str], str, str, str]
+Made = tuple[str, dict[str, str], str, str, str]
 
 
 def _with_detail(dice: Dice, told: list[str]) -> str:
     """The sentences, with one or two others in front or behind that do not matter: three to five in all."""
-    for _ in range(dice.number(max(1, 3 - len(told)), 2)):
+    for _ in range(dice.number(max(1, 3 - len(told)), 2) if len(told) <= 3 else 0):
         detail = filled(dice, dice.choose(WEATHER), {})
         told = [*told, detail] if dice.chance(0.5) else [detail, *told]
     return " ".join(told)
@@ -46,58 +46,61 @@ def _people(dice: Dice) -> list[str]:
     return dice.sample(words.CAST, dice.number(1, 3))
 
 
-def _story_where(dice: Dice) -> _Made:
+def story_where(dice: Dice) -> Made:
+    """Where one of the things is that people left somewhere."""
     scene = put_scene(dice, _people(dice))
     thing, at = dice.choose(tuple(zip(scene.things, scene.places, strict=True)))
     split = split_of(f"where|{thing}|{at}", HELD_OUT)
     return "story_where", {"t": thing}, _with_detail(dice, scene.told), f"The {thing} is {at}.", split
 
 
-def _story_who(dice: Dice, asked: str) -> _Made:
-    scene = hold_scene(dice, _people(dice))
-    who, thing = dice.choose(tuple(zip(scene.people, scene.things, strict=True)))
+def story_who(dice: Dice, asked: str, people: list[str] | None = None) -> Made:
+    """Who has one of the things, or what one of the people has who are called by their names."""
+    scene = hold_scene(dice, people or _people(dice))
+    held = zip(scene.people, scene.things, strict=True)
+    who, thing = dice.choose(tuple(pair for pair in held if pair[0] in words.CAST))
     answer = facts.HAS.format(who, thing) if asked == "story_what" else sentence(facts.WITH.format(thing, who))
     split = split_of(f"has|{who}|{thing}", HELD_OUT)
     return asked, {"t": thing, "who": who}, _with_detail(dice, scene.told), answer, split
 
 
-def _word(dice: Dice, family: str, statement: str) -> _Made:
+def _word(dice: Dice, family: str, statement: str) -> Made:
     word, answer = dice.choose(tuple(facts.table(family).items()))
     return family, {"x": word}, "", sentence(statement.format(word, answer)), facts.word_split(family, word)
 
 
-def _sum(dice: Dice) -> _Made:
+def _sum(dice: Dice) -> Made:
     x, y = dice.choose(pairs())
     answer = sentence(facts.SUM.format(spoken(x), spoken(y), spoken(x + y)))
     return "sum", {"x": spoken(x), "y": spoken(y)}, "", answer, sum_split(x, y)
 
 
-def _first_letter(dice: Dice) -> _Made:
+def _first_letter(dice: Dice) -> Made:
     word = dice.choose(facts.short_words())
     answer = sentence(facts.FIRST_LETTER.format(word, word[0]))
     return "first_letter", {"x": word}, "", answer, split_of(f"letter|{word}", HELD_OUT)
 
 
-def _repeating(dice: Dice) -> _Made:
+def _repeating(dice: Dice) -> Made:
     said = dice.sample(facts.all_words(), dice.number(1, 4))
     answer = facts.CAN_SAY.format(" ".join(said))
     return "repeating", {"x": " ".join(said)}, "", answer, split_of("repeat|" + "|".join(sorted(said)), HELD_OUT)
 
 
-def _counting(dice: Dice) -> _Made:
+def _counting(dice: Dice) -> Made:
     listed = dice.sample(knowledge.SORTED, dice.number(2, 8))
     split = split_of("counting|" + "|".join(sorted(listed)), HELD_OUT)
     return "counting", {}, ", ".join(listed), f"There are {len(listed)} words in the list.", split
 
 
-def _sorting(dice: Dice) -> _Made:
+def _sorting(dice: Dice) -> Made:
     right = facts.ordered_words(dice, 3)
     shown = dice.sample(right, 3)
     split = split_of("sorting|" + "|".join(right), HELD_OUT)
     return "sorting", {}, ", ".join(shown), "The words in order are {}, {} and {}.".format(*right), split
 
 
-def _rewriting(dice: Dice) -> _Made:
+def _rewriting(dice: Dice) -> Made:
     kind = dice.choose(("replace", "negative", "past"))
     who, new = dice.sample(words.CAST, 2)
     if kind == "past":
@@ -117,7 +120,7 @@ def _rewriting(dice: Dice) -> _Made:
     return kind, {"who": who, "new": new}, before, after, split_of(f"{kind}|{who}|{content}", HELD_OUT)
 
 
-def _pattern(dice: Dice) -> _Made:
+def _pattern(dice: Dice) -> Made:
     if dice.chance(0.1):
         start, step = dice.number(1, facts.LARGEST_START), dice.choose(facts.STEPS)
         items = facts.run_of(start, step, 7)
@@ -135,17 +138,17 @@ def _run_split(start: int, step: int) -> str:
     return split_of(f"run|{start}|{step}", HELD_OUT)
 
 
-def _small_talk(dice: Dice) -> _Made:
+def _small_talk(dice: Dice) -> Made:
     said, answer = SMALL_TALK[dice.choose(tuple(SMALL_TALK))]
     phrase, (front, back), name = dice.choose(said), dice.choose(GREETINGS), dice.choose(words.NAMES)
     phrasing = front.format(name=name) + phrase
     return phrasing, {}, "", back.format(name=name) + answer, split_of(f"talk|{phrasing}", HELD_OUT)
 
 
-_MAKERS: Final[dict[str, Callable[[Dice], _Made]]] = {
-    "story_where": _story_where,
-    "story_who": partial(_story_who, asked="story_who"),
-    "story_what": partial(_story_who, asked="story_what"),
+_MAKERS: Final[dict[str, Callable[[Dice], Made]]] = {
+    "story_where": story_where,
+    "story_who": partial(story_who, asked="story_who"),
+    "story_what": partial(story_who, asked="story_what"),
     "opposite": partial(_word, family="opposite", statement=facts.OPPOSITE),
     "plural": partial(_word, family="plural", statement=facts.PLURAL),
     "past_tense": partial(_word, family="past_tense", statement=facts.PAST),
@@ -174,9 +177,14 @@ def instructions(seed: int) -> Iterator[Instruction]:
     dice = Dice(f"instructions {seed}")
     while True:
         family = dice.choose(FAMILIES)
-        wording, slots, input_, output, split = _MAKERS[family](dice)
-        text = dice.choose(PHRASINGS[wording]).format_map(slots) if wording in PHRASINGS else wording
-        yield Instruction(sentence(text), input_, output, family, split)
+        yield instruction_of(dice, _MAKERS[family](dice), family)
+
+
+def instruction_of(dice: Dice, made: Made, family: str) -> Instruction:
+    """What was made, in one of its wordings."""
+    wording, slots, input_, output, split = made
+    text = dice.choose(PHRASINGS[wording]).format_map(slots) if wording in PHRASINGS else wording
+    return Instruction(sentence(text), input_, output, family, split)
 
 
 def is_right(example: Instruction, answer: str) -> bool:

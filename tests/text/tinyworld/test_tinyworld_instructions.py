@@ -7,10 +7,13 @@ from collections import Counter, defaultdict
 from functools import cache
 from itertools import islice
 
+import pytest
 from sklearn.feature_extraction.text import TfidfVectorizer
 
 from pellucid.text.tinyworld import FAMILIES, Instruction, instructions, is_right
+from pellucid.text.tinyworld.lessons import LESSONS, lessons
 from pellucid.text.tinyworld.phrasings import PHRASINGS
+from pellucid.text.tinyworld.words import CAST
 
 
 @cache
@@ -39,7 +42,7 @@ def content(example: Instruction) -> str:
         return example.instruction
     if example.family == "rewriting":
         return f"{example.input} {example.output}"
-    if example.family == "story_where":
+    if re.match(r"The \w+ \w+ is in ", example.output):
         return example.output
     who_last = re.fullmatch(r"The (\w+ \w+) is with (\w+)\.", example.output)
     who_first = re.fullmatch(r"(\w+) has the (\w+ \w+)\.", example.output)
@@ -119,3 +122,35 @@ def test_the_answer_of_the_nearest_training_example_is_mostly_wrong() -> None:
     nearest = (asked @ known.T).toarray().argmax(axis=1)
     right = sum(is_right(e, train[i].output) for e, i in zip(test, nearest, strict=True))
     assert right / len(test) < 0.30
+
+
+def named_in(text: str) -> list[str]:
+    return [word for word in re.findall(r"\w+", text) if word in CAST]
+
+
+@pytest.mark.parametrize("name", LESSONS)
+def test_a_lesson_asks_about_people_with_names_some_of_them_among_others(name: str) -> None:
+    lesson, found = LESSONS[name], list(islice(lessons(1, name), 600))
+    what = [example for example in found if " has the " in example.output]
+    assert 150 < len(what) < 250, "a third of the questions"
+    for example in found:
+        assert example.family == name
+        assert is_right(example, example.output)
+    counted = Counter(len(named_in(example.input)) for example in what)
+    assert set(counted) == set(range(1, lesson.named + 1))
+    held = Counter(len(re.findall(r"\b(?:to|for|with) (?:the )?\w+\.", example.input)) for example in what)
+    assert set(held) == set(range(1 + lesson.others[0], lesson.named + lesson.others[1] + 1))
+
+
+def test_what_a_lesson_asks_is_told_of_nobody_else_and_its_held_out_pairs_are_those_of_the_instructions() -> None:
+    splits = {content(example): example.split for example in drawn() if example.family in ("story_who", "story_what")}
+    shared = 0
+    for example in islice(lessons(1, "names-and-others"), 3000):
+        who_has = re.fullmatch(r"(\w+) has the (\w+ \w+)\.", example.output)
+        if who_has:
+            assert named_in(example.input).count(who_has[1]) == 1
+            assert re.search(rf"the {who_has[2]} (?:to|for|with) {who_has[1]}\.", example.input)
+        if content(example) in splits:
+            shared += 1
+            assert splits[content(example)] == example.split
+    assert shared > 500
