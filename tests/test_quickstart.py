@@ -11,14 +11,14 @@ from typing import Any
 import pytest
 import torch
 
-from pellucid.config import PRESETS
+from pellucid.config import PRESETS, FitConfig
 from pellucid.model.gpt import GPT
 from pellucid.options import Quickstart
 from pellucid.pretrain.speed import Speed
 from pellucid.quickstart import steps
 from pellucid.quickstart.run import Run
 from pellucid.quickstart.shown import farewell
-from pellucid.quickstart.steps import preset_for, repeated, shape_of
+from pellucid.quickstart.steps import leading, preset_for, repeated, shape_of
 from pellucid.runtime import PellucidError
 from pellucid.text.documents import Document
 
@@ -80,6 +80,26 @@ def test_of_the_embedded_corpus_the_larger_model_has_to_read_enough_on_the_devic
     monkeypatch.setattr(steps, "pick_device", lambda _: torch.device("meta"))
     assert preset_for(Run(Quickstart(minutes=19.5), {})) == preset
     assert devices == ["meta"]
+
+
+@pytest.mark.parametrize(
+    ("speed", "minutes", "lessons", "led"),
+    [
+        (30_000, 5.2, ["names"], 0.23),
+        (39_000, 5.2, ["one-name", "names-and-others", "names"], 0.3),
+        (20_000, 20.0, ["one-name", "names-and-others", "names"], 0.1557),  # 1,300 of 8,348 steps
+        (0, 5.2, ["names"], 0.23),
+    ],
+)
+def test_all_lessons_are_given_where_the_measured_speed_lets_them_be_learnt(
+    tmp_path: Path, speed: float, minutes: float, lessons: list[str], led: float
+) -> None:
+    run = Run(Quickstart(out=tmp_path, minutes=minutes), {"pretrain": {"tokens_per_s": speed}})
+    leads = leading(run, FitConfig(minutes=2.0, lr=1.0, matrix_lr=2.0))
+    assert [lead.name for lead in leads] == lessons
+    assert sum(lead.config.minutes or 0.0 for lead in leads) == pytest.approx(2 * led, rel=1e-3)
+    assert {lead.config.lr / lead.config.matrix_lr for lead in leads} == {0.5}
+    assert all(lead.config.lr < 1 and lead.splits["train"] and lead.splits["val"] for lead in leads)
 
 
 @pytest.mark.parametrize(("minutes", "preset"), [(5.2, "laptop"), (20, "laptop-large")])

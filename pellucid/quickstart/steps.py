@@ -57,7 +57,7 @@ from pellucid.text.word import WordTokenizer
 
 MESSAGES = 1 / 6  # of the text: what the user's own labelled texts are repeated for, or they would hardly be met
 MOST_REPEATS = 10
-PRETRAINING = 0.5  # of the time
+PRETRAINING, TUNING = 0.5, 0.4  # of the time; tuning at most
 VOCABULARY = 4096  # tokens
 SMALL, LARGE = "laptop", "laptop-large"
 LONG = 8.0  # minutes from which on the larger model is thought of, which reads a third in the same time
@@ -78,11 +78,11 @@ class Course:
 
 
 # Which thing, which place, whose: a model tells these apart only when asked about stories alone for a while, at low
-# rates. What somebody has takes three lessons, of so many steps together, to be learnt; where there is no time for them,
+# rates. What somebody has takes three lessons to be learnt, of so many steps together; where there is no time for them,
 # the last one has to do (docs/performance.md). A step of a lesson takes as long as so many tokens of pretraining.
 BRIEF = Course(0.23, 0.35, {"names": 1.0})
 THOROUGH = Course(0.3, 0.55, {"one-name": 0.18, "names-and-others": 0.58, "names": 0.24})
-THOROUGH_STEPS, MOST_STEPS, STEP_TOKENS = 850, 1200, 1150
+THOROUGH_STEPS, MOST_STEPS, STEP_TOKENS = 1000, 1300, 1150
 
 
 def quickstart(options: Quickstart) -> tuple[Results, str]:
@@ -257,7 +257,7 @@ def instruct(run: Run) -> Results:
     data = run.options.instructions or run.out / "corpus" / "instructions.jsonl"
     examples = split_examples(read_instructions(data), seed=run.options.seed)
     left = run.minutes - run.spent() / 60 - 0.08 * run.minutes  # the rest answers the test questions and reports
-    minutes = max(0.1 * run.minutes, min(left, 0.4 * run.minutes))
+    minutes = max(0.1 * run.minutes, min(left, TUNING * run.minutes))
     config = finetuning(run, minutes, decay_share=0.9, evaluate_share=0.2, **INSTRUCT_RATES)
     is_right, leads = same_text, []
     if not run.options.instructions:
@@ -290,14 +290,15 @@ def noted(run: Run, verb: str, out: Path, data: Path) -> Begin:
 
 def leading(run: Run, config: FitConfig) -> list[Lead]:
     """How questions about stories come first, lesson by lesson, before instruction tuning by `config`."""
-    steps = 60 * (config.minutes or 0.0) * run.results["pretrain"]["tokens_per_s"] / STEP_TOKENS  # in all of the time
+    speed = run.results["pretrain"]["tokens_per_s"]
+    steps = max(1.0, TUNING * 60 * run.minutes * speed / STEP_TOKENS)  # of lessons, were there nothing else
     course = THOROUGH if THOROUGH.share * steps >= THOROUGH_STEPS else BRIEF
     rates = {"lr": course.rate * config.lr, "matrix_lr": course.rate * config.matrix_lr}
     leads = []
     for name, part in course.lessons.items():
         share = min(course.share, MOST_STEPS / steps) * part
         path = run.out / "corpus" / f"lesson-{name}.jsonl"
-        write_lesson(path, name, max(100, int(1.5 * share * steps * config.batch_size)), run.options.seed)
+        write_lesson(path, name, max(100, int(1.3 * share * steps * config.batch_size)), run.options.seed)
         splits = split_examples(read_instructions(path), seed=run.options.seed)
         minutes = share * (config.minutes or 0.0)
         leads.append(Lead(name, splits, replace(config, minutes=minutes, schedule="constant", **rates)))  # type: ignore[arg-type]
