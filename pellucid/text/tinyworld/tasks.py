@@ -36,7 +36,7 @@ Made = tuple[str, dict[str, str], str, str, str]
 
 def _with_detail(dice: Dice, told: list[str]) -> str:
     """The sentences, with one or two others in front or behind that do not matter: three to five in all."""
-    for _ in range(dice.number(max(1, 3 - len(told)), 2) if len(told) <= 3 else 0):
+    for _ in range(dice.number(max(1, 3 - len(told)), 2)):
         detail = filled(dice, dice.choose(WEATHER), {})
         told = [*told, detail] if dice.chance(0.5) else [detail, *told]
     return " ".join(told)
@@ -61,7 +61,9 @@ def story_who(dice: Dice, asked: str, people: list[str] | None = None) -> Made:
     who, thing = dice.choose(tuple(pair for pair in held if pair[0] in words.CAST))
     answer = facts.HAS.format(who, thing) if asked == "story_what" else sentence(facts.WITH.format(thing, who))
     split = split_of(f"has|{who}|{thing}", HELD_OUT)
-    return asked, {"t": thing, "who": who}, _with_detail(dice, scene.told), answer, split
+    others = any(person not in words.CAST for person in scene.people)  # who are detail enough
+    told = " ".join(scene.told) if others else _with_detail(dice, scene.told)
+    return asked, {"t": thing, "who": who}, told, answer, split
 
 
 def _word(dice: Dice, family: str, statement: str) -> Made:
