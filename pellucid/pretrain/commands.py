@@ -175,6 +175,8 @@ def evaluate(options: Evaluate) -> tuple[dict[str, Any], str]:
     names = {"loss": "loss (nats a token)", "perplexity": "perplexity", "bits_per_byte": "bits per byte"}
     lines = []
     for key, name in names.items():
-        low, high = result[f"{key}_interval"]
-        lines.append(f"{name:>20}: {result[key]:.3f}   (95 %: {low:.3f} to {high:.3f})")
-    return result, "\n".join([*lines, f"over {result['tokens']:,} tokens in {result['parts']:,} parts"])
+        interval = result[f"{key}_interval"]
+        spread = f"   (95 %: {interval[0]:.3f} to {interval[1]:.3f})" if interval else ""
+        lines.append(f"{name:>20}: {result[key]:.3f}{spread}")
+    parts = f"{result['parts']:,} parts" if result["parts"] > 1 else "one part: too little for an interval"
+    return result, "\n".join([*lines, f"over {result['tokens']:,} tokens in {parts}"])

@@ -289,6 +289,14 @@ def test_one_record_is_too_few_and_a_megabyte_is_cut(call: Any, base_folder: Pat
     assert "longer than the context of 64 tokens" in done.stderr or "answered" in done.stdout
 
 
+def test_a_single_held_out_question_has_no_interval(call: Any, base_folder: Path, tmp_path: Path) -> None:
+    data = tmp_path / "talk.json"
+    data.write_text(json.dumps([{"instruction": f"Say {i}.", "output": "Yes."} for i in range(9)]))
+    done = call("finetune", "instruct", base_folder, "--data", data, "--out", tmp_path / "run", "--epochs", 1)
+    assert done.returncode == 0, done.stderr
+    assert "one held-out question, too few for intervals" in done.stdout and " to " not in done.stdout
+
+
 @pytest.mark.parametrize(
     ("template", "said"),
     [("{% for m in messages %}{{ m['content'] }}{% endfor %}", "never ends an answer"),
