@@ -51,6 +51,8 @@ def train_tokenizer(options: TokenizerTrain) -> Outcome:
     if options.kind != "bpe" and options.pattern != TokenizerTrain.pattern:
         advice = "Only byte pairs are learnt within pieces: give --kind bpe, or leave it out."
         raise ConfigError(problem("--pattern", f"--kind {options.kind}", "--kind bpe", advice))
+    if "" in options.special_tokens:
+        raise ConfigError(problem("--special-tokens", "an empty name", "such as <|name|>", "Leave it out for none."))
     sample = ""
 
     def texts() -> Iterator[str]:
@@ -67,11 +69,15 @@ def train_tokenizer(options: TokenizerTrain) -> Outcome:
     else:
         tokenizer = KINDS[options.kind].train(texts(), vocab_size=options.vocab_size, special_tokens=special)
     tokenizer.save(options.out)
-    ratio = len(sample.encode()) / max(1, len(tokenizer.encode_ordinary(sample)))
+    ids = tokenizer.encode_ordinary(sample)
+    ratio = len(sample.encode()) / max(1, len(ids))
+    unknown = 0.0 if tokenizer.unknown_id is None else ids.count(tokenizer.unknown_id) / max(1, len(ids))
     result = {"out": str(options.out), "kind": options.kind, "vocab_size": tokenizer.vocab_size}
-    result["bytes_per_token"] = round(ratio, 3)
+    result |= {"bytes_per_token": round(ratio, 3), "unknown_share": round(unknown, 4)}
+    lost = f", {unknown:.1%} of them unknown: a larger --vocab-size knows more" if unknown else ""
     return result, (
-        f"{options.out}: a {options.kind} tokenizer of {tokenizer.vocab_size:,} tokens, {ratio:.2f} bytes a token.\n"
+        f"{options.out}: a {options.kind} tokenizer of {tokenizer.vocab_size:,} tokens, "
+        f"{ratio:.2f} bytes a token{lost}.\n"
         f"Look at it: pellucid tokenizer show 'some text' --tokenizer {options.out}"
     )
 
@@ -111,7 +117,8 @@ def encode(options: Encode) -> Outcome:
     finally:
         shutil.rmtree(spool, ignore_errors=True)
     counts = {name: len(shards.tokens(name)) for name in shards.splits}
-    lines = [f"{name:>6}: {shards.documents(name):>9,} documents  {counts[name]:>14,} tokens" for name in shards.splits]
+    documents = {name: count for name in shards.splits if (count := shards.documents(name))}
+    lines = [f"{name:>6}: {count:>9,} documents  {counts[name]:>14,} tokens" for name, count in documents.items()]
     return {"out": str(options.out), "tokens": counts}, "\n".join(
         [str(options.out), *lines, f"Next: pellucid pretrain --data {options.out} --out runs/my-model"]
     )
