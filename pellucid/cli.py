@@ -90,6 +90,8 @@ def main() -> None:
             stream.reconfigure(errors="backslashreplace")
     if isinstance(sys.stdin, TextIOWrapper):
         sys.stdin.reconfigure(newline=None)  # line ends of any system, as in files
+        if not sys.stdin.isatty():
+            sys.stdin.reconfigure(encoding="utf-8-sig")  # and without a byte order mark, as there
     try:
         sys.exit(run(sys.argv[1:]))
     except PellucidError as error:

@@ -204,6 +204,12 @@ def test_generation_shows_the_prompt_and_then_what_the_json_says(call: Cli, base
     assert call(*arguments).stdout == "The" + printable(json.loads(call(*arguments, "--json").stdout)["text"]) + "\n"
 
 
+@pytest.mark.parametrize("verb", ["tokenizer show - --tokenizer", "generate --max-tokens 3 --prompt -"])
+def test_a_byte_order_mark_is_no_part_of_what_comes_along_a_pipe(cli: Cli, base_folder: Path, verb: str) -> None:
+    marked, plain = (cli(*verb.split(), base_folder, stdin=f"{mark}The fox").stdout for mark in ("\ufeff", ""))
+    assert marked == plain != ""
+
+
 def test_decoding_loads_no_linear_algebra_and_leaves_it_to_who_wants_it(base_folder: Path) -> None:
     code = f"""
 import sys

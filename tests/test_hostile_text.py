@@ -179,7 +179,7 @@ def test_csv_is_exact_in_a_file_and_harmless_on_a_terminal(
         assert_harmless(done)
 
 
-@pytest.mark.parametrize("verb", ["classify", "chat", "chat --json", "tokenizer show"])
+@pytest.mark.parametrize("verb", ["classify", "chat --json", "tokenizer show"])
 def test_bytes_on_standard_input_that_are_no_utf8_are_named(
     home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], verb: str
 ) -> None:
