@@ -237,6 +237,11 @@ def test_adapters_alone_are_written_and_merged_later(
         assert done.returncode == 0, done.stderr
     assert "pellucid import" in done.stdout
     assert not (tmp_path / "alone" / "model.safetensors").exists()
+    alone, adapter = tmp_path / "alone", tmp_path / "alone" / "adapter"
+    for verb in (["chat", alone], ["chat", adapter], ["import", alone, "--out", tmp_path / "nothing"]):
+        refused = call(*verb)
+        assert refused.returncode == 2
+        assert f"pellucid import {adapter} --out RUN" in refused.stderr
     # a run settles its precision by the clock, so what is compared is one run's adapter, merged at once and later
     for run, out in [("merged", "later"), ("alone", "opened")]:
         done = call("import", tmp_path / run / "adapter", "--out", tmp_path / out)
