@@ -107,6 +107,12 @@ def test_a_bad_file_is_refused_with_its_name_and_line(
     assert "\n" not in str(error.value)
 
 
+def test_empty_texts_are_left_out_and_counted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "a.csv").write_text("text,label\n" + "ok,ham\nhi,spam\n" * 4 + ",ham\n  ,spam\n")
+    assert len(read_labelled(tmp_path / "a.csv")) == 8
+    assert "a.csv: left out as empty: 2 of 10 texts." in capsys.readouterr().err
+
+
 def test_a_folder_holds_a_folder_of_texts_for_each_class(tmp_path: Path) -> None:
     for kind in ("neg", "pos"):
         for i in range(3):
