@@ -226,7 +226,12 @@ def read_settings(name: str, verb: Verb, arguments: list[str]) -> Any:
         missing = dict.fromkeys(fields, tyro.MISSING)
         default = config.from_dict(kind, config.read_toml(file), file, **missing)
     settings = tyro.cli(
-        kind, prog=f"pellucid {name}", description=inspect.cleandoc(kind.__doc__), args=arguments, default=default, add_help=True
+        kind,
+        prog=f"pellucid {name}",
+        description=inspect.cleandoc(kind.__doc__),
+        args=arguments,
+        default=default,
+        add_help=True,
     )
     for field in dataclasses.fields(kind):  # to tyro, none are also some
         if field.default is dataclasses.MISSING and getattr(settings, field.name) == ():

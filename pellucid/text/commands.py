@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import time
 from collections.abc import Iterator
 from itertools import chain
 from pathlib import Path
@@ -17,10 +16,9 @@ from pellucid.runtime import (
     explained_disk_errors,
     inform,
     problem,
-    progress_bar,
 )
 from pellucid.text.bpe import BPETokenizer
-from pellucid.text.counting import QUIET_SECONDS
+from pellucid.text.counting import late_progress
 from pellucid.text.documents import from_hugging_face, stream_documents
 from pellucid.text.encode import encode_sources
 from pellucid.text.held_out import Shares
@@ -126,12 +124,11 @@ def encode(options: Encode) -> Outcome:
 
 def keep_data_set(name: str, text_field: str | None, folder: Path) -> Path:
     """A Hugging Face data set, streamed into a file of its own: text is read twice."""
-    path, began = folder / "data-set.jsonl", time.monotonic()
-    with explained_disk_errors(path), progress_bar() as bar:
+    path = folder / "data-set.jsonl"
+    with explained_disk_errors(path), late_progress(f"fetching {name}") as tell:
         folder.mkdir(parents=True, exist_ok=True)
-        task = bar.add_task(f"fetching {name}", total=None, note="", visible=False)
         with path.open("w", encoding="utf-8") as file:
             for rows, document in enumerate(from_hugging_face(name, text_field=text_field), 1):
                 file.write(json.dumps({"text": document.text}) + "\n")
-                bar.update(task, visible=time.monotonic() - began > QUIET_SECONDS, note=f"{rows:,} texts")
+                tell(f"{rows:,} texts")
         return named_by_content(path)

@@ -19,6 +19,7 @@ from pellucid.machine import describe_machine
 from pellucid.options import Doctor
 from pellucid.runtime import ConfigError, DataError, problem
 from pellucid.text.content import NotUTF8Error, Slice, Source, whole
+from pellucid.text.counting import late_progress
 from pellucid.text.documents import to_document
 from pellucid.text.findings import Findings, as_text, spread, to_mend
 from pellucid.text.leaks import HEAD_CHARACTERS, NEAR, NearIndex, Signatures, signatures
@@ -48,8 +49,9 @@ class Examination:
         self.encoding = "ASCII"
         self._hash: Any = None  # of the document being read, until it is finished
         self._place = self._head = ""
-        for file, name in find_files([path]):
-            self._examine(file, name)
+        with late_progress("examining") as self._tell:
+            for file, name in find_files([path]):
+                self._examine(file, name)
 
     def _note(self, error: DataError) -> None:
         self.bad.add(str(error))
@@ -66,6 +68,7 @@ class Examination:
                     self._finish()
                     self._begin(place)
                 self._add(text)
+                self._tell(f"{len(self.characters):,} texts")
             self._finish()
             if len(self.characters) + self.empty.count + self.bad.count == before:
                 self.empty.add(name)
