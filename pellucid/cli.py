@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import gc
+import inspect
 import os
 import sys
 from importlib import import_module
@@ -90,6 +91,8 @@ def main() -> None:
             stream.reconfigure(errors="backslashreplace")
     if isinstance(sys.stdin, TextIOWrapper):
         sys.stdin.reconfigure(newline=None)  # line ends of any system, as in files
+        if not sys.stdin.isatty():
+            sys.stdin.reconfigure(encoding="utf-8-sig")  # and without a byte order mark, as there
     try:
         sys.exit(run(sys.argv[1:]))
     except PellucidError as error:
@@ -223,7 +226,12 @@ def read_settings(name: str, verb: Verb, arguments: list[str]) -> Any:
         missing = dict.fromkeys(fields, tyro.MISSING)
         default = config.from_dict(kind, config.read_toml(file), file, **missing)
     settings = tyro.cli(
-        kind, prog=f"pellucid {name}", description=kind.__doc__, args=arguments, default=default, add_help=True
+        kind,
+        prog=f"pellucid {name}",
+        description=inspect.cleandoc(kind.__doc__),
+        args=arguments,
+        default=default,
+        add_help=True,
     )
     for field in dataclasses.fields(kind):  # to tyro, none are also some
         if field.default is dataclasses.MISSING and getattr(settings, field.name) == ():

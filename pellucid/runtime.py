@@ -163,13 +163,14 @@ def _sync(path: Path) -> None:
 
 @contextlib.contextmanager
 def explained_disk_errors(path: Path) -> Iterator[None]:
-    """Turn a full disk, a read-only folder or a file in the way into a PellucidError that says what to do."""
+    """Turn a full disk, a folder that cannot be written or a file in the way into a PellucidError with what to do."""
     advice = {
         errno.ENOSPC: "the disk is full; free some space, or give --out a folder on another disk",
         errno.EDQUOT: "the disk quota is used up; free some space, or give --out a folder on another disk",
         errno.EROFS: "the disk is read-only; give --out a folder that you may write to",
         errno.EACCES: "permission denied; give --out a folder that you may write to",
         errno.EPERM: "permission denied; give --out a folder that you may write to",
+        errno.ENOENT: "no folder can be made there; give --out another place",
         errno.ENOTDIR: "a file stands where a folder is needed; give --out another name",
         errno.EISDIR: "a folder stands where a file is needed; give another name",
         errno.EBUSY: "a folder in use cannot be replaced, such as the one you are in; give --out another name",

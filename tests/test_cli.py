@@ -111,6 +111,10 @@ def test_the_help_lists_every_verb_and_the_version_is_one_line(cli: Cli) -> None
         (["finetune"], "classify or instruct"),
         (["tokenizer", "train", "x.txt", "--out", "o", "--kind", "char", "--pattern", "cl100k"], "--kind bpe"),
         (["encode", "x.txt", "--out", "o", "--workers", "-3"], "--workers: found -3; expected 0 or more"),
+        (["tokenizer", "train", "x.txt", "--out", "o", "--special-tokens", ""], "--special-tokens: found an empty"),
+        (["generate", "x", "--prompt", "y", "--table", "--samples", "3"], "--table: found --samples beside it"),
+        (["pretrain", "--data", "x", "--out", "o", "--shard"], "--shard: found a single process"),
+        (["plan", "--no-probe", "--steps", "9", "--minutes", "-1"], "--minutes: found -1.0"),
         (["classify", "somewhere", "text", "--file", "x.txt"], "--file x.txt: found 1 of the command line, too"),
         (["compare", "a", "b", "--data", "x", "--judge-model", "m", "--repeats", "2"], "--judge-model, --repeats: "),
         (["plan", "--no-probe", "--context", "999"], "--context: found 999; expected at least 1 and at most 256"),
@@ -198,6 +202,12 @@ def test_generation_shows_the_prompt_and_then_what_the_json_says(call: Cli, base
     arguments = ("generate", base_folder, "--prompt", "The", "--max-tokens", 8, "--seed", 4)
 
     assert call(*arguments).stdout == "The" + printable(json.loads(call(*arguments, "--json").stdout)["text"]) + "\n"
+
+
+@pytest.mark.parametrize("verb", ["tokenizer show - --tokenizer", "generate --max-tokens 3 --prompt -"])
+def test_a_byte_order_mark_is_no_part_of_what_comes_along_a_pipe(cli: Cli, base_folder: Path, verb: str) -> None:
+    marked, plain = (cli(*verb.split(), base_folder, stdin=f"{mark}The fox").stdout for mark in ("\ufeff", ""))
+    assert marked == plain != ""
 
 
 def test_decoding_loads_no_linear_algebra_and_leaves_it_to_who_wants_it(base_folder: Path) -> None:

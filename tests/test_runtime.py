@@ -75,6 +75,12 @@ def test_of_many_processes_the_first_one_speaks(
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows opens no folder")
+@pytest.mark.skipif(not Path("/proc/self").is_dir(), reason="needs a place where no folder can be made")
+def test_a_place_where_no_folder_can_be_made_is_said() -> None:
+    with pytest.raises(PellucidError, match="/proc/x: cannot write: no folder can be made there; give --out another"):
+        write_text(Path("/proc/x"), "text")
+
+
 def test_a_rename_is_on_the_disk_before_it_is_relied_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     synced: list[tuple[int, list[str]]] = []
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 from dataclasses import asdict
+from io import TextIOWrapper
 from pathlib import Path
 from typing import Any, Literal
 
@@ -142,17 +143,21 @@ def chat(options: Chat) -> tuple[dict[str, Any], str]:
 
 
 def talk(session: ChatSession) -> None:
-    """Read lines and answer them until the end of input; a person also gets a prompt sign and a greeting."""
+    """Read lines and answer them until the end of input; a person also gets a prompt sign and a greeting.
+
+    On a pipe a message that is refused has an empty line for its reply, and DataError comes at the end.
+    """
     person = sys.stdin.isatty()
     if person:
         print(f"Talk with {session.model.parameter_count():,} parameters. {HELP}")
-    asked = False
+    if isinstance(sys.stdin, TextIOWrapper):
+        sys.stdin.reconfigure(errors="surrogateescape")  # a line that is no UTF-8 is refused alone
+    asked, refused = False, 0
     while True:
         try:
-            with utf8_input():
-                line = input("> " if person else "")
+            line = input("> " if person else "")
         except EOFError:
-            return
+            break
         except KeyboardInterrupt:  # a talk that would be lost is offered to be kept, once
             if asked or not (person and session.history):
                 raise
@@ -163,20 +168,27 @@ def talk(session: ChatSession) -> None:
             continue
         if line.startswith("/"):
             if line.strip() in ("/quit", "/exit"):
-                return
+                break
             print(printable(command(session, line.strip())))
             continue
         try:
+            with utf8_input():
+                line = line.encode(errors="surrogateescape").decode()
             for piece in session.reply(line):
                 print(printable(piece), end="", flush=True)
             print(flush=True)
             asked = False  # there is something new to lose
         except DataError as error:
             inform(str(error))
+            if not person:
+                refused += 1
+                print(flush=True)  # in place of a reply, so that the next one belongs to the next message
         except KeyboardInterrupt:  # a person has read enough of this answer; a second one ends the talk
             if not person:
                 raise
             print("\n(stopped; what was said is forgotten)", flush=True)
+    if refused:
+        raise DataError(f"messages refused: {refused:,}, each with an empty line for a reply. The reasons stand above.")
 
 
 def command(session: ChatSession, line: str) -> str:

@@ -123,12 +123,17 @@ def assistant_scores(answers: Sequence[Answer]) -> dict[str, Any]:
 
 
 def mean_interval(values: Sequence[float], seed: int = 0) -> list[float]:
-    """Where 95 % of the means of a bootstrap over the values lie; empty without values."""
-    if not values:
+    """Where 95 % of the means of a bootstrap over the values lie; empty for fewer than two, which show no spread."""
+    if len(values) < 2:
         return []
     draws = np.random.default_rng(seed).integers(0, len(values), (RESAMPLES, len(values)))
     low, high = np.quantile(np.asarray(values)[draws].mean(axis=1), [0.025, 0.975])
     return [float(low), float(high)]
+
+
+def in_brackets(interval: Sequence[float], form: str) -> str:
+    """An interval as it stands behind its number; nothing where there is none."""
+    return f" ({' to '.join(f'{edge:{form}}' for edge in interval)})" if interval else ""
 
 
 @torch.inference_mode()

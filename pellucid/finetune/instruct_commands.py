@@ -11,7 +11,14 @@ import torch
 
 from pellucid.compute import pick_device
 from pellucid.config import FitConfig
-from pellucid.finetune.answers import Answer, answer_all, assistant_scores, reference_perplexity, same_text
+from pellucid.finetune.answers import (
+    Answer,
+    answer_all,
+    assistant_scores,
+    in_brackets,
+    reference_perplexity,
+    same_text,
+)
 from pellucid.finetune.instruct import InstructionTuning, prepare_model, save_assistant
 from pellucid.finetune.instructions import Example, once, read_instructions, split_examples
 from pellucid.finetune.lora import Lora, merge_adapters, save_adapter, train_part
@@ -187,12 +194,12 @@ def summary(result: dict[str, Any], out: Path, alone: bool = False) -> tuple[dic
     scores, nearest = result["scores"], result["baseline"]["exact_match"]
 
     def with_interval(name: str, form: str = ".1%") -> str:
-        low, high = scores["intervals"][name]
-        return f"{scores[name]:{form}} ({low:{form}} to {high:{form}})"
+        return f"{scores[name]:{form}}{in_brackets(scores['intervals'][name], form)}"
 
     perplexity = scores["reference_perplexity"]
+    several = f"{scores['questions']} held-out questions, 95 % intervals in brackets"
     lines = [
-        f"{out}: {scores['questions']} held-out questions, 95 % intervals in brackets",
+        f"{out}: {several if scores['questions'] > 1 else 'one held-out question, too few for intervals'}",
         f"exact answers {with_interval('exact_match')} (nearest example: {nearest:.1%}), "
         f"words in common, F1 {with_interval('f1', '.3f')}",
         f"end by themselves {with_interval('stop_rate')}, {with_interval('tokens', '.1f')} tokens long, "

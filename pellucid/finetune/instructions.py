@@ -83,7 +83,7 @@ def split_examples(
     questions = by_question(examples)
     kept = sum(map(len, questions.values()))
     if kept < len(examples):
-        inform(f"{len(examples) - kept} of {len(examples)} instructions were there before and are dropped.")
+        inform(f"left out as repeats of others: {len(examples) - kept} of {len(examples)} instructions.")
     named: dict[str, list[list[Kind]]] = {name: [] for name in (*SPLITS, "")}
     for key in sorted(questions, key=lambda key: hashlib.sha256(f"{seed}\0{key}".encode()).digest()):
         named[questions[key][0].split].append(questions[key])

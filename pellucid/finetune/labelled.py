@@ -56,7 +56,10 @@ def read_labelled(path: Path, columns: Columns | None = None) -> list[Labelled]:
 
 
 def read_examples(path: Path, columns: Columns | None = None) -> list[Labelled]:
-    """All labelled texts of a file or folder. DataError names the file and the line of what is missing or broken."""
+    """All labelled texts of a file or folder; empty ones are left out, and counted in a message.
+
+    DataError names the file and the line of what is missing or broken.
+    """
     path, columns = Path(path), columns or Columns()
     if path.is_dir():
         rows: Iterable[tuple[str, dict[str, Any]]] = _folder_rows(path)
@@ -65,7 +68,10 @@ def read_examples(path: Path, columns: Columns | None = None) -> list[Labelled]:
         json_lines = path.suffix in (".jsonl", ".ndjson")
         numbered = _jsonl_rows(path, text, columns) if json_lines else _table_rows(path, text, columns)
         rows = ((f"{path}, line {number}", row) for number, row in numbered)
-    examples = [_checked(where, row, columns) for where, row in rows]
+    found = [_checked(where, row, columns) for where, row in rows]
+    examples = [example for example in found if example.text.strip()]
+    if empty := len(found) - len(examples):
+        inform(f"{path}: left out as empty: {empty} of {len(found)} texts.")
     if not examples:
         raise DataError(problem(path, "no labelled text", "a text and a label on each line", "Check the file."))
     return examples

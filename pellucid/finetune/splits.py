@@ -60,8 +60,8 @@ def without_repeats(examples: Sequence[Labelled]) -> list[Labelled]:
         first = kept.setdefault(normalised(example.text), example)
         contrary += first.label != example.label
     if len(kept) < len(examples):
-        note = f", {contrary} of them with another label than before" if contrary else ""
-        inform(f"{len(examples) - len(kept)} of {len(examples)} texts were there before and are dropped{note}.")
+        note = f", {contrary} of them with another label" if contrary else ""
+        inform(f"left out as repeats of others: {len(examples) - len(kept)} of {len(examples)} texts{note}.")
     return list(kept.values())
 
 

@@ -61,6 +61,11 @@ def check(options: Generate) -> None:
     ):
         if number < 1:
             raise ConfigError(problem(name, str(number), "1 or more", advice))
+    if options.table:
+        given = [f"--{name}" for name in ("samples", "stop") if getattr(options, name) != getattr(Generate, name)]
+        if given:
+            advice = "It shows a single token: leave one of them out."
+            raise ConfigError(problem("--table", f"{', '.join(given)} beside it", "one of them", advice))
     if "" in options.stop:
         raise ConfigError(problem("--stop", "an empty text", "one that can be found", "Leave it out for none."))
 

@@ -57,7 +57,11 @@ class Compare(Options):
 
 @dataclass(frozen=True)
 class Chat(Options):
-    """Talk with an assistant; on a pipe, a line in is a reply out (--json: one message, one object)."""
+    """Talk with an assistant; on a pipe, a line in is a reply out (--json: one message, one object).
+
+    A message that is refused there, as too long or no UTF-8, has an empty line for its reply; the reason is on stderr,
+    and the exit status 2 at the end.
+    """
 
     run: RunFolder
     """Run folder of an assistant."""

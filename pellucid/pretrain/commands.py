@@ -17,7 +17,7 @@ from pellucid.model.outline import Outline
 from pellucid.options import Evaluate, Pretrain
 from pellucid.pretrain.alike import start_alike
 from pellucid.pretrain.checkpoint import began_with, newest_checkpoint
-from pellucid.pretrain.distributed import all_or_none, joined, world
+from pellucid.pretrain.distributed import all_or_none, joined, under_torchrun, world
 from pellucid.pretrain.evaluate import bytes_per_token, limited, measure, parts_of
 from pellucid.pretrain.fit import fit, goes_on
 from pellucid.pretrain.harness import evaluate_tasks
@@ -121,6 +121,9 @@ def check_same_run(out: Path, data: dict[str, str], windows: dict[str, int | str
 
 def pretrain(options: Pretrain) -> tuple[dict[str, Any], str]:
     """`pellucid pretrain`."""
+    if options.shard and not under_torchrun():
+        advice = "Start it with torchrun, which docs/scale.md shows, or leave it out."
+        raise ConfigError(problem("--shard", "a single process", "several to divide the weights over", advice))
     shards = Shards.open(options.data)
     shape = model_config(options.model, shards.vocab_size)
     context = options.context or shape.context_length
@@ -175,6 +178,8 @@ def evaluate(options: Evaluate) -> tuple[dict[str, Any], str]:
     names = {"loss": "loss (nats a token)", "perplexity": "perplexity", "bits_per_byte": "bits per byte"}
     lines = []
     for key, name in names.items():
-        low, high = result[f"{key}_interval"]
-        lines.append(f"{name:>20}: {result[key]:.3f}   (95 %: {low:.3f} to {high:.3f})")
-    return result, "\n".join([*lines, f"over {result['tokens']:,} tokens in {result['parts']:,} parts"])
+        interval = result[f"{key}_interval"]
+        spread = f"   (95 %: {interval[0]:.3f} to {interval[1]:.3f})" if interval else ""
+        lines.append(f"{name:>20}: {result[key]:.3f}{spread}")
+    where = f"{result['parts']:,} parts" if result["parts"] > 1 else "one part: too little for an interval"
+    return result, "\n".join([*lines, f"over {result['tokens']:,} tokens in {where}"])

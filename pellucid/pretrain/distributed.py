@@ -91,9 +91,14 @@ def all_or_none() -> Iterator[None]:
         raise PellucidError("another process could not do its part")
 
 
+def under_torchrun() -> bool:
+    """Whether `torchrun` has started this process, be it alone."""
+    return "RANK" in os.environ
+
+
 def launched() -> int:
     """How many processes `torchrun` has started with this one; 1 without it."""
-    return int(os.environ.get("WORLD_SIZE", "1")) if "RANK" in os.environ else 1
+    return int(os.environ.get("WORLD_SIZE", "1")) if under_torchrun() else 1
 
 
 def restarted() -> bool:

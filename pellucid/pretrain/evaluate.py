@@ -39,10 +39,13 @@ class Measured:
     bytes: NDArray[np.int64]
 
     def summary(self, resamples: int = 1000, seed: int = 0) -> dict[str, Any]:
-        """Loss (nats a token), perplexity, bits per byte; each with a 95 % interval from resampling the parts."""
+        """Loss (nats a token), perplexity, bits per byte; each with a 95 % interval from resampling the parts.
+
+        Of fewer than two parts the intervals are empty: one alone says nothing of the spread.
+        """
         generator = np.random.default_rng(seed)
         count = len(self.nats)
-        draws = generator.integers(0, count, (resamples, count)) if count else np.zeros((1, 0), dtype=np.int64)
+        draws = generator.integers(0, count, (resamples if count > 1 else 0, count))
         nats, tokens, size = (values[draws].sum(axis=1) for values in (self.nats, self.tokens, self.bytes))
         loss = float(self.nats.sum() / max(self.tokens.sum(), 1))
         bits = float(self.nats.sum() / math.log(2) / max(self.bytes.sum(), 1))
@@ -60,8 +63,7 @@ class Measured:
 
 
 def _interval(values: NDArray[np.float64]) -> list[float]:
-    low, high = np.quantile(values, [0.025, 0.975])
-    return [float(low), float(high)]
+    return [float(edge) for edge in np.quantile(values, [0.025, 0.975])] if len(values) else []
 
 
 def parts_of(offsets: Sequence[int] | NDArray[np.int64], context_length: int) -> Iterator[Part]:

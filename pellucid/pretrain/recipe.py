@@ -82,8 +82,9 @@ def fit_config(
     With --steps neither minutes nor tokens count, with --tokens no minutes. Of a run that goes on, `begun` with other
     settings, the batch stays what it was: the rule would have another one for another number of processes.
     """
-    if options.tokens < 0:
-        raise ConfigError(problem("--tokens", f"{options.tokens}", "a number above 0", "Change it."))
+    for name, amount in (("--tokens", options.tokens), ("--minutes", options.minutes)):
+        if amount < 0:
+            raise ConfigError(problem(name, f"{amount}", "a number above 0", "Change it."))
     batch = (begun or {}).get("batch_size") if options.batch_size is None else options.batch_size
     if batch is None:
         batch = WITH_STEPS if options.steps else batch_of(budget(options, shape, context), context, launched())

@@ -36,8 +36,7 @@ def show_evaluation(result: Results) -> str:
     lines = [f"{'':>12}{'loss':>8}{'95 % interval':>18}{'perplexity':>12}{'bits/byte':>11}"]
     for name in ("unigram", "ngram", "model"):
         row = result[name]
-        low, high = row["loss_interval"]
-        spread = f"{low:.3f} to {high:.3f}"
+        spread = " to ".join(f"{edge:.3f}" for edge in row["loss_interval"])  # nothing of a single part
         lines.append(
             f"{name:>12}{row['loss']:>8.3f}{spread:>18}{row['perplexity']:>12.1f}{row['bits_per_byte']:>11.3f}"
         )

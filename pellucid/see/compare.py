@@ -8,6 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from pellucid.finetune.answers import in_brackets
 from pellucid.finetune.compare import chosen, compare_answers, contender
 from pellucid.finetune.judge import Judge
 from pellucid.finetune.studies import held_out
@@ -70,9 +71,10 @@ def lines(result: dict[str, Any], html: Path | None) -> list[str]:
     """The numbers for a terminal."""
     names = [result[side]["name"] for side in "ab"]
     width = max(len(label) for label, _, _ in MEASURES.values())
-    asked = f"{result['checks']['questions']} {'' if result['unsure'] else 'held-out '}questions of {result['data']}"
+    count, known = result["checks"]["questions"], "" if result["unsure"] else "held-out "
+    asked = f"{count} {known}question{'s' if count > 1 else ''} of {result['data']}"
     unsure = f", perhaps known to {' and '.join(result['unsure'])}" if result["unsure"] else ""
-    found = [f"{asked}{unsure}, 95 % intervals in brackets"]
+    found = [f"{asked}{unsure}, {'95 % intervals in brackets' if count > 1 else 'too few for intervals'}"]
     found.append(f"{'':<{width}}  {'a: ' + names[0]:<26} {'b: ' + names[1]}")
     for key, (label, share, _) in MEASURES.items():
         cells = [_cell(result[side]["scores"], key, share) for side in "ab"]
@@ -88,9 +90,8 @@ def lines(result: dict[str, Any], html: Path | None) -> list[str]:
 
 
 def _cell(scores: dict[str, Any], key: str, share: bool) -> str:
-    low, high = scores["intervals"][key]
     form = ".1%" if share else ".1f"
-    return f"{scores[key]:{form}} ({low:{form}} to {high:{form}})"
+    return f"{scores[key]:{form}}{in_brackets(scores['intervals'][key], form)}"
 
 
 def _perplexity(value: float | None) -> str:
@@ -98,9 +99,8 @@ def _perplexity(value: float | None) -> str:
 
 
 def _tally(found: dict[str, Any], names: list[str]) -> str:
-    low, high = found["interval"]
     lost = "".join(f", {found[name]} {name}" for name in ("unclear", "failed") if found[name])
     return (
         f"a {found['a']}, b {found['b']}, tie {found['tie']}{lost}; {names[0]} has "
-        f"{found['a_share']:.1%} of the points ({low:.1%} to {high:.1%})"
+        f"{found['a_share']:.1%} of the points{in_brackets(found['interval'], '.1%')}"
     )

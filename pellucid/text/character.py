@@ -41,9 +41,8 @@ class CharacterTokenizer(Tokenizer):
             inform(
                 f"The text holds {len(kept):,} different {cls.kind} tokens, fewer than the {vocab_size:,} asked for."
             )
-        names = list(dict.fromkeys((*special_tokens, UNKNOWN)))
-        tokens = [utf8(piece) for piece in kept] + [name.encode() for name in names]
-        tokenizer = cls(tokens, {name: len(kept) + i for i, name in enumerate(names)})
+        tokenizer = cls([utf8(piece) for piece in kept], {})
+        tokenizer.add_special_tokens((*special_tokens, UNKNOWN))
         tokenizer.counts = {i: counts[piece] for i, piece in enumerate(kept)}
         return tokenizer
 

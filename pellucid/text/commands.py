@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import time
 from collections.abc import Iterator
 from itertools import chain
 from pathlib import Path
@@ -17,10 +16,9 @@ from pellucid.runtime import (
     explained_disk_errors,
     inform,
     problem,
-    progress_bar,
 )
 from pellucid.text.bpe import BPETokenizer
-from pellucid.text.counting import QUIET_SECONDS
+from pellucid.text.counting import late_progress
 from pellucid.text.documents import from_hugging_face, stream_documents
 from pellucid.text.encode import encode_sources
 from pellucid.text.held_out import Shares
@@ -51,6 +49,8 @@ def train_tokenizer(options: TokenizerTrain) -> Outcome:
     if options.kind != "bpe" and options.pattern != TokenizerTrain.pattern:
         advice = "Only byte pairs are learnt within pieces: give --kind bpe, or leave it out."
         raise ConfigError(problem("--pattern", f"--kind {options.kind}", "--kind bpe", advice))
+    if "" in options.special_tokens:
+        raise ConfigError(problem("--special-tokens", "an empty name", "such as <|name|>", "Leave it out for none."))
     sample = ""
 
     def texts() -> Iterator[str]:
@@ -67,11 +67,15 @@ def train_tokenizer(options: TokenizerTrain) -> Outcome:
     else:
         tokenizer = KINDS[options.kind].train(texts(), vocab_size=options.vocab_size, special_tokens=special)
     tokenizer.save(options.out)
-    ratio = len(sample.encode()) / max(1, len(tokenizer.encode_ordinary(sample)))
+    ids = tokenizer.encode_ordinary(sample)
+    ratio = len(sample.encode()) / max(1, len(ids))
+    unknown = 0.0 if tokenizer.unknown_id is None else ids.count(tokenizer.unknown_id) / max(1, len(ids))
     result = {"out": str(options.out), "kind": options.kind, "vocab_size": tokenizer.vocab_size}
-    result["bytes_per_token"] = round(ratio, 3)
+    result |= {"bytes_per_token": round(ratio, 3), "unknown_share": round(unknown, 4)}
+    lost = f", {unknown:.1%} of them unknown: a larger --vocab-size knows more" if unknown else ""
     return result, (
-        f"{options.out}: a {options.kind} tokenizer of {tokenizer.vocab_size:,} tokens, {ratio:.2f} bytes a token.\n"
+        f"{options.out}: a {options.kind} tokenizer of {tokenizer.vocab_size:,} tokens, "
+        f"{ratio:.2f} bytes a token{lost}.\n"
         f"Look at it: pellucid tokenizer show 'some text' --tokenizer {options.out}"
     )
 
@@ -111,7 +115,8 @@ def encode(options: Encode) -> Outcome:
     finally:
         shutil.rmtree(spool, ignore_errors=True)
     counts = {name: len(shards.tokens(name)) for name in shards.splits}
-    lines = [f"{name:>6}: {shards.documents(name):>9,} documents  {counts[name]:>14,} tokens" for name in shards.splits]
+    documents = {name: count for name in shards.splits if (count := shards.documents(name))}
+    lines = [f"{name:>6}: {count:>9,} documents  {counts[name]:>14,} tokens" for name, count in documents.items()]
     return {"out": str(options.out), "tokens": counts}, "\n".join(
         [str(options.out), *lines, f"Next: pellucid pretrain --data {options.out} --out runs/my-model"]
     )
@@ -119,12 +124,11 @@ def encode(options: Encode) -> Outcome:
 
 def keep_data_set(name: str, text_field: str | None, folder: Path) -> Path:
     """A Hugging Face data set, streamed into a file of its own: text is read twice."""
-    path, began = folder / "data-set.jsonl", time.monotonic()
-    with explained_disk_errors(path), progress_bar() as bar:
+    path = folder / "data-set.jsonl"
+    with explained_disk_errors(path), late_progress(f"fetching {name}") as tell:
         folder.mkdir(parents=True, exist_ok=True)
-        task = bar.add_task(f"fetching {name}", total=None, note="", visible=False)
         with path.open("w", encoding="utf-8") as file:
             for rows, document in enumerate(from_hugging_face(name, text_field=text_field), 1):
                 file.write(json.dumps({"text": document.text}) + "\n")
-                bar.update(task, visible=time.monotonic() - began > QUIET_SECONDS, note=f"{rows:,} texts")
+                tell(f"{rows:,} texts")
         return named_by_content(path)

@@ -23,6 +23,10 @@ FOREVER = 1 << 62
 DIVISIBLE = ("text", "jsonl", "parquet")
 
 
+class NotUTF8Error(DataError):
+    """Bytes of a file that are no text in UTF-8."""
+
+
 @dataclass(frozen=True)
 class Source:
     """A file, what was found about it by looking, and which of its bytes are text."""
@@ -147,7 +151,7 @@ def decoded(content: bytes, source: Source, offset: int, on_bad: OnBad = stop, l
     """
     if offset == 0 and content.startswith((b"\xff\xfe", b"\xfe\xff")):
         advice = f"Convert it: iconv -f utf-16 -t utf-8 '{source}' > new.txt"
-        raise DataError(problem(str(source), "UTF-16", "UTF-8", advice))
+        raise NotUTF8Error(problem(str(source), "UTF-16", "UTF-8", advice))
     try:
         text = content.decode()
         if "\0" not in text:
@@ -162,14 +166,14 @@ def decoded(content: bytes, source: Source, offset: int, on_bad: OnBad = stop, l
                 "text in UTF-8",
                 "Give text.",
             )
-            on_bad(DataError(problem(f"{source}, line {number}", found, expected, advice)))
+            on_bad(NotUTF8Error(problem(f"{source}, line {number}", found, expected, advice)))
         else:
             try:
                 part.decode()
             except UnicodeDecodeError as error:
                 found = f"the byte {part[error.start]:#04x} at byte {offset + error.start:,}, which is not UTF-8"
                 advice = f"If it is Latin-1, convert it: iconv -f latin1 -t utf-8 '{source}' > new.txt"
-                on_bad(DataError(problem(f"{source}, line {number}", found, "text in UTF-8", advice)))
+                on_bad(NotUTF8Error(problem(f"{source}, line {number}", found, "text in UTF-8", advice)))
         offset += len(part) + 1
     return content.decode(errors="replace").replace("\0", "\ufffd")
 

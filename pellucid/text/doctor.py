@@ -18,7 +18,8 @@ import numpy as np
 from pellucid.machine import describe_machine
 from pellucid.options import Doctor
 from pellucid.runtime import ConfigError, DataError, problem
-from pellucid.text.content import Slice, Source, whole
+from pellucid.text.content import NotUTF8Error, Slice, Source, whole
+from pellucid.text.counting import late_progress
 from pellucid.text.documents import to_document
 from pellucid.text.findings import Findings, as_text, spread, to_mend
 from pellucid.text.leaks import HEAD_CHARACTERS, NEAR, NearIndex, Signatures, signatures
@@ -45,14 +46,17 @@ class Examination:
         self.signatures: list[Signatures] = []
         self.labels: Counter[str] = Counter()
         self.instructions = 0
-        self.ascii = True
+        self.encoding = "ASCII"
         self._hash: Any = None  # of the document being read, until it is finished
         self._place = self._head = ""
-        for file, name in find_files([path]):
-            self._examine(file, name)
+        with late_progress("examining") as self._tell:
+            for file, name in find_files([path]):
+                self._examine(file, name)
 
     def _note(self, error: DataError) -> None:
         self.bad.add(str(error))
+        if isinstance(error, NotUTF8Error):
+            self.encoding = "not UTF-8"
 
     def _examine(self, file: Path, name: str) -> None:
         try:
@@ -64,6 +68,7 @@ class Examination:
                     self._finish()
                     self._begin(place)
                 self._add(text)
+                self._tell(f"{len(self.characters):,} texts")
             self._finish()
             if len(self.characters) + self.empty.count + self.bad.count == before:
                 self.empty.add(name)
@@ -118,7 +123,8 @@ class Examination:
 
     def _add(self, text: str) -> None:
         self._hash.update(text.encode())
-        self.ascii = self.ascii and text.isascii()
+        if self.encoding == "ASCII" and not text.isascii():
+            self.encoding = "UTF-8"
         self.characters[-1] += len(text)
         if self.tokenizer is not None:
             self.tokens[-1] += len(self.tokenizer.encode_arrays([text])[0])
@@ -141,7 +147,7 @@ class Examination:
         found: dict[str, Any] = {
             "file": str(self.path),
             "found": describe(self.sources) if self.sources else "nothing that can be read",
-            "encoding": "ASCII" if self.ascii else "UTF-8",
+            "encoding": self.encoding,
             "documents": len(self.characters),
             "bad": vars(self.bad),
             "empty": vars(self.empty),

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from pellucid.runtime import DataError, problem
+from pellucid.runtime import DataError, problem, shown
 from pellucid.text.content import OnBad, Slice, Source, decoded, extra, stop, with_newlines
 from pellucid.text.readers import read_records, read_text_parts
 from pellucid.text.sources import TEXT_FIELDS, UNIT_BYTES, Strip, Unit, find_sources, plan_units, tell_empty
@@ -95,11 +95,11 @@ def to_document(record: Any, source: Source, place: str) -> Document:
     field = source.text_field or "text"
     text = record.get(field) if isinstance(record, dict) else None
     if not isinstance(text, str):
+        expected, advice = f'an object with "{field}": "..."', "Rename the field that holds the text."
         found = f"the keys {', '.join(record) or 'none'}" if isinstance(record, dict) else f"a JSON {_kind(record)}"
         if isinstance(record, dict) and field in record:
-            found = f'a "{field}" that is {text!r}'
-        expected = f'an object with "{field}": "..."'
-        raise _bad(source, place, found, expected, "Rename the field that holds the text.")
+            found, advice = f'a "{field}" that is {shown(text)}', "Put it in quotation marks, or remove the record."
+        raise _bad(source, place, found, expected, advice)
     if not text.isascii():
         try:
             text.encode()

@@ -31,7 +31,13 @@ from pellucid.text.content import Source, whole
 from pellucid.text.documents import SPLITS, Document, read_slice
 from pellucid.text.held_out import HeldOut, Shares, find_held_out, groups
 from pellucid.text.runners import Runner, run_with_ray, run_with_threads
-from pellucid.text.shard_writer import require_place_for_shards, write_description, write_shards, write_unit
+from pellucid.text.shard_writer import (
+    require_place_for_shards,
+    tell_replaced,
+    write_description,
+    write_shards,
+    write_unit,
+)
 from pellucid.text.shards import VERSION, Shards
 from pellucid.text.sources import Unit, plan_units
 from pellucid.text.splits import FEW, check_shares, split_documents
@@ -63,6 +69,7 @@ def encode_sources(
     check_shares(shares.val, shares.test)
     out = Path(out).resolve()
     require_place_for_shards(out)
+    tell_replaced(out, tokenizer)
     sources = [replace(source, path=source.path.resolve(), name=str(source)) for source in sources]
     run: Runner = run_with_ray if engine == "ray" else partial(run_with_threads, workers)
     unit_bytes = unit_bytes or max(UNIT_BYTES, sum(source.size for source in sources) // MOST_UNITS)

@@ -7,12 +7,13 @@ turn, which colour-blind people tell apart, under black letters, so that they re
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import cycle, pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import regex
 from rich.bar import Bar
 from rich.cells import cell_len
@@ -22,7 +23,7 @@ from rich.table import Table
 from rich.text import Text
 
 from pellucid.options import TokenizerReport, TokenizerShow
-from pellucid.runtime import DataError, Verbatim, inform, printable, problem, utf8_input
+from pellucid.runtime import DataError, Verbatim, inform, printable, problem, progress_bar, utf8_input
 from pellucid.text.bpe import BPETokenizer
 from pellucid.text.character import CharacterTokenizer
 from pellucid.text.documents import read_documents
@@ -309,24 +310,25 @@ class Row(NamedTuple):
     unknown: int
 
 
-def measure(tokenizers: Mapping[str, Tokenizer], texts: Mapping[str, str]) -> list[Row]:
-    """Each tokenizer on each text, and on all of them together."""
+def measure(
+    tokenizers: Mapping[str, Tokenizer], texts: Mapping[str, str], told: Callable[[int], None] = lambda characters: None
+) -> list[Row]:
+    """Each tokenizer on each text, and on all of them together. `told` hears how many characters each pass has read."""
     rows = []
     used: dict[str, set[int]] = {name: set() for name in tokenizers}
     totals = {name: [0, 0, 0] for name in tokenizers}  # bytes, tokens, unknown
     for label, text in texts.items():
         for name, tokenizer in tokenizers.items():
-            ids = tokenizer.encode_ordinary(text)
-            numbers = [len(text.encode()), len(ids), _unknown(tokenizer, ids)]
-            rows.append(_measured(label, name, numbers, set(ids), tokenizer))
-            used[name] |= set(ids)
+            (ids,) = tokenizer.encode_arrays([text])
+            different = set(np.unique(ids).tolist())
+            unknown = 0 if tokenizer.unknown_id is None else int((ids == tokenizer.unknown_id).sum())
+            numbers = [len(text.encode()), len(ids), unknown]
+            rows.append(_measured(label, name, numbers, different, tokenizer))
+            told(len(text))
+            used[name] |= different
             totals[name] = [total + number for total, number in zip(totals[name], numbers, strict=True)]
     everything = [_measured("all", name, totals[name], used[name], t) for name, t in tokenizers.items()]
     return [*rows, *everything]
-
-
-def _unknown(tokenizer: Tokenizer, ids: Sequence[int]) -> int:
-    return 0 if tokenizer.unknown_id is None else ids.count(tokenizer.unknown_id)
 
 
 def _measured(label: str, name: str, numbers: Sequence[int], used: set[int], tokenizer: Tokenizer) -> Row:
@@ -343,7 +345,10 @@ def report_tokenizers(options: TokenizerReport) -> Outcome:
     tokenizers: dict[str, Tokenizer] = {name: Tokenizer.load(name) for name in options.tokenizers}
     if "gpt2" not in tokenizers and (gpt2 := gpt2_if_at_hand()) is not None:
         tokenizers["gpt2"] = gpt2
-    rows = measure(tokenizers, texts)
+    with progress_bar() as bar:
+        total = len(tokenizers) * sum(map(len, texts.values()))
+        task = bar.add_task("encoding with each", total=total, note="")
+        rows = measure(tokenizers, texts, told=lambda characters: bar.advance(task, characters))
     about = [{"tokenizer": name, "kind": t.kind, "vocab_size": t.vocab_size} for name, t in tokenizers.items()]
     result = {"tokenizers": about, "texts": [row._asdict() for row in rows]}
     return result, render(draw_report(tokenizers, rows), Console(highlight=False, markup=False, emoji=False))

@@ -178,6 +178,13 @@ def require_place_for_shards(out: Path) -> None:
         raise DataError(problem(out, found, expected, "Move it, or give --out another name."))
 
 
+def tell_replaced(out: Path, tokenizer: Tokenizer) -> None:
+    """Say where shards of another tokenizer give way: what was trained on them could not go on with these."""
+    with suppress(DataError):  # what is not there, or damaged, is no loss
+        if Shards.open(out, verify=False).description["tokenizer"] != tokenizer.fingerprint():
+            inform(f"{out}: the shards there are of another tokenizer; they will be replaced.")
+
+
 def write_shards(splits: Mapping[str, Iterable[Document]], tokenizer: Tokenizer, out: Path | str) -> Shards:
     """Encode documents that are at hand, one shard a split, into `out`, atomically, and open it.
 

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Literal
 
 from pellucid.runtime import DataError, inform, problem, sha256
-from pellucid.text.content import Format, Slice, Source, whole
+from pellucid.text.content import Format, NotUTF8Error, OnBad, Slice, Source, whole
 from pellucid.text.readers import open_parquet, read_records
 
 Strip = bool | Literal["auto"]
@@ -69,11 +69,18 @@ def require_text_field(source: Source, wanted: str | None = None) -> None:
     """DataError that lists the fields of a source where none of them is known to hold the text."""
     if source.format == "text" or source.text_field or not (names := fields(source)):
         return
+    fields(source, stop_unless_utf8)  # a name of other bytes could not be given
     expected = repr(wanted) if wanted else f"one of a known name ({', '.join(TEXT_FIELDS[:6])}, ...)"
     place = source.where("line 1") if source.format in ("csv", "tsv") else str(source)
     found = f"the fields {', '.join(names)[:300]}"
     advice = "Call the one that holds the text so; `encode` and `tokenizer train` take another name: --text-field NAME."
     raise DataError(problem(place, found, expected, advice))
+
+
+def stop_unless_utf8(error: DataError) -> None:
+    """What is no text ends the reading; other faults don't."""
+    if isinstance(error, NotUTF8Error):
+        raise error
 
 
 def tell_empty(names: Sequence[str], all_of_them: bool) -> None:
@@ -232,12 +239,12 @@ def _format(path: Path, head: bytes) -> Format:
     return "jsonl" if re.match(rb'\s*\{[ \t]*"[^\n]*\}\s*?(\n|$)', head.removeprefix(b"\xef\xbb\xbf")) else "text"
 
 
-def fields(source: Source) -> list[str]:
+def fields(source: Source, on_bad: OnBad = lambda _: None) -> list[str]:
     """The names of the columns, or of the first record's fields; none where there is no whole record."""
     if source.format == "parquet":
         with open_parquet(source) as file:
             return list(file.schema_arrow.names)
-    first = next((record for _, record in read_records(whole(source), lambda _: None)), None)
+    first = next((record for _, record in read_records(whole(source), on_bad)), None)
     return list(first) if isinstance(first, dict) else []
 
 

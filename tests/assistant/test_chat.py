@@ -54,6 +54,19 @@ def test_lines_that_end_as_on_windows_are_the_same_messages(cli: Any, assistant_
     assert said[0].stdout == said[1].stdout != ""
 
 
+@pytest.mark.parametrize(("refused", "said"), [(b"ab\xff", "the byte 0xff at 2"), (b"fox " * 99, "at most 48")])
+def test_over_a_pipe_a_refused_message_has_an_empty_line_and_those_around_it_their_replies(
+    start: Any, assistant_folder: Path, refused: bytes, said: str
+) -> None:
+    process = start("chat", assistant_folder, "--max-tokens", 5)
+    process.stdin.buffer.write(b"Where?\n" + refused + b"\n/reset\nWhere?\n")
+    out, err = process.communicate()
+    first, second = out.split("\n(forgotten)\n")  # the reply ends its line, and the other message has one of its own
+    assert first == second != "\n"
+    assert process.returncode == 2
+    assert said in err and "messages refused: 1, each with an empty line" in err
+
+
 def test_json_takes_one_message_and_gives_one_object(call: Any, assistant_folder: Path) -> None:
     reply = json.loads(call("chat", assistant_folder, "--json", "--max-tokens", 5, stdin="Where?").stdout)
     assert reply.keys() == {"reply"}

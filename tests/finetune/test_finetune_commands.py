@@ -237,6 +237,11 @@ def test_adapters_alone_are_written_and_merged_later(
         assert done.returncode == 0, done.stderr
     assert "pellucid import" in done.stdout
     assert not (tmp_path / "alone" / "model.safetensors").exists()
+    alone, adapter = tmp_path / "alone", tmp_path / "alone" / "adapter"
+    for verb in (["chat", alone], ["chat", adapter], ["import", alone, "--out", tmp_path / "nothing"]):
+        refused = call(*verb)
+        assert refused.returncode == 2
+        assert f"pellucid import {adapter} --out RUN" in refused.stderr
     # a run settles its precision by the clock, so what is compared is one run's adapter, merged at once and later
     for run, out in [("merged", "later"), ("alone", "opened")]:
         done = call("import", tmp_path / run / "adapter", "--out", tmp_path / out)
@@ -287,6 +292,14 @@ def test_one_record_is_too_few_and_a_megabyte_is_cut(call: Any, base_folder: Pat
     done = call(*given)
     assert done.returncode == 0, done.stderr
     assert "longer than the context of 64 tokens" in done.stderr or "answered" in done.stdout
+
+
+def test_a_single_held_out_question_has_no_interval(call: Any, base_folder: Path, tmp_path: Path) -> None:
+    data = tmp_path / "talk.json"
+    data.write_text(json.dumps([{"instruction": f"Say {i}.", "output": "Yes."} for i in range(9)]))
+    done = call("finetune", "instruct", base_folder, "--data", data, "--out", tmp_path / "run", "--epochs", 1)
+    assert done.returncode == 0, done.stderr
+    assert "one held-out question, too few for intervals" in done.stdout and " to " not in done.stdout
 
 
 @pytest.mark.parametrize(

@@ -90,7 +90,7 @@ def test_a_split_shares_no_question_and_keeps_every_different_answer(capsys: pyt
     assert {name: len(set(members)) for name, members in keys.items()} == {"train": 85, "val": 5, "test": 10}
     assert len({key for members in keys.values() for key in members}) == 100
     assert sum(map(len, keys.values())) == 102
-    assert "1 of 103 instructions were there before and are dropped" in capsys.readouterr().err
+    assert "left out as repeats of others: 1 of 103 instructions." in capsys.readouterr().err
     assert [example.output for example in once([*many(9), more[0]])] == [f"It is {i}." for i in range(9)]
 
 

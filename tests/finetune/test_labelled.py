@@ -107,6 +107,12 @@ def test_a_bad_file_is_refused_with_its_name_and_line(
     assert "\n" not in str(error.value)
 
 
+def test_empty_texts_are_left_out_and_counted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "a.csv").write_text("text,label\n" + "ok,ham\nhi,spam\n" * 4 + ",ham\n  ,spam\n")
+    assert len(read_labelled(tmp_path / "a.csv")) == 8
+    assert "a.csv: left out as empty: 2 of 10 texts." in capsys.readouterr().err
+
+
 def test_a_folder_holds_a_folder_of_texts_for_each_class(tmp_path: Path) -> None:
     for kind in ("neg", "pos"):
         for i in range(3):
@@ -211,7 +217,7 @@ def test_files_of_their_own_for_val_and_test_are_kept_and_share_no_text_with_tra
     files = [tmp_path / f"{name}.csv" for name in ("train", "val", "test")]
     splits = read_splits(files[0], files[1], files[2], Columns(), seed=0)
     assert {name: len(members) for name, members in splits.items()} == {"train": 35, "val": 10, "test": 15}
-    assert "5 of 65 texts were there before" in capsys.readouterr().err
+    assert "left out as repeats of others: 5 of 65 texts" in capsys.readouterr().err
     without_val = read_splits(files[0], None, files[2], Columns(), seed=0)
     assert len(without_val["test"]) == 15
     assert 2 <= len(without_val["val"]) <= 4
@@ -227,7 +233,7 @@ def test_a_label_that_training_never_meets_is_named_with_its_line(tmp_path: Path
 def test_a_text_with_two_different_labels_is_counted(capsys: pytest.CaptureFixture[str]) -> None:
     examples = [Labelled(f"t {i // 2}", "ab"[i // 2 % 2] if i else "b") for i in range(80)]
     split_labelled(examples)
-    assert "1 of them with another label than before" in capsys.readouterr().err
+    assert "1 of them with another label." in capsys.readouterr().err
 
 
 def test_several_labels_are_stratified_by_the_rarest(tmp_path: Path) -> None:
@@ -262,7 +268,7 @@ def test_a_text_that_stands_twice_is_in_one_split_only_though_case_and_spaces_di
     splits = split_labelled(examples)
     texts = [normalised(example.text) for members in splits.values() for example in members]
     assert len(texts) == len(set(texts)) == 40
-    assert "40 of 80 texts were there before and are dropped" in capsys.readouterr().err
+    assert "left out as repeats of others: 40 of 80 texts." in capsys.readouterr().err
 
 
 def test_splits_that_the_file_names_are_kept_and_a_missing_one_is_taken_from_train() -> None:

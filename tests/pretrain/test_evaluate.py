@@ -119,7 +119,7 @@ def test_no_more_logits_than_wanted_exist_at_one_time_and_the_numbers_are_the_sa
 
 
 @settings(max_examples=40, deadline=None)
-@given(st.lists(st.tuples(st.floats(0.1, 200), st.integers(1, 50)), min_size=1, max_size=30))
+@given(st.lists(st.tuples(st.floats(0.1, 200), st.integers(1, 50)), min_size=2, max_size=30))
 def test_the_mean_lies_within_its_interval_and_perplexity_and_bits_follow_from_it(
     rows: list[tuple[float, int]],
 ) -> None:
@@ -139,9 +139,20 @@ def test_the_interval_is_as_wide_as_theory_says() -> None:
     assert abs((high - low) / (2 * 1.96 / math.sqrt(400)) - 1) < 0.15
 
 
-def test_nothing_to_measure_is_no_crash() -> None:
-    empty = np.zeros(0)
-    assert Measured(empty, empty.astype(int), empty.astype(int)).summary()["tokens"] == 0
+@pytest.mark.parametrize("count", [0, 1])
+def test_fewer_than_two_parts_have_no_interval(count: int) -> None:
+    ones = np.ones(count, dtype=np.int64)
+    summary = Measured(ones.astype(float), ones, ones).summary()
+    assert summary["tokens"] == summary["loss"] == count
+    assert summary["loss_interval"] == summary["perplexity_interval"] == summary["bits_per_byte_interval"] == []
+
+
+def test_who_evaluates_on_a_single_part_is_told_that_it_is_too_little(
+    call: Any, base_folder: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "a.txt").write_text("The fox.")
+    done = call("evaluate", base_folder, "--data", tmp_path / "a.txt")
+    assert "in one part: too little for an interval" in done.stdout and "95 %" not in done.stdout
 
 
 def test_a_part_is_a_value() -> None:

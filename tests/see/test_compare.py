@@ -83,7 +83,7 @@ def test_scores_hold_means_and_intervals() -> None:
     assert scores["repetition"] == 0.125
     for name, (low, high) in scores["intervals"].items():
         assert low <= scores[name] <= high
-    assert assistant_scores([])["intervals"]["f1"] == []
+    assert assistant_scores([])["intervals"]["f1"] == assistant_scores([answer("no")])["intervals"]["f1"] == []
 
 
 @pytest.fixture(scope="module")
@@ -362,6 +362,17 @@ def test_an_impossible_comparison_is_refused(
     done = call("compare", assistant, assistant, "--data", data, *more)
     assert done.returncode == 2
     assert said in done.stderr
+
+
+def test_a_single_question_has_no_interval(call: Any, assistant: Path, tmp_path: Path) -> None:
+    data, html = tmp_path / "talk.json", tmp_path / "page.html"
+    data.write_text(json.dumps([{"instruction": f"{i}", "output": f"{i}"} for i in range(40)]))
+    given = ("compare", assistant, assistant, "--data", data, "--max-tokens", 4, "--questions", 1)
+    done = call(*given, "--html", html)
+    assert done.returncode == 0, done.stderr
+    assert "too few for intervals" in done.stdout
+    assert "has 50.0% of the points\n" in done.stdout and not re.search(r"\(.* to .*\)", done.stdout)
+    assert "One question: too few" in (text := html.read_text()) and not re.search(r"\d to \d", text)
 
 
 def test_where_the_two_differ_comes_first_on_the_page() -> None:

@@ -23,6 +23,19 @@ def test_all_pieces_are_counted_where_there_is_room(capsys: pytest.CaptureFixtur
     assert capsys.readouterr().err == ""
 
 
+@pytest.mark.parametrize("quiet", [0.0, 99.0])
+def test_on_a_terminal_long_work_shows_how_far_it_is(
+    quiet: float, call: Cli, base_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("TERM", "xterm-256color")
+    monkeypatch.setattr(counting, "QUIET_SECONDS", quiet)
+    monkeypatch.setattr(counting, "REFRESH_SECONDS", 0.0)
+    (tmp_path / "a.jsonl").write_text('{"text": "the fox"}\n' * 3)
+    assert ("3 texts" in call("doctor", tmp_path / "a.jsonl").stderr) is (quiet == 0.0)
+    assert "encoding with each" in call("tokenizer", "report", base_folder, "--text", tmp_path / "a.jsonl").stderr
+
+
 @pytest.mark.parametrize("limit", ["MOST_PIECES", "MOST_CHARACTERS"])
 def test_rare_words_are_forgotten_when_there_are_too_many_and_that_is_said(
     limit: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]

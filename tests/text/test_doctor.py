@@ -74,6 +74,22 @@ def test_each_format_reports_its_bad_places(
     assert found["documents"] == documents
 
 
+@pytest.mark.parametrize(
+    ("content", "encoding"),
+    [
+        (b"plain", "ASCII"),
+        ("café".encode(), "UTF-8"),
+        (b"one\ncaf\xe9\nthree", "not UTF-8"),
+        ("text".encode("utf-16"), "not UTF-8"),
+        (b"\x7fELF\0", "not UTF-8"),
+    ],
+)
+def test_the_encoding_is_that_of_the_bytes(examine: Examine, content: bytes, encoding: str) -> None:
+    found, text = examine("a.txt", content)
+    assert found["encoding"] == encoding
+    assert f"encoding     {encoding}\n" in text
+
+
 def test_empty_and_repeated_texts_are_named_by_line(examine: Examine) -> None:
     found, text = examine("a.jsonl", lines({"text": "a"}, {"text": " "}, {"text": "b"}, {"text": "a"}))
     assert found["empty"]["count"] == 1

@@ -81,12 +81,13 @@ BAD_INPUT: list[tuple[str, str, bytes, str]] = [
     ("utf-16", "a.txt", "text".encode("utf-16"), "UTF-16.*iconv"),
     ("broken line", "a.jsonl", b'{"text": "a"}\n{"text": \n', "line 2: found broken JSON"),
     ("no text field", "a.jsonl", b'{"text": "a"}\n\n{"content": "b", "id": 1}\n', "line 3: found the keys content, id"),
-    ("text is a number", "a.jsonl", b'{"text": 7}', 'line 1: found a "text" that is 7'),
+    ("text is a number", "a.jsonl", b'{"text": 7}', 'line 1: found a "text" that is 7.*quotation marks'),
     ("a list", "a.jsonl", b"[1]", "line 1: found a JSON list"),
     ("unknown split", "a.jsonl", b'{"text": "a", "split": "dev"}', "split 'dev'"),
     ("nats that are text", "a.jsonl", b'{"text": "a", "nats": "x"}', "nats 'x'"),
     ("half a character", "a.jsonl", b'{"text": "a\\ud800"}', "line 1: found a lone surrogate at character 1"),
     ("csv without a text", "a.csv", b"a,b\n1,2\n", "line 1: found the fields a, b"),
+    ("csv without a text in latin-1", "a.csv", b"M\xfcll,b\n1,2\n", r"line 1: found the byte 0xfc at byte 1.*iconv"),
     ("gz cut short", "a.gz", b"\x1f\x8b", "a damaged gz file"),
 ]
 

@@ -280,3 +280,11 @@ def test_what_stands_in_the_way_is_not_replaced(tmp_path: Path, folder: Path, bp
     again = encoded([folder / "b.jsonl"], bpe, tmp_path / "s")
     assert again.documents("train") < shards.documents("train")
     assert not list(tmp_path.glob(".s*"))
+
+
+def test_shards_of_another_tokenizer_are_replaced_and_that_is_said(
+    tmp_path: Path, folder: Path, bpe: BPETokenizer, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for tokenizer, said in ((bpe, False), (bpe, False), (BPETokenizer.train(["a b"], 256), True)):
+        encoded([folder], tokenizer, tmp_path / "s").require_tokenizer(tokenizer)
+        assert ("s: the shards there are of another tokenizer;" in capsys.readouterr().err) == said

@@ -105,6 +105,13 @@ def test_names_that_cannot_be_special_are_refused(tokenizer: Tokenizer) -> None:
         tokenizer.add_special_tokens([","])
 
 
+@pytest.mark.parametrize("kind", [CharacterTokenizer, WordTokenizer])
+@pytest.mark.parametrize("name", ["", "a"])
+def test_names_that_cannot_be_special_are_refused_in_training_too(kind: type[CharacterTokenizer], name: str) -> None:
+    with pytest.raises(DataError, match=r"special tokens: found (an empty name|'a', an ordinary token)"):
+        kind.train(["a b"], special_tokens=[name])
+
+
 def test_ids_out_of_range_are_an_error(tokenizer: Tokenizer) -> None:
     for bad in (-1, tokenizer.vocab_size):
         with pytest.raises(DataError, match="token id"):

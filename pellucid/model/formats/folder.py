@@ -20,6 +20,7 @@ from pellucid.compute import one_thread
 from pellucid.config import ModelConfig
 from pellucid.hub import TOKENIZER_FILES
 from pellucid.model.formats import MODEL_TYPES, of_family
+from pellucid.model.formats.adapter import is_adapter
 from pellucid.model.formats.gpt2 import Entry
 from pellucid.model.formats.quantised import QUANTISED, Quantised, quantised_in_pieces, read_quantised
 from pellucid.model.formats.tensor_files import (
@@ -146,7 +147,11 @@ def read_settings(folder: Path) -> dict[str, Any]:
         advice = "Check the path, or make a model with `pellucid quickstart` or `pellucid pretrain`."
         raise DataError(problem(folder, found, "a run folder", advice))
     if not (folder / "config.json").is_file():
-        raise DataError(problem(folder, "no config.json", "a run folder with config.json", "Give a model's folder."))
+        adapter = next((place for place in (folder, folder / "adapter") if is_adapter(place)), None)
+        advice = "Give a model's folder."
+        if adapter is not None:
+            advice = f"There is an adapter alone; make a model of it: pellucid import {adapter} --out RUN"
+        raise DataError(problem(folder, "no config.json", "a run folder with config.json", advice))
     settings = read_strict_json(folder / "config.json")
     if not isinstance(settings, dict):
         raise DataError(problem(folder / "config.json", "no JSON object", "a JSON object", "Make the folder again."))
