@@ -351,15 +351,9 @@ def predict_logits(
     return result
 
 
-def predict(
-    model: Classifier,
-    rows: Sequence[Sequence[int]],
-    fill: int,
-    batch_size: int = 64,
-    told: Callable[[int], None] = lambda texts: None,
-) -> Array:
-    """(N, C) probabilities of encoded texts."""
-    return to_probabilities(predict_logits(model, rows, fill, batch_size, told), model.rule.several)
+def predict(model: Classifier, rows: Sequence[Sequence[int]], fill: int, **more: Any) -> Array:
+    """(N, C) probabilities of encoded texts; `more` is for `predict_logits`."""
+    return to_probabilities(predict_logits(model, rows, fill, **more), model.rule.several)
 
 
 def decide(probabilities: Array, labels: Sequence[str], rule: Rule) -> Array:
