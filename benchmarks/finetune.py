@@ -3,6 +3,7 @@
     python benchmarks/finetune.py [DATA]                          10 steps of each loop: some minutes
     python benchmarks/finetune.py [DATA] --only loops --steps 0   a whole epoch of each: about an hour
     python benchmarks/finetune.py --only seeds                    five quickstarts: half an hour
+    python benchmarks/finetune.py --only seeds --minutes 30 --one-core --runs OUT   long ones: 90 min on 2 cores
     python benchmarks/finetune.py [DATA] --only sms balanced      five pretrained models and classifiers of each: 20 min
 
 DATA is a folder with instruct/, gpt2/, classify/ and gutenberg/ (PELLUCID_DATA where it is not given). The loops need a
@@ -14,6 +15,7 @@ same eight records in each step; theirs computes in float32, as it comes, ours i
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import math
 import os
@@ -23,7 +25,9 @@ import subprocess
 import sys
 import tempfile
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from queue import SimpleQueue
 from typing import Any
 
 from measure import machine, write
@@ -49,6 +53,8 @@ def main() -> None:
     parser.add_argument("--layers", type=int, default=12, help="of the GPT-2; fewer to try the benchmark out")
     parser.add_argument("--seeds", type=int, nargs="*", default=list(range(5)))
     parser.add_argument("--minutes", type=float, default=5.2, help="of each quickstart")
+    parser.add_argument("--one-core", action="store_true", help="as many quickstarts at once as cores, each on its own")
+    parser.add_argument("--runs", type=Path, help="where the quickstarts stay, and go on when interrupted")
     arguments = parser.parse_args()
     if not arguments.data and set(arguments.only) != {"seeds"}:
         parser.error("give a folder with instruct/ and gpt2/, or set PELLUCID_DATA")
@@ -110,25 +116,48 @@ def run(python: str, script: Path, *arguments: object) -> Json:
 
 
 def seeds(arguments: argparse.Namespace) -> Json:
-    """Quickstarts on the embedded corpus: the assistant's exact match, its worst family, its ends, and spam's F1."""
-    rows = []
-    for seed in arguments.seeds:
-        with tempfile.TemporaryDirectory() as name:
-            out = Path(name) / "run"
-            call("quickstart", "--out", out, "--seed", seed, "--minutes", arguments.minutes)
-            report = json.loads((out / "report.json").read_text(encoding="utf-8"))
-        assistant = report["instruct"]
-        rows.append(
-            {
-                "exact_match": assistant["exact_match"],
-                "worst_family": min(assistant["families"].values()),
-                "stop_rate": assistant["stop_rate"],
-                "spam_f1": report["classify"]["f1"],
-                "seconds": report["seconds"]["total"],
-            }
-        )
-        print(rows[-1], file=sys.stderr, flush=True)
-    return summarised(arguments.seeds, rows)
+    """Quickstarts on the embedded corpus: the assistant's exact match, whole and by family, its ends, and spam's F1."""
+    every = sorted(os.sched_getaffinity(0))
+    free: SimpleQueue[list[int]] = SimpleQueue()  # cores that nobody computes on
+    for cores in [[core] for core in every] if arguments.one_core else [every]:
+        free.put(cores)
+
+    def measured(seed: int) -> Json:
+        cores = free.get()
+        try:
+            row = quickstart_scores(arguments, seed, cores)
+        finally:
+            free.put(cores)
+        print(seed, row, file=sys.stderr, flush=True)
+        return row
+
+    with ThreadPoolExecutor(max_workers=free.qsize()) as pool:
+        rows = list(pool.map(measured, arguments.seeds))
+    found = summarised(arguments.seeds, rows)
+    found["mean"]["lowest of the families' means"] = min(
+        mean for name, mean in found["mean"].items() if name.startswith(FAMILY)
+    )
+    return found
+
+
+FAMILY = "exact match: "
+
+
+def quickstart_scores(arguments: argparse.Namespace, seed: int, cores: list[int]) -> Json:
+    """What a quickstart on these cores reports."""
+    with contextlib.nullcontext(arguments.runs) if arguments.runs else tempfile.TemporaryDirectory() as folder:
+        out = Path(folder) / f"seed-{seed}"
+        call("quickstart", "--out", out, "--seed", seed, "--minutes", arguments.minutes, cores=cores)
+        report = json.loads((out / "report.json").read_text(encoding="utf-8"))
+    assistant = report["instruct"]
+    return {
+        "exact_match": assistant["exact_match"],
+        "worst_family": min(assistant["families"].values()),
+        "stop_rate": assistant["stop_rate"],
+        "spam_f1": report["classify"]["f1"],
+        "seconds": report["seconds"]["total"],
+        **{FAMILY + name: share for name, share in assistant["families"].items()},
+    }
 
 
 def sms(arguments: argparse.Namespace) -> Json:
@@ -185,9 +214,12 @@ def write_lines(path: Path, rows: list[Json]) -> None:
     path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
 
 
-def call(*arguments: object) -> Json:
-    """A verb's JSON."""
-    done = subprocess.run([PELLUCID, *map(str, arguments), "--json"], stdout=subprocess.PIPE, text=True)
+def call(*arguments: object, cores: list[int] | None = None) -> Json:
+    """A verb's JSON; computed on these cores where some are named."""
+    command = [PELLUCID, *map(str, arguments), "--json"]
+    if cores:
+        command = ["taskset", "--cpu-list", ",".join(map(str, cores)), *command]
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True)
     if done.returncode:
         raise SystemExit(f"pellucid {arguments[0]} ended with {done.returncode}")
     result: Json = json.loads(done.stdout)
