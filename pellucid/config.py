@@ -170,8 +170,9 @@ class FitConfig:
     """Peak learning rate of AdamW: embeddings, biases, norms (and the matrices, when the optimizer is adamw)."""
     matrix_lr: float = 0.03
     """Peak learning rate of Muon: the matrices inside the blocks."""
-    optimizer: Literal["muon", "adamw"] = "muon"
-    """muon: Muon for the matrices inside the blocks and AdamW for the rest; adamw: AdamW for all."""
+    optimizer: Literal["muon", "adamw", "adafactor"] = "muon"
+    """muon: Muon for the matrices inside the blocks and AdamW for the rest; adamw: AdamW for all; adafactor: Adafactor
+    for all matrices, AdamW for the rest."""
     weight_decay: float = 0.1
     """Decoupled weight decay of the matrices."""
     warmup_share: float = 0.05

@@ -116,6 +116,7 @@ def test_the_help_lists_every_verb_and_the_version_is_one_line(cli: Cli) -> None
         (["pretrain", "--data", "x", "--out", "o", "--shard"], "--shard: found a single process"),
         (["plan", "--no-probe", "--steps", "9", "--minutes", "-1"], "--minutes: found -1.0"),
         (["classify", "somewhere", "text", "--file", "x.txt"], "--file x.txt: found 1 of the command line, too"),
+        (["classify", "somewhere", "text", "--text-column", "x"], "--text-column: found texts without columns"),
         (["compare", "a", "b", "--data", "x", "--judge-model", "m", "--repeats", "2"], "--judge-model, --repeats: "),
         (["plan", "--no-probe", "--context", "999"], "--context: found 999; expected at least 1 and at most 256"),
         (["plan", "--no-probe", "--context", "-1"], "--context: found -1"),

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from pellucid.finetune.classify import Array, Classifier, decide, encode_texts, predict
+from pellucid.finetune.labelled import has_columns, read_texts
 from pellucid.options import Classify
 from pellucid.runtime import (
     ConfigError,
@@ -41,6 +42,9 @@ def classify(options: Classify) -> tuple[dict[str, Any], str]:
         {"text": text, "label": names_of(answer, model.labels), "probability": sureness(row, answer)}
         for text, row, answer in zip(texts, probabilities, said, strict=True)
     ]
+    if model.rule.several and (options.json or options.format == "jsonl"):  # a label may have a comma of its own
+        for result, answer in zip(results, said, strict=True):
+            result["labels"] = labels_of(answer, model.labels)
     if options.json or options.format == "table":
         width = max((len(row["label"]) for row in results), default=0)
         lines = [f"{printable(r['label']):<{width}}  {r['probability']:.3f}  {one_line(r['text'])}" for r in results]
@@ -61,23 +65,31 @@ def sureness(row: Array, answer: Array) -> float:
 
 
 def texts_to_classify(options: Classify) -> Sequence[str]:
-    """The texts given, or a text on each line of the file; DataError where there is none."""
+    """The texts given, or those of a file or of standard input; DataError where there is none."""
+    file = options.file
+    columns = file is not None and has_columns(file)
+    if options.texts and file is not None:
+        found = f"{len(options.texts)} of the command line, too"
+        raise ConfigError(problem(f"--file {file}", found, "texts from one place", "Leave one of them out."))
+    if options.text_column and not columns:
+        found, advice = "texts without columns", "Leave it out, or give --file."
+        raise ConfigError(problem("--text-column", found, "a csv, tsv or jsonl --file", advice))
     if options.texts:
-        if options.file is not None:
-            found = f"{len(options.texts)} of the command line, too"
-            advice = "Leave one of them out."
-            raise ConfigError(problem(f"--file {options.file}", found, "texts from one place", advice))
         return options.texts
-    if options.file is None and sys.stdin.isatty():
+    if file is None and sys.stdin.isatty():
         advice = "Give texts in quotation marks, or --file FILE (- is standard input)."
         raise DataError(problem("classify", "no text", "one or more", advice))
-    piped = options.file is None or str(options.file) == "-"
-    with utf8_input():
-        lines = (sys.stdin.read() if piped else read_text(Path(str(options.file)))).split("\n")
-    texts = [line for line in lines if line.strip()]
+    texts = read_texts(file, options.text_column) if file is not None and columns else lines_of(file)
     if not texts:
-        raise DataError(problem(options.file or "standard input", "no text", "a text on each line", "Check it."))
+        raise DataError(problem(file or "standard input", "no text", "a text on each line", "Check it."))
     return texts
+
+
+def lines_of(file: Path | None) -> list[str]:
+    """The lines of a file, or of standard input, that are not empty."""
+    with utf8_input():
+        content = sys.stdin.read() if file is None or str(file) == "-" else read_text(file)
+    return [line for line in content.split("\n") if line.strip()]
 
 
 def one_line(text: str) -> str:
@@ -88,4 +100,9 @@ def one_line(text: str) -> str:
 
 def names_of(answer: Array, labels: Sequence[str]) -> str:
     """The labels that are said, as one text."""
-    return ", ".join(label for label, here in zip(labels, answer, strict=True) if here)
+    return ", ".join(labels_of(answer, labels))
+
+
+def labels_of(answer: Array, labels: Sequence[str]) -> list[str]:
+    """The labels that are said."""
+    return [label for label, here in zip(labels, answer, strict=True) if here]

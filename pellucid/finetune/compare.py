@@ -27,6 +27,7 @@ from pellucid.finetune.answers import (
 from pellucid.finetune.instructions import Example
 from pellucid.finetune.judge import Judge, Question, Reply
 from pellucid.finetune.recipes import open_model
+from pellucid.model.formats.folder import say_if_classifier
 from pellucid.runtime import DataError, problem, progress_bar
 
 POINTS = {"a": 1.0, "b": 0.0, "tie": 0.5, "unclear": 0.5, "failed": 0.5}  # for a; the last three count for neither
@@ -45,6 +46,7 @@ class Contender:
 
 def contender(run: Path, examples: Sequence[Example], max_tokens: int) -> Contender:
     """Load a model, let it answer, and let it go again: two need not fit in memory together."""
+    say_if_classifier(run)
     model, tokenizer = open_model(run)
     model = model.to(pick_device())
     if max_tokens >= model.config.context_length:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Literal
 
 from pellucid.finetune.conversation import lacks
+from pellucid.model.formats import is_classifier
 from pellucid.model.formats.folder import read_settings
 from pellucid.text.tokenizer import Tokenizer
 
@@ -17,6 +18,6 @@ def kind_of(folder: Path) -> Kind:
     if not (folder / "config.json").is_file() and any((folder / name).exists() for name in ("run.json", "training")):
         return "in training"
     settings = read_settings(folder)
-    if "ForSequenceClassification" in str(settings.get("architectures")):
+    if is_classifier(settings):
         return "classifier"
     return "language model" if lacks(Tokenizer.load(folder)) else "assistant"

@@ -2,7 +2,7 @@
 
 Columns are named by the user, or found by name (text, message, … and label, class, …) or, in a file without a header,
 by their content: the label column is the one with few different values. A text with several labels has them in one
-column with | between them, or as a list in jsonl.
+column with | between them, or as a list in jsonl. Texts that are yet to be labelled are found in the same files.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from pellucid.text.documents import SPLITS, read_text
 TEXT_NAMES = ("text", "message", "sentence", "content", "body", "sms", "review", "v2")
 LABEL_NAMES = ("label", "class", "category", "target", "tag", "sentiment", "v1")
 BETWEEN = "|"  # stands between the labels of a text that has several
+JSON_LINES, TABLES = (".jsonl", ".ndjson"), (".csv", ".tsv")
 
 
 @dataclass(frozen=True)
@@ -65,7 +66,7 @@ def read_examples(path: Path, columns: Columns | None = None) -> list[Labelled]:
         rows: Iterable[tuple[str, dict[str, Any]]] = _folder_rows(path)
     else:
         text = read_text(path)
-        json_lines = path.suffix in (".jsonl", ".ndjson")
+        json_lines = path.suffix in JSON_LINES
         numbered = _jsonl_rows(path, text, columns) if json_lines else _table_rows(path, text, columns)
         rows = ((f"{path}, line {number}", row) for number, row in numbered)
     found = [_checked(where, row, columns) for where, row in rows]
@@ -75,6 +76,25 @@ def read_examples(path: Path, columns: Columns | None = None) -> list[Labelled]:
     if not examples:
         raise DataError(problem(path, "no labelled text", "a text and a label on each line", "Check the file."))
     return examples
+
+
+def has_columns(path: Path) -> bool:
+    """Whether a file's name says that it holds more than a text on each line."""
+    return path.suffix in (*JSON_LINES, *TABLES)
+
+
+def read_texts(path: Path, column: str = "") -> list[str]:
+    """The texts of a file with columns, without their labels if it has any; empty ones left out, and counted.
+
+    DataError where the column is not found, or a line lacks it.
+    """
+    text = read_text(path)
+    rows = _jsonl_texts(path, text, column) if path.suffix in JSON_LINES else _table_texts(path, text, column)
+    found = [_spelt(row) for row in rows]
+    texts = [text for text in found if text.strip()]
+    if empty := len(found) - len(texts):
+        inform(f"{path}: left out as empty: {empty} of {len(found)} texts.")
+    return texts
 
 
 def check_classes(path: Path, examples: Sequence[Labelled], several: bool = False, parts: int = 3) -> None:
@@ -88,7 +108,7 @@ def check_classes(path: Path, examples: Sequence[Labelled], several: bool = Fals
         raise DataError(problem(path, found, "two or more classes", "Add examples of another class."))
     if not classes:
         raise DataError(problem(path, "no label at all", "a label on some texts", "Check the label column."))
-    if len(classes) > max(20, len(examples) // 5):
+    if too_many_classes(len(classes), len(examples)):
         advice = (
             "Is that column an id or the text itself? Name the columns text and label in the first line, "
             "or name them with --text-column and --label-column."
@@ -151,7 +171,8 @@ def _folder_rows(folder: Path) -> Iterator[tuple[str, dict[str, Any]]]:
         raise DataError(problem(folder, "no texts by class", "FOLDER/CLASS/*.txt", advice))
 
 
-def _jsonl_rows(path: Path, text: str, columns: Columns) -> Iterator[tuple[int, dict[str, Any]]]:
+def _records(path: Path, text: str) -> Iterator[tuple[int, dict[str, Any]]]:
+    """The objects of a jsonl file with their line numbers."""
     for number, line in enumerate(text.split("\n"), start=1):  # splitlines would also cut at U+2028 inside a text
         if not line.strip():
             continue
@@ -163,16 +184,35 @@ def _jsonl_rows(path: Path, text: str, columns: Columns) -> Iterator[tuple[int, 
             raise DataError(problem(where, found, "a JSON object", "Mend the line.")) from error
         if not isinstance(record, dict):
             raise DataError(problem(where, "no JSON object", "an object with text and label", "Mend the line."))
-        names = {key.lower(): key for key in record}
-        text_key, label_key = (
-            next((names[name] for name in known if name in names), None) for known in _known(columns)
-        )
+        yield number, record
+
+
+def _jsonl_rows(path: Path, text: str, columns: Columns) -> Iterator[tuple[int, dict[str, Any]]]:
+    for number, record in _records(path, text):
+        text_key, label_key = (_key_of(record, known) for known in _known(columns))
         if text_key is None or label_key is None:
             found = f"the keys {', '.join(map(shown, record)) or '(none)'}"
             expected = " and ".join(f"{known[0]}" for known in _known(columns))
             advice = "Rename them, or name them with --text-column and --label-column."
-            raise DataError(problem(where, found, f"the keys {expected}", advice))
+            raise DataError(problem(f"{path}, line {number}", found, f"the keys {expected}", advice))
         yield number, {"text": record[text_key], "label": record[label_key], "split": record.get("split")}
+
+
+def _jsonl_texts(path: Path, text: str, column: str) -> Iterator[Any]:
+    known, _ = _known(Columns(column))
+    for number, record in _records(path, text):
+        key = _key_of(record, known)
+        if key is None:
+            found = f"the keys {', '.join(map(shown, record)) or '(none)'}"
+            advice = "Rename it, or name it with --text-column."
+            raise DataError(problem(f"{path}, line {number}", found, f"the key {known[0]}", advice))
+        yield record[key]
+
+
+def _key_of(record: dict[str, Any], known: Sequence[str]) -> str | None:
+    """The key of a record that has one of these names, in any case of its letters."""
+    names = {key.lower(): key for key in record}
+    return next((names[name] for name in known if name in names), None)
 
 
 def _known(columns: Columns) -> tuple[Sequence[str], Sequence[str]]:
@@ -214,6 +254,32 @@ def _table_rows(path: Path, text: str, columns: Columns) -> Iterator[tuple[int, 
             raise DataError(problem(f"{path}, line {number}", found, "a text and a label", advice))
         split = row[split_at] if split_at is not None and split_at < len(row) else ""
         yield number, {"text": row[text_at], "label": row[label_at], "split": split}
+
+
+def _table_texts(path: Path, text: str, column: str) -> list[str]:
+    """The cells below the first line's name for texts; without one all of the only column, or as in training."""
+    rows = _cells(path, text)
+    first = [cell.strip().lower() for cell in rows[0][1]] if rows else []
+    known, _ = _known(Columns(column))
+    place = next((first.index(name) for name in known if name in first), None)
+    if place is None and all(len(row) == 1 for _, row in rows) and not column:
+        return [row[0] for _, row in rows]
+    if place is None:
+        labelled = [] if column else [row for _, row in _table_rows(path, text, Columns())]
+        if not labelled or too_many_classes(len({row["label"] for row in labelled}), len(labelled)):
+            found = f"the columns {', '.join(map(shown, first))}"
+            raise DataError(problem(f"{path}, line 1", found, f"one named {known[0]!r}", "Name it with --text-column."))
+        return [row["text"] for row in labelled]
+    for number, row in rows[1:]:
+        if len(row) <= place:
+            found, advice = f"{len(row)} column(s)", "Fill it in or remove the line."
+            raise DataError(problem(f"{path}, line {number}", found, f"a text in column {place + 1}", advice))
+    return [row[place] for _, row in rows[1:]]
+
+
+def too_many_classes(kinds: int, rows: int) -> bool:
+    """Whether so many different values in so many rows are ids or texts rather than labels."""
+    return kinds > max(20, rows // 5)
 
 
 def _stands_alone(labels: Sequence[str], columns: Columns) -> bool:

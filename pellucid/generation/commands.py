@@ -6,6 +6,7 @@ import sys
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import fields
+from pathlib import Path
 from typing import Any
 
 from pellucid.generation.decoder import load_decoder
@@ -14,7 +15,7 @@ from pellucid.generation.fast import FastReader
 from pellucid.generation.reader import AnyReader
 from pellucid.generation.sampling import Sampling, choose, next_token
 from pellucid.generation.writer import Writer
-from pellucid.model.formats.folder import check_fits
+from pellucid.model.formats.folder import check_fits, say_if_classifier
 from pellucid.options import Generate
 from pellucid.runtime import ConfigError, printable, problem, utf8_input
 from pellucid.text.tokenizer import Tokenizer
@@ -27,6 +28,7 @@ def generate_text(options: Generate) -> Outcome:
     check(options)
     sampling = Sampling(options.temperature, options.top_k, options.top_p, options.min_p, options.repetition_penalty)
     prompt = read_prompt(options.prompt)
+    say_if_classifier(Path(options.run))
     model = load_decoder(options.run, options.dtype, options.threads, options.device)
     tokenizer = Tokenizer.load(options.run)
     check_fits(model.config, tokenizer, options.run)

@@ -25,8 +25,9 @@ class Fitting(Options):
     """Peak learning rate of AdamW (Muon's moves with it); 0 is the recipe's, which falls with the model's width."""
     schedule: Literal["linear", "cosine", "constant"] = "linear"
     """What the rate does after its rise: a plateau and a straight fall to zero, a cosine down to a tenth, nothing."""
-    optimizer: Literal["auto", "muon", "adamw"] = "auto"
-    """muon (with AdamW for all but matrices) or adamw; auto is adamw for LoRA and preferences, and muon else."""
+    optimizer: Literal["auto", "muon", "adamw", "adafactor"] = "auto"
+    """muon (with AdamW for all but matrices), adamw, or adafactor, which takes half the memory; auto is adamw for LoRA
+    and preferences, and muon else."""
     recompute: bool = False
     """Gradient checkpointing: keep only what goes into each block; less memory, a third slower."""
     average: float = 0.0

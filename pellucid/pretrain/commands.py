@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from pellucid.compute import pick_device
 from pellucid.config import FitConfig, ModelConfig, as_dict, model_config
+from pellucid.model.formats.folder import say_if_classifier
 from pellucid.model.gpt import GPT
 from pellucid.model.outline import Outline
 from pellucid.options import Evaluate, Pretrain
@@ -162,6 +163,7 @@ def evaluate(options: Evaluate) -> tuple[dict[str, Any], str]:
         return found, "\n".join(f"{name:>40}: {value:.4f}" for name, value in named)
     if options.data is None:
         raise ConfigError(problem("--data", "nothing to measure on", "a file or a folder of shards", "Give one."))
+    say_if_classifier(Path(options.run))
     model = GPT.load(options.run)
     tokenizer = Tokenizer.load(options.run)
     if options.last_word or options.data.suffix == ".jsonl":

@@ -3,6 +3,9 @@
 Muon turns each matrix's step into the nearest orthogonal one, which learns more from each token than AdamW does
 (docs/performance.md); embeddings, biases and norms stay with AdamW. Page: Jordan et al. 2024, "Muon: an optimizer for
 hidden layers in neural networks"; scaled as in Liu et al. 2025, "Muon is Scalable for LLM Training".
+
+Adafactor is for a model whose training hardly fits: where AdamW keeps two numbers for each weight, it keeps one for
+each row and column. Page: Shazeer and Stern 2018, "Adafactor: Adaptive Learning Rates with Sublinear Memory Cost".
 """
 
 from __future__ import annotations
@@ -15,25 +18,37 @@ from torch import nn
 from pellucid.config import FitConfig
 from pellucid.pretrain.muon import Muon
 
+BETAS = (0.9, 0.99)
+USUAL = 0.02  # root mean square of GPT-2's weights at the beginning
+
 
 def make_optimizers(model: nn.Module, config: FitConfig) -> list[torch.optim.Optimizer]:
-    """Muon for the matrices inside the blocks and AdamW for the rest, or AdamW for all."""
+    """Muon for the matrices inside the blocks, or Adafactor for all matrices, and AdamW for the rest; or it for all.
+
+    Adafactor's rate is a share of the weights' own size: the one at which GPT-2's begin to move as far as by AdamW.
+    """
     named = [(name, parameter) for name, parameter in model.named_parameters() if parameter.requires_grad]
     matrices = [parameter for name, parameter in named if parameter.dim() == 2 and "blocks." in name]
     embeddings = [parameter for name, parameter in named if parameter.dim() == 2 and "blocks." not in name]
     vectors = [parameter for _, parameter in named if parameter.dim() != 2]
+    tables, decay = matrices + embeddings, config.weight_decay
+    special: list[torch.optim.Optimizer] = []
     if config.optimizer == "muon" and matrices:
         dtype = torch.bfloat16 if config.dtype == "bfloat16" else torch.float32
-        groups = [{"params": embeddings, "weight_decay": 0.0}, {"params": vectors, "weight_decay": 0.0}]
-        return [
-            torch.optim.AdamW([g for g in groups if g["params"]], lr=config.lr, betas=(0.9, 0.99), fused=True),
-            Muon(matrices, config.matrix_lr, config.weight_decay, dtype=dtype),
-        ]
-    groups = [
-        {"params": matrices + embeddings, "weight_decay": config.weight_decay},
-        {"params": vectors, "weight_decay": 0.0},
-    ]
-    return [torch.optim.AdamW([g for g in groups if g["params"]], lr=config.lr, betas=(0.9, 0.99), fused=True)]
+        special, rest = [Muon(matrices, config.matrix_lr, decay, dtype=dtype)], [(embeddings, 0.0)]
+    elif config.optimizer == "adafactor" and tables:
+        special, rest = [torch.optim.Adafactor(tables, lr=config.lr / USUAL, weight_decay=decay * USUAL)], []
+    else:
+        rest = [(tables, decay)]
+    groups = [{"params": some, "weight_decay": decay} for some, decay in [*rest, (vectors, 0.0)] if some]
+    return ([torch.optim.AdamW(groups, lr=config.lr, betas=BETAS, fused=True)] if groups else []) + special
+
+
+def numbers_kept(optimizer: torch.optim.Optimizer, parameter: nn.Parameter) -> int:
+    """How many numbers an optimizer keeps for a parameter."""
+    if isinstance(optimizer, torch.optim.Adafactor):
+        return sum(parameter.shape)
+    return parameter.numel() * (2 if isinstance(optimizer, torch.optim.AdamW) else 1)
 
 
 def rate_scale(share: float, config: FitConfig) -> float:

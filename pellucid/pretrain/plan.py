@@ -28,7 +28,7 @@ from pellucid.options import Plan
 from pellucid.pretrain.fit import LOOKING
 from pellucid.pretrain.language import VALIDATION_TOKENS, TokenBatch
 from pellucid.pretrain.loss import Loss, token_loss
-from pellucid.pretrain.optim import make_optimizers
+from pellucid.pretrain.optim import make_optimizers, numbers_kept
 from pellucid.pretrain.recipe import check_context, fit_config, flops_per_token
 from pellucid.pretrain.speed import measure_speed
 from pellucid.pretrain.step import micro_batch_of, train_step
@@ -73,7 +73,7 @@ def memory(shape: ModelConfig, config: FitConfig, context: int) -> Memory:
             activations = outside + inputs + (activations - outside) // shape.n_layers
         weights = sum(parameter.numel() * parameter.element_size() for parameter in model.parameters())
         optimizer = sum(
-            parameter.numel() * parameter.element_size() * (2 if isinstance(each, torch.optim.AdamW) else 1)
+            numbers_kept(each, parameter) * parameter.element_size()
             for each in make_optimizers(model, config)
             for group in each.param_groups
             for parameter in group["params"]

@@ -44,8 +44,16 @@ def test_a_classifier_is_made_scored_and_used(call: Any, base_folder: Path, labe
     for arguments, stdin in [(("--file", tmp_path / "texts.txt"), ""), (("--file", "-"), "win 3 lamps now\nthe fox\n")]:
         answer = json.loads(call("classify", out, *arguments, "--json", stdin=stdin).stdout)
         assert [row["text"] for row in answer["results"]] == ["win 3 lamps now", "the fox"]
+    (tmp_path / "new.csv").write_text('id,Comment\n1,"win 3 lamps,\nnow"\n2,\n3,the fox\n')
+    answer = call("classify", out, "--file", tmp_path / "new.csv", "--text-column", "comment", "--json")
+    assert [row["text"] for row in json.loads(answer.stdout)["results"]] == ["win 3 lamps,\nnow", "the fox"]
+    assert "left out as empty: 1 of 3 texts" in answer.stderr
+    assert "labels" not in json.loads(answer.stdout)["results"][0]
     lines = call("classify", out, "win 3 lamps now", "the\nfox").stdout.splitlines()
     assert len(lines) == 2
+    written = call("generate", out, "--prompt", "the", "--max-tokens", 2)
+    assert f"{out} is a classifier" in written.stderr
+    assert "pellucid classify" in written.stderr
     again = call("finetune", "classify", base_folder, "--data", labels, "--out", out, "--epochs", 2)
     assert again.returncode == 2
     assert "--resume" in again.stderr
@@ -136,7 +144,7 @@ def test_texts_with_several_labels_make_a_classifier_that_says_several(
     settings = json.loads((out / "config.json").read_text())
     assert settings["problem_type"] == "multi_label_classification"
     answers = json.loads(call("classify", out, "3 lamps", "4 fox", "--json").stdout)["results"]
-    assert [row["label"] for row in answers] == ["a, b", ""]
+    assert [(row["label"], row["labels"]) for row in answers] == [("a, b", ["a", "b"]), ("", [])]
 
 
 def test_answers_come_as_a_table_csv_or_jsonl(call: Any, base_folder: Path, labels: Path, tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pellucid.finetune.labelled import Columns, Labelled, read_examples, read_labelled
+from pellucid.finetune.labelled import Columns, Labelled, read_examples, read_labelled, read_texts
 from pellucid.finetune.splits import normalised, read_splits, split_labelled
 from pellucid.runtime import DataError
 
@@ -287,3 +287,40 @@ def test_too_few_examples_of_a_class_in_a_split_are_refused() -> None:
     examples = [Labelled(f"t{i}", "ab"[i % 2], "train") for i in range(20)] + [Labelled("x", "a", "test")]
     with pytest.raises(DataError, match="the test split has fewer than two classes"):
         split_labelled(examples)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "column"),
+    [
+        ("a.csv", "text\nwin, now\n", ""),
+        ("a.csv", "win now\nthe fox\n", ""),
+        ("a.csv", "id,Message\n1,win now\n2,the fox\n", ""),
+        ("a.csv", "id,words\n1,win now\n2,the fox\n", "Words"),
+        ("a.tsv", "ham\twin now\nham\tthe fox\n", ""),
+        ("a.tsv", "spam\twin now\nham\tthe fox\n", ""),
+        ("a.jsonl", '{"id": 1, "text": "win now"}\n\n{"Text": "the fox", "label": ""}\n', ""),
+        ("a.jsonl", '{"words": "win now", "text": "no"}\n{"words": "the fox"}\n', "words"),
+    ],
+)
+def test_texts_without_labels_are_found_in_the_same_files(tmp_path: Path, name: str, content: str, column: str) -> None:
+    (tmp_path / name).write_text(content)
+    assert read_texts(tmp_path / name, column) == ["win now", "the fox"]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "column", "said"),
+    [
+        ("a.csv", "id,words\n" + "".join(f"{i},w {i}\n" for i in range(30)), "", "line 1: found the columns id, words"),
+        ("a.csv", "id,text\n1,yes\n2\n", "", "line 3: found 1 column"),
+        ("a.csv", "id,text\n1,yes\n", "words", "expected one named 'words'. Name it with --text-column."),
+        ("a.jsonl", '{"text": "a"}\n{"words": "b"}\n', "", "line 2: found the keys words; expected the key text"),
+        ("a.jsonl", '{"text": "a"}\n{"words": \n', "", "line 2: found broken JSON"),
+    ],
+)
+def test_a_column_of_texts_that_is_not_found_is_named(
+    tmp_path: Path, name: str, content: str, column: str, said: str
+) -> None:
+    (tmp_path / name).write_text(content)
+    with pytest.raises(DataError) as error:
+        read_texts(tmp_path / name, column)
+    assert said in str(error.value)

@@ -115,7 +115,7 @@ def test_twenty_steps_of_adamw_have_the_losses_of_a_plain_loop_over_transformers
         assert math.isclose(ours[step]["grad_norm"], float(norm), rel_tol=1e-3), step
 
 
-@pytest.mark.parametrize("optimizer", ["muon", "adamw"])
+@pytest.mark.parametrize("optimizer", ["muon", "adamw", "adafactor"])
 def test_micro_batches_train_the_same_model_as_the_whole_batch(
     shards: Shards, shape: ModelConfig, tmp_path: Path, optimizer: Any
 ) -> None:
@@ -219,7 +219,7 @@ def test_stopped_in_its_last_step_it_says_so_and_has_nothing_left_to_do_when_it_
 
 
 @pytest.mark.parametrize("stop", [0, 1, 4, 6, 9, 11])
-@pytest.mark.parametrize("optimizer", ["muon", "adamw"])
+@pytest.mark.parametrize("optimizer", ["muon", "adamw", "adafactor"])
 def test_stopped_before_any_step_and_gone_on_it_ends_with_the_same_bits_and_metrics(
     shards: Shards, shape: ModelConfig, config: FitConfig, tmp_path: Path, stop: int, optimizer: Any
 ) -> None:

@@ -58,7 +58,7 @@ def test_a_batch_that_a_cpu_reads_in_parts_is_planned_in_parts() -> None:
     assert sizes[1] < sizes[0] / 2
 
 
-@pytest.mark.parametrize("optimizer", ["muon", "adamw"])
+@pytest.mark.parametrize("optimizer", ["muon", "adamw", "adafactor"])
 def test_the_optimizers_memory_is_what_it_holds_after_a_step(optimizer: str) -> None:
     settings = config(optimizer=optimizer)
     model = GPT(SHAPE)

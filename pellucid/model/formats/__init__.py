@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from importlib import import_module
 from types import ModuleType
+from typing import Any
 
 
 @dataclass(frozen=True)
@@ -30,6 +31,12 @@ MODEL_TYPES = {
     "mistral": ModelType("pellucid.model.formats.llama", "MistralForCausalLM", "MistralForSequenceClassification"),
     "qwen3": ModelType("pellucid.model.formats.llama", "Qwen3ForCausalLM", "Qwen3ForSequenceClassification"),
 }
+
+
+def is_classifier(settings: dict[str, Any]) -> bool:
+    """Whether a config.json says that its model has labels instead of next tokens."""
+    names = settings.get("architectures")
+    return any("ForSequenceClassification" in str(name) for name in (names if isinstance(names, list) else [names]))
 
 
 def of_family(family: str) -> ModuleType:

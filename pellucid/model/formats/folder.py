@@ -19,7 +19,7 @@ from torch import Tensor
 from pellucid.compute import one_thread
 from pellucid.config import ModelConfig
 from pellucid.hub import TOKENIZER_FILES
-from pellucid.model.formats import MODEL_TYPES, of_family
+from pellucid.model.formats import MODEL_TYPES, is_classifier, of_family
 from pellucid.model.formats.adapter import is_adapter
 from pellucid.model.formats.gpt2 import Entry
 from pellucid.model.formats.quantised import QUANTISED, Quantised, quantised_in_pieces, read_quantised
@@ -33,7 +33,7 @@ from pellucid.model.formats.tensor_files import (
     rows_of,
     same,
 )
-from pellucid.runtime import DataError, atomic_file, problem, shown, write_json
+from pellucid.runtime import DataError, atomic_file, inform, problem, shown, write_json
 from pellucid.text.tokenizer import Tokenizer
 
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
@@ -156,6 +156,15 @@ def read_settings(folder: Path) -> dict[str, Any]:
     if not isinstance(settings, dict):
         raise DataError(problem(folder / "config.json", "no JSON object", "a JSON object", "Make the folder again."))
     return settings
+
+
+def say_if_classifier(folder: Path) -> None:
+    """A line for who asks a classifier for next tokens: it was trained for others."""
+    if (folder / "config.json").is_file() and is_classifier(read_settings(folder)):
+        inform(
+            f"{folder} is a classifier: this is the language model in it, which was trained to tell labels apart, and "
+            "not to write. `pellucid classify` gives its labels."
+        )
 
 
 def read_config(settings: dict[str, Any], where: Path) -> tuple[ModuleType, ModelConfig]:

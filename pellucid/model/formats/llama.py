@@ -11,6 +11,7 @@ from typing import Any
 from torch import Tensor
 
 from pellucid.config import ModelConfig, RopeScaling
+from pellucid.model.formats import is_classifier
 from pellucid.model.formats.gpt2 import Entry
 from pellucid.runtime import ConfigError, DataError, problem
 
@@ -135,7 +136,7 @@ def config_to_ours(theirs: dict[str, Any], where: str) -> ModelConfig:
     kind = theirs["model_type"]
     given = {**_LEFT_OUT[kind], **theirs}
     # The output layer is no part of a classifier; without it, it is as if it were tied.
-    classifier = any("ForSequenceClassification" in str(name) for name in given.get("architectures") or ())
+    classifier = is_classifier(given)
     try:
         return ModelConfig(
             family="llama",
