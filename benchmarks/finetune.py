@@ -41,6 +41,11 @@ Json = dict[str, Any]
 PELLUCID = str(Path(sys.executable).with_name("pellucid"))
 LOOPS = Path(__file__).parent / "loops"
 BATCH = 8
+OURS = {
+    "pellucid, the same tokens trained": ("same", "adamw"),
+    "pellucid": ("ours", "adamw"),
+    "pellucid, half the memory": ("ours", "adafactor"),
+}
 REPEATS = 6  # of the messages in the text: the quickstart repeats a user's own in the same way
 
 
@@ -90,8 +95,7 @@ def loops(arguments: argparse.Namespace) -> Json:
         run(sys.executable, LOOPS / "start.py", folder, data)
         found = {
             "llms-from-scratch": run(theirs, LOOPS / "theirs.py", folder, data),
-            "pellucid, the same tokens trained": run(sys.executable, LOOPS / "ours.py", folder, data, "same"),
-            "pellucid": run(sys.executable, LOOPS / "ours.py", folder, data, "ours"),
+            **{name: run(sys.executable, LOOPS / "ours.py", folder, data, *how) for name, how in OURS.items()},
         }
     peer = found["llms-from-scratch"]
     for one in found.values():

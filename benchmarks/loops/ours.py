@@ -1,4 +1,4 @@
-"""Our loop on the same batches: `ours.py FOLDER DATA same|ours` prints JSON.
+"""Our loop on the same batches: `ours.py FOLDER DATA same|ours adamw|adafactor` prints JSON.
 
 `same` trains the very tokens that llms-from-scratch trains, prompts and all. `ours` is what `pellucid finetune instruct
 --packing` does: our layout of a conversation, and only the answers and their ends are trained.
@@ -41,7 +41,7 @@ class GivenBatches(InstructionTuning):
 
 def main() -> None:
     """Train, time, and judge on the val split."""
-    folder, how = Path(sys.argv[1]), sys.argv[3]
+    folder, how, optimizer = Path(sys.argv[1]), sys.argv[3], sys.argv[4]
     plan = json.loads((folder / "plan.json").read_text(encoding="utf-8"))
     model, tokenizer = GPT.load(folder / "base"), Tokenizer.load(folder / "base")
     prepare_model(model, tokenizer)
@@ -53,7 +53,7 @@ def main() -> None:
         steps=plan["steps"],
         batch_size=8,
         dtype="auto",
-        optimizer="adamw",
+        optimizer=optimizer,
         evaluate_share=1.0,
         seed=123,
         checkpoint_every=plan["steps"],
@@ -64,7 +64,7 @@ def main() -> None:
     if how == "same":
         task.rows = {name: [their_row(record, tokenizer, True) for record in plan[name]] for name in ("train", "val")}
     began, worked = time.perf_counter(), time.process_time()
-    fit(model, task, config, folder / how)
+    fit(model, task, config, folder / how / optimizer)
     seconds, worked = time.perf_counter() - began, time.process_time() - worked
     size = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1024 if sys.platform != "darwin" else 1 << 20)
     result = {"seconds": round(seconds, 2), "processor_seconds": round(worked, 2), "steps": plan["steps"]}

@@ -15,7 +15,8 @@ from numba import njit
 from pellucid.generation.compiled import model as compiled_model
 from pellucid.generation.compiled.model import CompiledModel
 from pellucid.generation.compiled.packing import Dtype, pack
-from pellucid.generation.compiled.products import NONE, product, span_of, to_bytes
+from pellucid.generation.compiled.products import INT8_OFFSET, NONE, int8_rows, product, span_of, to_bytes
+from pellucid.generation.compiled.sixteens import rows_in_sixteens
 from pellucid.generation.compiled.steps import largest, meet
 from pellucid.generation.compiled.team import Team
 from pellucid.generation.compiled.vectors import (
@@ -306,6 +307,28 @@ def test_a_vector_times_bytes_has_the_same_bits_alone_and_among_any_number(count
     for vector, found in zip(x.reshape(count, width), together.reshape(count, rows), strict=True):
         bytes_times(vector.copy(), 1, matrix, alone)
         np.testing.assert_array_equal(alone, found)
+
+
+@pytest.mark.parametrize("count", [19, 20, 32, 33, 50, 64, 90])
+def test_sixteen_vectors_side_by_side_get_the_bits_that_they_get_alone(count: int) -> None:
+    dice = np.random.default_rng(count)
+    rows, width, span = 76, 512, 256
+    numbers, scales = dice.integers(0, 256, rows * width, np.uint8), dice.uniform(0.5, 2, rows).astype(np.float32)
+    spans, x = count * width // span, dice.normal(size=count * width).astype(np.float32)
+    taken = np.zeros(count * width, np.int8), np.zeros(spans, np.float32), np.zeros(spans, np.int32)
+    to_bytes(x, 0, spans, span, *taken, 0)
+    expected, found = np.zeros((2, count, rows), np.float32)
+    matrix = (numbers, scales, width, 0, 0, rows)
+    int8_rows(expected.reshape(-1), rows, *taken, span, 0, count, *matrix)
+    done = rows_in_sixteens(found.reshape(-1), rows, *taken, span, count, *matrix, INT8_OFFSET)
+    assert done == (count if count % 32 >= 20 else count // 32 * 32)
+    np.testing.assert_array_equal(found[:done], expected[:done])
+    assert not found[done:].any()
+    int8_rows(found.reshape(-1), rows, *taken, span, done, count, *matrix)
+    np.testing.assert_array_equal(found, expected)
+    product_of_all = np.zeros((count, rows), np.float32)  # by the way that is taken on this machine
+    bytes_times(x.copy(), count, (numbers, scales, width), product_of_all.reshape(-1))
+    np.testing.assert_array_equal(product_of_all, expected)
 
 
 @njit

@@ -6,6 +6,7 @@ Page: Intel's guide for vpmaddwd and vphaddd.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from llvmlite import ir
@@ -44,7 +45,7 @@ def put_wide(_: Any, array: Any, index: Any, numbers: Any) -> Any:
     return types.void(array, types.intp, halves), generate
 
 
-def _put_columns(builder: Any, lines: list[Any], targets: list[Any]) -> None:
+def columns_of_four(builder: Any, lines: list[Any], targets: list[Any]) -> None:
     """Four lines of eight numbers become eight columns of four."""
 
     def shuffled(one: Any, other: Any, places: list[int]) -> Any:
@@ -76,7 +77,7 @@ def put_side_by_side(_: Any, sides: Any, to: Any, numbers: Any, a: Any, b: Any, 
             lines.append(builder.bitcast(builder.sext(octets, HALVES), EIGHT))
         targets = [builder.add(to, to.type(8 * k)) for k in range(8)]
         places = [place_of(context, builder, signature.args[0], sides, target) for target in targets]
-        _put_columns(builder, lines, places)
+        columns_of_four(builder, lines, places)
         return context.get_dummy_value()
 
     return types.void(sides, types.intp, numbers, *[types.intp] * 4), generate
@@ -105,7 +106,7 @@ def put_eight(
             last = builder.icmp_signed("<", most, most.type(v))
             target = builder.add(to, builder.mul(step, builder.select(last, most, most.type(v))))
             places.append(place_of(context, builder, signature.args[0], out, target))
-        _put_columns(builder, lines, places)
+        columns_of_four(builder, lines, places)
         return context.get_dummy_value()
 
     whole = types.intp
@@ -180,51 +181,67 @@ def put_times(_: Any, out: Any, to: Any, numbers: Any, scales: Any, at: Any) -> 
     return types.void(out, types.intp, four_floats, scales, types.intp), generate
 
 
-@intrinsic(prefer_literal=True)
-def add_span(
-    _: Any, sums: Any, to: Any, wide: Any, span: Any, sides: Any, at: Any, pitch: Any, scales: Any, begins: Any,
-    group: Any, step: Any, rows: Any, eights: Any,
-) -> Any:  # fmt: skip
-    """A span of R rows, 16 bits wide, times E eights of vectors, scaled and added to their sums, (R, E, 8).
+def span_adder(side: int, together: int, multiply: Callable[..., Any]) -> Any:
+    """An intrinsic that adds a span of R rows times E sides of vectors, scaled, to their sums, (R, E, side).
 
-    The eights begin at sides[at], `pitch` apart; their scales and begins at `group`, `step` apart.
+    `together` numbers of a row make a whole number, and as many of each of the `side` vectors meet it by
+    `multiply(builder, sums, weights, vectors)`. Rows begin at w[w_at], `w_pitch` apart; sides at sides[at], `pitch`
+    apart; their scales and begins at `group`, `step` apart.
     """
-    count, eight_count = rows.literal_value, eights.literal_value
+    whole, real = ir.VectorType(INT, side), ir.VectorType(FLOAT, side)
 
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        kinds = signature.args
-        sums, to, wide, span, sides, at, pitch, scales, begins, group, step, *_ = arguments
-        every = [(r, e) for e in range(eight_count) for r in range(count)]
+    @intrinsic(prefer_literal=True)
+    def add_span(
+        _: Any, sums: Any, to: Any, w: Any, w_at: Any, w_pitch: Any, span: Any, sides: Any, at: Any, pitch: Any,
+        scales: Any, begins: Any, group: Any, step: Any, rows: Any, count: Any,
+    ) -> Any:  # fmt: skip
+        row_count, side_count = rows.literal_value, count.literal_value
 
-        def start(kind: Any, array: Any, index: Any, vector: ir.VectorType) -> Any:
-            return builder.bitcast(place_of(context, builder, kind, array, index), vector.as_pointer())
+        def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+            kinds = signature.args
+            sums, to, w, w_at, w_pitch, span, sides, at, pitch, scales, begins, group, step, *_ = arguments
+            every = [(r, e) for e in range(side_count) for r in range(row_count)]
 
-        def there(first: Any, number: int, apart: Any) -> Any:
-            return builder.add(first, builder.mul(apart, apart.type(number)))
+            def start(kind: Any, array: Any, index: Any, vector: Any) -> Any:
+                return builder.bitcast(place_of(context, builder, kind, array, index), vector.as_pointer())
 
-        groups = [there(group, e, step) for e in range(eight_count)]
-        found = [builder.load(start(kinds[8], begins, one, EIGHT), align=4) for one in groups]
-        totals = {(r, e): cgutils.alloca_once_value(builder, found[e]) for r, e in every}
-        firsts = [there(at, e, pitch) for e in range(eight_count)]
-        lines = [there(to.type(0), r, span) for r in range(count)]
-        with cgutils.for_range_slice(builder, to.type(0), span, to.type(4), to.type) as (k, _):
-            for ahead in (0, 2):
-                here = builder.add(k, to.type(ahead))
-                two = [builder.load(start(kinds[2], wide, builder.add(line, here), INT), align=2) for line in lines]
-                weights = [builder.bitcast(repeated(builder, one, EIGHT), HALVES) for one in two]
-                for e in range(eight_count):
-                    index = builder.add(firsts[e], builder.mul(here, to.type(4)))
-                    vectors = builder.load(start(kinds[4], sides, index, HALVES), align=2)
-                    for r in range(count):
-                        more = multiply_pairs(builder, weights[r], vectors)
-                        builder.store(builder.add(builder.load(totals[r, e]), more), totals[r, e])
-        for r, e in every:
-            target = start(kinds[0], sums, builder.add(to, to.type((r * eight_count + e) * 8)), EIGHT_FLOATS)
-            scale = builder.load(start(kinds[7], scales, groups[e], EIGHT_FLOATS), align=4)
-            whole = builder.sitofp(builder.load(totals[r, e]), EIGHT_FLOATS)
-            added = call(builder, "llvm.fma.v8f32", EIGHT_FLOATS, [scale, whole, builder.load(target, align=4)])
-            builder.store(added, target, align=4)
-        return context.get_dummy_value()
+            def there(first: Any, number: int, apart: Any) -> Any:
+                return builder.add(first, builder.mul(apart, apart.type(number)))
 
-    result = types.void(sums, to, wide, span, sides, at, pitch, scales, begins, group, step, rows, eights)
-    return result, generate
+            groups = [there(group, e, step) for e in range(side_count)]
+            found = [builder.load(start(kinds[10], begins, one, whole), align=4) for one in groups]
+            totals = {(r, e): cgutils.alloca_once_value(builder, found[e]) for r, e in every}
+            firsts = [there(at, e, pitch) for e in range(side_count)]
+            lines = [there(w_at, r, w_pitch) for r in range(row_count)]
+            with cgutils.for_range_slice(builder, to.type(0), span, to.type(2 * together), to.type) as (k, _):
+                for ahead in (0, together):
+                    here = builder.add(k, to.type(ahead))
+                    places = [start(kinds[2], w, builder.add(line, here), INT) for line in lines]
+                    weights = [repeated(builder, builder.load(place, align=1), whole) for place in places]
+                    for e in range(side_count):
+                        index = builder.add(firsts[e], builder.mul(here, to.type(side // together)))
+                        vectors = builder.load(start(kinds[6], sides, index, whole), align=4)
+                        for r in range(row_count):
+                            more = multiply(builder, builder.load(totals[r, e]), weights[r], vectors)
+                            builder.store(more, totals[r, e])
+            for r, e in every:
+                target = start(kinds[0], sums, builder.add(to, to.type((r * side_count + e) * side)), real)
+                scale = builder.load(start(kinds[9], scales, groups[e], real), align=4)
+                found_there = builder.sitofp(builder.load(totals[r, e]), real)
+                factors = [scale, found_there, builder.load(target, align=4)]
+                builder.store(call(builder, f"llvm.fma.v{side}f32", real, factors), target, align=4)
+            return context.get_dummy_value()
+
+        arrays = (sums, to, w, w_at, w_pitch, span, sides, at, pitch, scales, begins, group, step, rows, count)
+        return types.void(*arrays), generate
+
+    return add_span
+
+
+def add_product_of_pairs(builder: Any, sums: Any, weights: Any, vectors: Any) -> Any:
+    """sums + weights × vectors, two numbers of 16 bits in each lane."""
+    pairs = [builder.bitcast(one, HALVES) for one in (weights, vectors)]
+    return builder.add(sums, multiply_pairs(builder, *pairs))
+
+
+add_span = span_adder(8, 2, add_product_of_pairs)

@@ -84,7 +84,9 @@ def _rows_times_eights(
                 for k in range(0, rows * span, BYTES):
                     fetch(w, ahead + k)
             to = (row - begin) * eights * 8
-            add_span(sums, to, wide, span, sides, at, 4 * width, scales, begins, group, 8 * spans, rows, eights)
+            add_span(
+                sums, to, wide, 0, span, span, sides, at, 4 * width, scales, begins, group, 8 * spans, rows, eights
+            )
 
 
 @njit(**COMPILED)

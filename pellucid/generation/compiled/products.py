@@ -20,6 +20,7 @@ from numba.extending import overload
 
 from pellucid.generation.compiled.dots import dot, dot_nibbles, has
 from pellucid.generation.compiled.many import EIGHTS_FIT, few_rows, many_rows
+from pellucid.generation.compiled.sixteens import SIXTEENS_FIT, rows_in_sixteens
 from pellucid.generation.compiled.vectors import (
     BYTES,
     COMPILED,
@@ -36,6 +37,7 @@ from pellucid.generation.compiled.vectors import (
     spread,
     times,
     totals,
+    whole_totals,
     zeros,
 )
 from pellucid.model.formats.quantised import GROUP
@@ -186,15 +188,9 @@ def _dots(x: Any, a: Any, b: Any, c: Any, d: Any, sums: Any) -> Any:
 
 
 @njit(**COMPILED)
-def _scaled(scale: Any, dots: Any, sums: Any) -> Any:
-    """A span's whole numbers, scaled and added to the four sums."""
-    scales = spread(scale)
-    return (
-        multiply_add(scales, as_floats(dots[0]), sums[0]),
-        multiply_add(scales, as_floats(dots[1]), sums[1]),
-        multiply_add(scales, as_floats(dots[2]), sums[2]),
-        multiply_add(scales, as_floats(dots[3]), sums[3]),
-    )
+def _scaled(scale: Any, dots: Any, so_far: Any) -> Any:
+    """A span's four totals, scaled and added to what the first four have so far."""
+    return multiply_add(spread(scale), as_floats(whole_totals(dots[0], dots[1], dots[2], dots[3])), so_far)
 
 
 @njit(**COMPILED)
@@ -205,27 +201,31 @@ def _offset(sums: Any, s: Any, offset: Any) -> Any:
 
 
 @njit(**COMPILED)
-def _put_scaled(out: Any, at: Any, sums: Any, scales: Any, row: Any) -> None:
+def _put_scaled(out: Any, at: Any, four: Any, scales: Any, row: Any) -> None:
     # Not scaled once it lies there: to load what was just stored halves the speed of the whole product.
-    put_four(out, at, times(totals(sums[0], sums[1], sums[2], sums[3]), load_four(scales, row)))
+    put_four(out, at, times(four, load_four(scales, row)))
 
 
 @njit(**COMPILED)
 def int8_rows(
-    out: Any, o_step: Any, numbers: Any, x_scales: Any, x_sums: Any, span: Any, n: Any, w: Any, w_scales: Any,
-    width: Any, first_row: Any, start: Any, end: Any,
+    out: Any, o_step: Any, numbers: Any, x_scales: Any, x_sums: Any, span: Any, begun: Any, n: Any, w: Any,
+    w_scales: Any, width: Any, first_row: Any, start: Any, end: Any,
 ) -> None:  # fmt: skip
-    """As `float_rows`, for a matrix of bytes with a scale for each row; the matrix begins at row `first_row` of w."""
-    spans, far = width // span, _ahead(w, width)
+    """As `float_rows`, for a matrix of bytes with a scale for each row; the matrix begins at row `first_row` of w.
+
+    Of the n vectors those from the one numbered `begun` on.
+    """
+    spans, far, n = width // span, _ahead(w, width), n - begun
     for row in range(start, end, ROWS):
         a = (first_row + row) * width
         b, c, d = a + width, a + 2 * width, a + 3 * width
         v = 0
         while FOUR_FIT and v + 4 <= n:
-            x0, x1, x2, x3 = v * width, (v + 1) * width, (v + 2) * width, (v + 3) * width
-            f0, f1, f2, f3 = _nothing(), _nothing(), _nothing(), _nothing()
+            x0, to = (begun + v) * width, (begun + v) * o_step + row
+            x1, x2, x3 = x0 + width, x0 + 2 * width, x0 + 3 * width
+            f0, f1, f2, f3 = _nothing()
             for s in range(spans):
-                g0 = v * spans + s
+                g0 = (begun + v) * spans + s
                 g1, g2, g3 = g0 + spans, g0 + 2 * spans, g0 + 3 * spans
                 s0, s1 = _offset(x_sums, g0, INT8_OFFSET), _offset(x_sums, g1, INT8_OFFSET)
                 s2, s3 = _offset(x_sums, g2, INT8_OFFSET), _offset(x_sums, g3, INT8_OFFSET)
@@ -242,22 +242,23 @@ def int8_rows(
                     s3 = _dots(load_bytes(numbers, x3 + k), wa, wb, wc, wd, s3)
                 f0, f1 = _scaled(x_scales[g0], s0, f0), _scaled(x_scales[g1], s1, f1)
                 f2, f3 = _scaled(x_scales[g2], s2, f2), _scaled(x_scales[g3], s3, f3)
-            _put_scaled(out, v * o_step + row, f0, w_scales, first_row + row)
-            _put_scaled(out, (v + 1) * o_step + row, f1, w_scales, first_row + row)
-            _put_scaled(out, (v + 2) * o_step + row, f2, w_scales, first_row + row)
-            _put_scaled(out, (v + 3) * o_step + row, f3, w_scales, first_row + row)
+            _put_scaled(out, to, f0, w_scales, first_row + row)
+            _put_scaled(out, to + o_step, f1, w_scales, first_row + row)
+            _put_scaled(out, to + 2 * o_step, f2, w_scales, first_row + row)
+            _put_scaled(out, to + 3 * o_step, f3, w_scales, first_row + row)
             v += 4
         while v < n:
-            f0 = _nothing()
+            x0, f0 = (begun + v) * width, zeros()
             for s in range(spans):
-                s0 = _offset(x_sums, v * spans + s, INT8_OFFSET)
+                g0 = (begun + v) * spans + s
+                s0 = _offset(x_sums, g0, INT8_OFFSET)
                 for k in range(s * span, (s + 1) * span, BYTES):
                     _ask_by_turns(w, a, k, BYTES, width, far, v, n)
                     wa, wb = load_bytes(w, a + k), load_bytes(w, b + k)
                     wc, wd = load_bytes(w, c + k), load_bytes(w, d + k)
-                    s0 = _dots(load_bytes(numbers, v * width + k), wa, wb, wc, wd, s0)
-                f0 = _scaled(x_scales[v * spans + s], s0, f0)
-            _put_scaled(out, v * o_step + row, f0, w_scales, first_row + row)
+                    s0 = _dots(load_bytes(numbers, x0 + k), wa, wb, wc, wd, s0)
+                f0 = _scaled(x_scales[g0], s0, f0)
+            _put_scaled(out, (begun + v) * o_step + row, f0, w_scales, first_row + row)
             v += 1
 
 
@@ -333,7 +334,13 @@ def _product(
 
     def of_bytes(out, o_step, x, i_step, taken, n, matrix, first_row, start, end):  # type: ignore[no-untyped-def]
         w, scales, width = matrix
-        int8_rows(out, o_step, *taken, span_of(matrix), n, w, scales, width, first_row, start, end)
+        int8_rows(out, o_step, *taken, span_of(matrix), NONE, n, w, scales, width, first_row, start, end)
+
+    def in_sixteens(out, o_step, x, i_step, taken, n, matrix, first_row, start, end):  # type: ignore[no-untyped-def]
+        (w, scales, width), span = matrix, span_of(matrix)
+        done = rows_in_sixteens(out, o_step, *taken, span, n, w, scales, width, first_row, start, end, INT8_OFFSET)
+        if done < n:
+            int8_rows(out, o_step, *taken, span, done, n, w, scales, width, first_row, start, end)
 
     def in_eights(out, o_step, x, i_step, taken, n, matrix, first_row, start, end):  # type: ignore[no-untyped-def]
         (w, scales, width), span = matrix, span_of(matrix)
@@ -349,4 +356,4 @@ def _product(
         return of_floats
     if scales.ndim > 1:
         return of_nibbles
-    return in_eights if EIGHTS_FIT else of_bytes
+    return in_eights if EIGHTS_FIT else in_sixteens if SIXTEENS_FIT else of_bytes

@@ -168,25 +168,37 @@ def multiply_add(_: Any, a: Any, b: Any, c: Any) -> Any:
     )
 
 
+def _totals(builder: Any, four: Any, add: Any) -> Any:
+    """Of four vectors, always half added to half."""
+
+    def shuffled(one: Any, other: Any, places: list[int]) -> Any:
+        return builder.shuffle_vector(one, other, ir.Constant(INTS, places))
+
+    def halved(one: Any, other: Any, width: int) -> Any:
+        """Parts of `width` numbers, their halves added: those of one vector first, then those of the other."""
+        starts = [start + i for start in range(0, 2 * LANES, width) for i in range(width // 2)]
+        return add(shuffled(one, other, starts), shuffled(one, other, [at + width // 2 for at in starts]))
+
+    both = halved(halved(*four[:2], 16), halved(*four[2:], 16), 8)  # four numbers of each
+    for width in (4, 2):
+        both = halved(both, both, width)
+    return both
+
+
 @intrinsic
 def totals(_: Any, a: Any, b: Any, c: Any, d: Any) -> Any:
-    """The sums of the 16 floats of each of the four, as the first four; always added half to half."""
+    """The sums of the 16 floats of each of the four, as the first four."""
+    return floats(floats, floats, floats, floats), lambda context, builder, signature, arguments: _totals(
+        builder, arguments, builder.fadd
+    )
 
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        def shuffled(one: Any, other: Any, places: list[int]) -> Any:
-            return builder.shuffle_vector(one, other, ir.Constant(INTS, places))
 
-        def halved(one: Any, other: Any, width: int) -> Any:
-            """Parts of `width` numbers, their halves added: those of one vector first, then those of the other."""
-            starts = [start + i for start in range(0, 2 * LANES, width) for i in range(width // 2)]
-            return builder.fadd(shuffled(one, other, starts), shuffled(one, other, [at + width // 2 for at in starts]))
-
-        both = halved(halved(*arguments[:2], 16), halved(*arguments[2:], 16), 8)  # four numbers of each
-        for width in (4, 2):
-            both = halved(both, both, width)
-        return both
-
-    return floats(floats, floats, floats, floats), generate
+@intrinsic
+def whole_totals(_: Any, a: Any, b: Any, c: Any, d: Any) -> Any:
+    """The sums of the 16 whole numbers of each of the four, as the first four."""
+    return ints(ints, ints, ints, ints), lambda context, builder, signature, arguments: _totals(
+        builder, arguments, builder.add
+    )
 
 
 @intrinsic
