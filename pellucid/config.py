@@ -189,6 +189,8 @@ class FitConfig:
     """Evaluate, and end with, a running average of the weights that keeps this share at each step (0.999); 0: none."""
     early_stop: int = 0
     """End after so many evaluations in a row without a lower loss, with the weights of the best; 0: never."""
+    enough: float = 0.0
+    """End at the evaluation whose loss is lower than this; 0: never."""
     best: bool = False
     """End with the weights of the evaluation with the lowest loss."""
     spikes: bool = False

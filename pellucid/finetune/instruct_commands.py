@@ -55,10 +55,11 @@ class Lead:
     splits: dict[str, list[Example]]
     config: FitConfig
 
-    def fit(self, pupil: Pupil, out: Path, resume: bool) -> None:
-        """Train the pupil on them; a run of its own, in `out`."""
+    def fit(self, pupil: Pupil, out: Path, resume: bool) -> float:
+        """Train the pupil on them; a run of its own, in `out`. The minutes that were not needed."""
         task = InstructionTuning(self.splits, pupil.tokenizer, self.config, pupil.model.config.context_length)
-        fit(pupil.model, task, self.config, out, resume)
+        progress = fit(pupil.model, task, self.config, out, resume)
+        return max(0.0, self.config.minutes - progress.seconds / 60)
 
 
 @dataclass
@@ -118,8 +119,8 @@ def finetune_assistant(
     context = pupil.model.config.context_length
     task = InstructionTuning(splits, pupil.tokenizer, config, context, replay, packing)
     show_examples(task.rows["train"], pupil.tokenizer)
-    for lead in leads:
-        lead.fit(pupil, out / "lead" / lead.name, resume)
+    left = sum(lead.fit(pupil, out / "lead" / lead.name, resume) for lead in leads)
+    config = replace(config, minutes=config.minutes + left)
     fit(pupil.model, task, config, out, resume, begin)
     leave_the_rest_to_the_first()
     pupil.save(out, merge)

@@ -326,6 +326,7 @@ class Sitting:
                     self.state.more["best"] = copied_weights(self.model)
         else:
             progress.waited += 1
+        progress.finished = progress.finished or loss < config.enough
         if config.early_stop and progress.waited >= config.early_stop and self.progress.share(config) < 1:
             progress.finished = True
             if world().first:

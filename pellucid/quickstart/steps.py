@@ -74,15 +74,16 @@ class Course:
 
     share: float
     rate: float
-    lessons: dict[str, float]
+    lessons: dict[str, tuple[float, float]]
+    """Name → its part of that time at most, and the held-out loss at which it is learnt sooner."""
 
 
 # Which thing, which place, whose: a model tells these apart only when asked about stories alone for a while, at low
 # rates. What somebody has takes three lessons to be learnt, of so many steps together; where there is no time for them,
 # the last one has to do (docs/performance.md). A step of a lesson takes as long as so many tokens of pretraining.
-BRIEF = Course(0.23, 0.35, {"names": 1.0})
-THOROUGH = Course(0.3, 0.55, {"one-name": 0.12, "names-and-others": 0.69, "names": 0.19})
-THOROUGH_STEPS, MOST_STEPS, STEP_TOKENS = 1300, 1600, 1150
+BRIEF = Course(0.23, 0.35, {"names": (1.0, 0.0)})
+THOROUGH = Course(0.45, 0.55, {"one-name": (0.2, 0.05), "names-and-others": (0.65, 0.03), "names": (0.15, 0.015)})
+THOROUGH_STEPS, STEP_TOKENS = 1950, 1150
 
 
 def quickstart(options: Quickstart) -> tuple[Results, str]:
@@ -262,7 +263,9 @@ def instruct(run: Run) -> Results:
     is_right, leads = same_text, []
     if not run.options.instructions:
         is_right, leads = solves, leading(run, config)
-        config = replace(config, minutes=minutes - sum(lead.config.minutes or 0.0 for lead in leads))
+        config = replace(config, minutes=minutes - sum(lead.config.minutes for lead in leads))
+        stories = leads[-1].splits["train"]  # what was hard to learn is practised on
+        examples["train"] += stories[: len(examples["train"]) // 8]
     questions = max(50, min(1000, int(1000 * run.minutes)))
     shards = Shards.open(run.out / "shards")  # the text goes on beside the answers, so that its facts are not forgotten
     replay = LanguageModelling(shards, replace(config, batch_size=2), training_context(run, shards))
@@ -293,15 +296,16 @@ def leading(run: Run, config: FitConfig) -> list[Lead]:
     speed = run.results["pretrain"]["tokens_per_s"]
     steps = max(1.0, TUNING * 60 * run.minutes * speed / STEP_TOKENS)  # of lessons, were there nothing else
     course = THOROUGH if THOROUGH.share * steps >= THOROUGH_STEPS else BRIEF
-    rates = {"lr": course.rate * config.lr, "matrix_lr": course.rate * config.matrix_lr}
+    settings: Results = {"lr": course.rate * config.lr, "matrix_lr": course.rate * config.matrix_lr}
+    settings |= {"schedule": "constant", "evaluate_share": 0.1}
     leads = []
-    for name, part in course.lessons.items():
-        share = min(course.share, MOST_STEPS / steps) * part
+    for name, (part, enough) in course.lessons.items():
+        share = course.share * part
         path = run.out / "corpus" / f"lesson-{name}.jsonl"
         write_lesson(path, name, max(100, int(1.3 * share * steps * config.batch_size)), run.options.seed)
         splits = split_examples(read_instructions(path), seed=run.options.seed)
-        minutes = share * (config.minutes or 0.0)
-        leads.append(Lead(name, splits, replace(config, minutes=minutes, schedule="constant", **rates)))  # type: ignore[arg-type]
+        own = {"minutes": share * config.minutes, "enough": enough}
+        leads.append(Lead(name, splits, replace(config, **settings, **own)))
     return leads
 
 

@@ -164,6 +164,21 @@ def test_leads_are_runs_of_their_own_one_after_the_other_before_all_the_rest(
         assert [json.loads(line)["step"] for line in lines if json.loads(line)["split"] == "train"] == [1, 2]
 
 
+def test_the_time_that_a_lead_leaves_when_it_is_learnt_goes_to_the_rest(
+    pair: tuple[GPT, Tokenizer], tmp_path: Path
+) -> None:
+    splits = {"train": many(8), "val": many(2), "test": many(1)}
+    for part in pair:
+        part.save(tmp_path / "base")
+    config = FitConfig(minutes=0.05, batch_size=4, dtype="float32", evaluate_share=0.1, enough=1e9)
+    begun: list[FitConfig] = []
+    finetune_assistant(
+        tmp_path / "base", splits, config, tmp_path / "out", False, leads=[Lead("first", splits, config)],
+        begin=lambda config, tried: begun.append(config),
+    )  # fmt: skip
+    assert 0.05 < begun[0].minutes < 0.1
+
+
 def test_examples_longer_than_the_context_are_cut_or_left_out_and_counted(
     pair: tuple[GPT, Tokenizer], capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -140,6 +140,15 @@ def test_a_run_ends_early_where_nothing_gets_better_and_with_the_best_weights(
     assert all(torch.equal(a, b) for a, b in zip(model.parameters(), kept.parameters(), strict=True))
 
 
+@pytest.mark.parametrize(("enough", "steps"), [(2.0, 2), (0.5, 4), (0.0, 12)])
+def test_a_run_ends_where_its_loss_is_low_enough(
+    shards: Shards, shape: ModelConfig, tmp_path: Path, enough: float, steps: int
+) -> None:
+    config = FitConfig(steps=12, batch_size=8, dtype="float32", evaluate_share=1 / 6, enough=enough)
+    progress = fit(GPT(shape), Worsening(shards, config, shape.context_length), config, tmp_path)
+    assert progress.step == steps
+
+
 class Pulled(Worsening):
     """The plug is pulled before the fifth step: the weights are those of the second evaluation."""
 
