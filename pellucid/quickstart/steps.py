@@ -304,7 +304,7 @@ def leading(run: Run, config: FitConfig) -> list[Lead]:
         path = run.out / "corpus" / f"lesson-{name}.jsonl"
         write_lesson(path, name, max(100, int(1.3 * share * steps * config.batch_size)), run.options.seed)
         splits = split_examples(read_instructions(path), seed=run.options.seed)
-        own = {"minutes": share * config.minutes, "enough": enough}
+        own: Results = {"minutes": share * config.minutes, "enough": enough}
         leads.append(Lead(name, splits, replace(config, **settings, **own)))
     return leads
 
