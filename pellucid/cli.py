@@ -11,6 +11,7 @@ import gc
 import inspect
 import os
 import sys
+from contextlib import suppress
 from importlib import import_module
 from io import TextIOWrapper
 from pathlib import Path
@@ -99,7 +100,8 @@ def main() -> None:
         print(f"pellucid: {printable(str(error))}", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
-        print(f"\npellucid: stopped. {way_on(sys.argv[1:])}".rstrip(), file=sys.stderr)
+        with suppress(BrokenPipeError):
+            print(f"\npellucid: stopped. {way_on(sys.argv[1:])}".rstrip(), file=sys.stderr)
         sys.exit(130)
     except BrokenPipeError:  # the reader of our output has left, as `head` does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

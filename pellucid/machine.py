@@ -105,14 +105,34 @@ def cpu_flags() -> list[str]:
     return [flag for flag in CPU_FLAGS if flag in flags]
 
 
-def memory_bytes() -> dict[str, float]:
-    """All memory and what is free of it, in bytes; nothing where the system does not say."""
+def memory_bytes(groups: Path = Path("/sys/fs/cgroup")) -> dict[str, float]:
+    """All memory and what is free of it, in bytes; nothing where the system does not say.
+
+    In a container with a limit it is the limit that counts: who goes beyond it is killed, however much the machine has.
+    """
     try:
         total = float(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
     except (AttributeError, ValueError, OSError):
         return {}
     free = _first_of("/proc/meminfo", "MemAvailable").partition(" ")[0]
-    return {"all": total, **({"free": float(free) * 1024} if free else {})}
+    found = {"all": total, **({"free": float(free) * 1024} if free else {})}
+    return {name: min(size, _of_container(groups).get(name, size)) for name, size in found.items()}
+
+
+def _of_container(groups: Path) -> dict[str, float]:
+    """The limit that Linux keeps for this process's group, and what is left of it; nothing where there is none."""
+    for folder, limit, used, cache in (
+        (groups, "memory.max", "memory.current", "inactive_file "),
+        (groups / "memory", "memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file "),
+    ):
+        try:
+            most, taken = (float((folder / name).read_text(encoding="utf-8")) for name in (limit, used))
+            lines = (folder / "memory.stat").read_text(encoding="utf-8").splitlines()
+        except (OSError, ValueError):  # no such file, or "max"
+            continue
+        kept = sum(float(line.removeprefix(cache)) for line in lines if line.startswith(cache))  # of files: given back
+        return {"all": most, "free": max(0.0, most - taken + kept)}
+    return {}
 
 
 def packages() -> dict[str, dict[str, str | None]]:

@@ -289,9 +289,13 @@ def progress_bar(*columns: Any, show: bool = True) -> Progress:
 
 
 def inform(message: str) -> None:
-    """One plain line on stderr (text from data or a model stays text: no markup, no escape sequences)."""
+    """One plain line on stderr (text from data or a model stays text: no markup, no escape sequences).
+
+    Where nobody reads it any more (`2>&1 | tee log`, and tee has ended) it is lost, and the work goes on.
+    """
     if speaks():
-        print(printable(message), file=sys.stderr, flush=True)
+        with contextlib.suppress(BrokenPipeError):
+            print(printable(message), file=sys.stderr, flush=True)
 
 
 def printable(text: str) -> str:

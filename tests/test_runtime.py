@@ -14,6 +14,7 @@ import pytest
 import torch
 
 from pellucid.compute import most_threads, pick_device, settle_threads, usable_cores
+from pellucid.machine import memory_bytes
 from pellucid.runtime import (
     ConfigError,
     DataError,
@@ -144,3 +145,21 @@ def test_what_json_has_not_is_null_to_a_program_and_a_number_without_end_is_an_e
     (tmp_path / "long.json").write_text("1" * 5000)
     with pytest.raises(DataError, match=r"long\.json: found a number or brackets without end"):
         read_json(tmp_path / "long.json")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux limits a group's memory so")
+def test_in_a_container_its_limit_is_the_memory_there_is(tmp_path: Path) -> None:
+    whole = memory_bytes(tmp_path)
+    for folder, names in (
+        (tmp_path / "new", ("memory.max", "memory.current", "inactive_file")),
+        (tmp_path / "old" / "memory", ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file")),
+    ):
+        folder.mkdir(parents=True)
+        limit, used, cache = names
+        (folder / limit).write_text("3000000\n")
+        (folder / used).write_text("2000000\n")
+        (folder / "memory.stat").write_text(f"anon 1500000\n{cache} 500000\nslab 1\n")
+        groups = tmp_path / folder.relative_to(tmp_path).parts[0]
+        assert memory_bytes(groups) == {"all": 3e6, "free": 1.5e6}
+        (folder / limit).write_text("max\n")
+        assert memory_bytes(groups)["all"] == whole["all"]

@@ -1,6 +1,6 @@
 """Checkpoints: all that a run needs to go on as if it had never stopped, written whole or not at all.
 
-    training/step-00000120/{model,optimizer}.safetensors, state.json (step, counters, sha256 of the files)
+    training/step-00000120/{model,optimizer}.safetensors, state.json (step, counters, sha256 of the files and of itself)
 
 The data position is the step itself: which examples a step sees is a pure function of seed and step. Training waits
 for a copy of its state only; a thread writes it.
@@ -9,6 +9,9 @@ for a copy of its state only; a thread writes it.
 from __future__ import annotations
 
 import contextlib
+import hashlib
+import json
+import math
 import shutil
 import threading
 from collections.abc import Iterator
@@ -22,11 +25,13 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from pellucid.config import FitConfig
+from pellucid.machine import memory_bytes
 from pellucid.pretrain.distributed import world
 from pellucid.runtime import DataError, PellucidError, atomic_folder, inform, problem, read_json, sha256, write_json
 
 _FILES = ("model.safetensors", "optimizer.safetensors")
 Weights = dict[str, Tensor]
+FREE = 0.9  # of the free memory: as much may a copy take
 UNWRITTEN = (PellucidError, OSError, SafetensorError, MemoryError)  # what a disk without room may come out as
 
 
@@ -75,8 +80,8 @@ class State:
 
     @property
     def sharded(self) -> bool:
-        """Whether each process has a slice of every weight."""
-        return bool(self.settings.get("shard")) and world().size > 1
+        """Whether checkpoints are written in slices, so that any number of processes reads them, one too."""
+        return bool(self.settings.get("shard"))
 
     def tensors(self) -> Weights:
         """Every tensor by a name of its own: of the model, the optimizers, and the further weights."""
@@ -94,18 +99,28 @@ class Snapshot:
 
 
 def snapshot(state: State, copy: bool = True) -> Snapshot:
-    """Copy a state. All processes of a run have to call this, for each has random numbers of its own.
+    """Copy a state, in the first process. All of a run have to call this, for each has random numbers of its own.
 
     Without `copy` the tensors are the state's own, to be written before anything changes.
     """
+    random = _all_random_states()
+    if not world().first:  # who writes nothing needs no copy
+        return Snapshot({}, {}, {})
     more = {f"{kind}.{name}": value for kind, weights in state.more.items() for name, value in weights.items()}
-    tensors = _optimizer_tensors(state.optimizers) | more | _all_random_states()
+    tensors = _optimizer_tensors(state.optimizers) | more | random
     progress = {**vars(state.progress), "recent": list(state.progress.recent), "skipped": list(state.progress.skipped)}
     return Snapshot(
         {name: _on_cpu(tensor, copy) for name, tensor in state.model.state_dict().items()},
         {name: _on_cpu(tensor, copy) for name, tensor in tensors.items()},
         {"progress": progress, "settings": state.settings},
     )
+
+
+def has_room_for(state: State) -> bool:
+    """Whether a copy of the state fits into the memory that is free: who takes more is killed, with nothing saved."""
+    copied = [*state.tensors().values(), *(tensor for weights in state.more.values() for tensor in weights.values())]
+    free = memory_bytes().get("free", math.inf)
+    return sum(tensor.numel() * tensor.element_size() for tensor in copied) < FREE * free
 
 
 def _on_cpu(tensor: Tensor, copy: bool) -> Tensor:
@@ -118,15 +133,43 @@ def write_checkpoint(folder: Path, content: Snapshot, keep: int = 2) -> None:
     with atomic_folder(path) as temporary:
         save_file(content.weights, temporary / _FILES[0])
         save_file(content.optimizer, temporary / _FILES[1])
-        hashes = {name: sha256(temporary / name) for name in _FILES}
-        write_json(temporary / "state.json", {**content.record, "sha256": hashes})
+        write_state(temporary, content.record)
     drop_old(path, keep)
+
+
+def write_state(folder: Path, record: dict[str, Any]) -> None:
+    """Write state.json beside the other files of a checkpoint: the record, their hashes, and that of all this."""
+    record = record | {"sha256": {file.name: sha256(file) for file in sorted(folder.iterdir()) if file.is_file()}}
+    write_json(folder / "state.json", record | {"own_sha256": _hash(record)})
+
+
+def _hash(record: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(record, sort_keys=True).encode()).hexdigest()
+
+
+def is_whole(path: Path) -> bool:
+    """Whether a checkpoint is as it was written. (Those of older versions have no hash of state.json itself.)"""
+    try:
+        record = read_json(path / "state.json")
+        own, hashes = record.pop("own_sha256", None), record["sha256"]
+        return (
+            bool(hashes)
+            and own in (None, _hash(record))
+            and all(sha256(path / name) == hashes[name] for name in hashes)
+        )
+    except (DataError, OSError, KeyError, TypeError, AttributeError):
+        return False
+
+
+def checkpoints(folder: Path) -> list[Path]:
+    """Every checkpoint there, whole or damaged, the first one first. What somebody else called alike is none."""
+    return sorted(path for path in folder.glob("step-*") if path.name.removeprefix("step-").isdecimal())
 
 
 def drop_old(path: Path, keep: int) -> None:
     """Drop all checkpoints but the newest `keep` up to `path`, and what damage or a crash left."""
     folder = path.parent
-    there = sorted(folder.glob("step-*"))
+    there = checkpoints(folder)
     here = there.index(path) + 1  # later ones are of a try that was given up
     for old in [*there[: max(0, here - keep)], *there[here:], *folder.glob(".step-*")]:
         shutil.rmtree(old, ignore_errors=True)
@@ -141,6 +184,7 @@ class Saver:
     def __init__(self, folder: Path, keep: int) -> None:
         self.folder, self.keep = folder, keep
         self.thread: threading.Thread | None = None
+        self.waits = False
 
     def __enter__(self) -> Saver:
         return self
@@ -151,18 +195,28 @@ class Saver:
     def save(self, state: State, last: bool = False) -> None:
         """Begin to write the state as it is now, once the checkpoint before is written.
 
-        The `last` one is written at once: nothing is trained meanwhile, so no copy need take memory.
+        The `last` one is written at once: nothing is trained meanwhile, so no copy need take memory. So is each where
+        there is no memory for a copy: training waits.
         """
         self.wait()
         if state.sharded:
             self._write_slices(state)
             return
-        content = snapshot(state, copy=not last)
-        if world().first and last:
+        at_once = last or not has_room_for(state)
+        if at_once and not last and not self.waits:
+            self.waits = True
+            inform("too little memory is free for a copy of weights and optimizer: training waits for its checkpoints")
+        content = snapshot(state, copy=not at_once)
+        if world().first and at_once:
             self._write(content)
         elif world().first:
             self.thread = threading.Thread(target=self._write, args=(content,), name="checkpoint")
             self.thread.start()
+
+    @property
+    def busy(self) -> bool:
+        """Whether a checkpoint is still being written."""
+        return self.thread is not None and self.thread.is_alive()
 
     def wait(self) -> None:
         """Until the checkpoint that is being written, if any, is on the disk."""
@@ -204,13 +258,9 @@ def agreed_checkpoint(folder: Path, quiet: bool = False) -> Path | None:
 
 def newest_checkpoint(folder: Path, quiet: bool = False) -> Path | None:
     """The newest whole checkpoint; a damaged one is named (unless `quiet`) and the one before it taken."""
-    for path in sorted(folder.glob("step-*"), reverse=True):
-        try:
-            hashes = read_json(path / "state.json")["sha256"]
-            if hashes and all(sha256(path / name) == hashes[name] for name in hashes):
-                return path
-        except (DataError, OSError, KeyError, TypeError):
-            pass
+    for path in reversed(checkpoints(folder)):
+        if is_whole(path):
+            return path
         if not quiet:
             inform(f"{path}: a damaged checkpoint; the one before it is used")
     return None
@@ -233,10 +283,6 @@ def load_checkpoint(path: Path, state: State) -> None:
             f"{path}: this run was started with {key} = {began[key]!r}, now it is {state.settings[key]!r}. "
             "Give the same settings, or another --out."
         )
-    if bool(record.get("slices")) != state.sharded:
-        found = f"a checkpoint {'of slices' if record.get('slices') else 'of one piece'}"
-        advice = "Go on with torchrun, and with --shard as before." if record.get("slices") else "Leave --shard out."
-        raise DataError(problem(path, found, "one as this run writes them", advice))
     if state.sharded:
         _load_slices(path, state, record)
         return

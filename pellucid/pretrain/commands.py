@@ -18,7 +18,13 @@ from pellucid.model.outline import Outline
 from pellucid.options import Evaluate, Pretrain
 from pellucid.pretrain.alike import start_alike
 from pellucid.pretrain.checkpoint import began_with, newest_checkpoint
-from pellucid.pretrain.distributed import all_or_none, joined, under_torchrun, world
+from pellucid.pretrain.distributed import (
+    all_or_none,
+    joined,
+    leave_the_rest_to_the_first,
+    under_torchrun,
+    world,
+)
 from pellucid.pretrain.evaluate import bytes_per_token, limited, measure, parts_of
 from pellucid.pretrain.fit import fit, goes_on
 from pellucid.pretrain.harness import evaluate_tasks
@@ -63,8 +69,9 @@ def train_language_model(
         if resume and world().first:
             check_same_run(out, shards.hashes(), windows, as_dict(shape))
     torch.manual_seed(config.seed)
+    divided = config.shard and world().size > 1
     # what is to be divided over processes goes to their devices slice by slice
-    model = GPT(shape) if config.shard else GPT(shape).to(pick_device(config.device))
+    model = GPT(shape) if divided else GPT(shape).to(pick_device(config.device))
     task = LanguageModelling(shards, config, context, in_order, stride=stride, prompts=tuple(prompts))
     start_alike(model.output_weight, task.used())
     settled: dict[str, Any] = {}
@@ -77,16 +84,16 @@ def train_language_model(
         settled.update(dtype=config.dtype, tried=tried)
 
     progress = fit(model, task, config, out, resume, begin)
-    if config.shard and world().size > 1:
+    if divided:
         model = put_together(model)
-    if world().first:
-        save_language_model(model, task, out)
+    leave_the_rest_to_the_first()
+    save_language_model(model, task, out)
     losses = [line["loss"] for line in read_lines(out / "metrics.jsonl") if line["split"] == "val"]
     kept_best = config.best or config.early_stop
     return {
         "steps": progress.step,
         "tokens": progress.tokens,
-        "tokens_per_s": round(progress.tokens / progress.step_seconds, 1),
+        "tokens_per_s": round(progress.tokens / max(progress.step_seconds, 1e-9), 1),
         "val_loss": progress.best if kept_best and progress.best is not None else losses[-1],
         **settled,
     }

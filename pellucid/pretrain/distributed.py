@@ -155,7 +155,13 @@ def joined() -> Iterator[World]:
 
     backend = "gloo"
     if torch.cuda.is_available():
-        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+        number, there = int(os.environ["LOCAL_RANK"]), torch.cuda.device_count()
+        if number >= there:
+            advice = "Lower --nproc-per-node, or hide the GPUs: CUDA_VISIBLE_DEVICES=''."
+            raise PellucidError(
+                problem("torchrun", f"process {number + 1} on a machine", f"{there}, a GPU each", advice)
+            )
+        torch.cuda.set_device(number)
         backend = "cpu:gloo,cuda:nccl"  # counts and sums travel on the CPU, gradients on the GPU
     store, rank, size = next(rendezvous("env://"))
     store = PrefixStore(agreed_name(store, rank, size), store)
@@ -192,6 +198,9 @@ class Whole(nn.Module):
 class Shared:
     """A model that one process has to itself."""
 
+    divided = False
+    """Whether every pass asks for slices of all processes."""
+
     def __init__(self, model: nn.Module) -> None:
         self.model = model
 
@@ -226,6 +235,7 @@ class Replicated(Shared):
         device = next(model.parameters()).device
         ids = [device] if device.type == "cuda" else None
         self.whole = DistributedDataParallel(Whole(model), device_ids=ids)
+        self.whole.broadcast_buffers = False  # nothing changes them; the int8 base of adapters would travel each step
 
     def run(self, work: Callable[[nn.Module], T]) -> T:
         done: T = self.whole(work)

@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from pellucid.compute import is_out_of_memory
 from pellucid.model.gpt import GPT
 from pellucid.pretrain.loss import token_losses
 from pellucid.text.tokenizer import Tokenizer
@@ -103,29 +104,44 @@ def measure(
 ) -> Measured:
     """Run the model over the parts, alike lengths together. `token_bytes` maps an id to the bytes it stands for.
 
-    `told` hears how many tokens each pass has read.
+    `told` hears how many tokens each pass has read. Where memory runs out, fewer parts are read at once from then on.
     """
     model.eval()
     nats = np.zeros(len(parts))
     counts = np.array([part.length - part.fresh for part in parts], dtype=np.int64)
     sizes = np.zeros(len(parts), dtype=np.int64)
-    order = sorted(range(len(parts)), key=lambda i: parts[i].length)
-    for first in range(0, len(order), batch_size):
+    order, first = sorted(range(len(parts)), key=lambda i: parts[i].length), 0
+    divided = any(hasattr(weight, "full_tensor") for weight in model.parameters())  # over processes: in step
+    while first < len(order):
         rows = order[first : first + batch_size]
-        longest = max(parts[i].length for i in rows)
-        ids = torch.zeros(len(rows), longest + 1, dtype=torch.long)
-        fresh = torch.zeros(len(rows), longest, dtype=torch.bool)
-        for row, i in enumerate(rows):
-            part = parts[i]
-            window = tokens[part.start : part.start + part.length + 1].astype(np.int64)
-            ids[row, : len(window)] = torch.from_numpy(window)
-            fresh[row, part.fresh : part.length] = True
-            sizes[i] = token_bytes[window[part.fresh + 1 :]].sum()
-        ids, judged = ids.to(model.device), fresh.to(model.device)
-        losses = token_losses(model, model.hidden(ids[:, :-1])[judged], ids[:, 1:][judged]).cpu().double()
-        nats[rows] = [float(part.sum()) for part in torch.split(losses, fresh.sum(dim=1).tolist())]
+        try:
+            nats[rows], sizes[rows] = _read(model, tokens, token_bytes, [parts[i] for i in rows])
+        except (MemoryError, RuntimeError) as error:
+            if divided or len(rows) == 1 or not is_out_of_memory(error):
+                raise
+            batch_size = len(rows) // 2
+            continue
+        first += len(rows)
         told(sum(parts[i].length for i in rows))
     return Measured(nats, counts, sizes)
+
+
+def _read(
+    model: GPT, tokens: NDArray[Any], token_bytes: NDArray[np.int64], parts: Sequence[Part]
+) -> tuple[list[float], list[int]]:
+    """The nats of each part, read in one pass, and its bytes."""
+    longest = max(part.length for part in parts)
+    ids = torch.zeros(len(parts), longest + 1, dtype=torch.long)
+    fresh = torch.zeros(len(parts), longest, dtype=torch.bool)
+    sizes = []
+    for row, part in enumerate(parts):
+        window = tokens[part.start : part.start + part.length + 1].astype(np.int64)
+        ids[row, : len(window)] = torch.from_numpy(window)
+        fresh[row, part.fresh : part.length] = True
+        sizes.append(int(token_bytes[window[part.fresh + 1 :]].sum()))
+    ids, judged = ids.to(model.device), fresh.to(model.device)
+    losses = token_losses(model, model.hidden(ids[:, :-1])[judged], ids[:, 1:][judged]).cpu().double()
+    return [float(part.sum()) for part in torch.split(losses, fresh.sum(dim=1).tolist())], sizes
 
 
 def bytes_per_token(tokenizer: Tokenizer, size: int) -> NDArray[np.int64]:

@@ -31,6 +31,7 @@ from pellucid.pretrain.checkpoint import (
     State,
     Weights,
     agreed_checkpoint,
+    checkpoints,
     load_checkpoint,
     process_seed,
     random_state,
@@ -56,7 +57,9 @@ from pellucid.runtime import (
     write_text,
 )
 
+SAVED = 30.0  # seconds after which a checkpoint is due, where no number of steps says it
 SETTLED = 5.0  # seconds after which a run by the clock looks again whether other programs keep the cores busy
+TOGETHER = 1.0  # seconds in which several signals are one
 LOOKING = 0.3  # of the time so far: as much may go into evaluations, where the clock ends the run
 LAUNCH = "launch"  # in training/: the name of the torchrun that trains there
 
@@ -81,11 +84,14 @@ def fit(
             check_nothing_there(folder)
         if launch() and world().first:
             write_text(folder / LAUNCH, launch())
+        exact_products()  # before the first product
+        keep_freed_memory()
         if not config.steps:
             settle_threads()  # before precisions are tried
+        for module in model.modules():
+            if isinstance(module, GPT):
+                module.recompute = config.recompute
         config, tried = settle_precision(model, task, config, out, resume)
-        exact_products()
-        keep_freed_memory()
         sitting = Sitting(model, task, config, out, resume)
         if begin and world().first:
             begin(config, tried)
@@ -102,14 +108,14 @@ def goes_on(resume: bool, out: Path) -> bool:
 def check_no_other_model(out: Path) -> None:
     """Refuse to write over a model without checkpoints beside it: it would be lost."""
     there = (out / "config.json").is_file() or any(out.glob("*.safetensors"))
-    if there and not any((out / "training").glob("step-*")):
+    if there and not checkpoints(out / "training"):
         advice = "Move it, or give another --out."
         raise ConfigError(problem(out, "a model without its checkpoints", "a new folder", advice))
 
 
 def check_nothing_there(folder: Path) -> None:
     """Refuse to begin where the checkpoints of another run are: they would be lost."""
-    if any(folder.glob("step-*")):
+    if checkpoints(folder):
         advice = "With --resume it goes on; or give another --out."
         raise DataError(problem(folder.parent, "a folder that holds a run already", "a new one", advice))
 
@@ -131,10 +137,8 @@ class Sitting:
         elif config.average:
             self.state.more["average"] = copied_weights(model)
         for module in model.modules():
-            if isinstance(module, GPT):
-                module.recompute = config.recompute
-                if isinstance(task, Reading):
-                    task.alike = find_alike(module.output_weight, task.used())
+            if isinstance(module, GPT) and isinstance(task, Reading):
+                task.alike = find_alike(module.output_weight, task.used())
         self.saver = Saver(out / "training", config.keep)
         self.troubles: list[str] = []
         self.empty = 0  # steps of this sitting without a trained token
@@ -210,7 +214,7 @@ class Sitting:
 
     def step(self, share: float) -> dict[str, Any]:
         """One optimizer step and its line of metrics; nothing, where the step is left out or brought trouble."""
-        progress, began = self.progress, time.monotonic()
+        progress, began = self.progress, time.perf_counter()
         if progress.step in progress.skipped:
             progress.step += 1
             self.write({"step": progress.step, "split": "train", "skipped": True})
@@ -229,7 +233,7 @@ class Sitting:
             progress.micro_batch_size = used
         if "average" in self.state.more:
             move_average(self.state.more["average"], self.model, self.config.average, progress.step)
-        seconds = time.monotonic() - began
+        seconds = time.perf_counter() - began  # Windows' monotonic clock stands still for 16 ms at a time
         progress.step += 1
         trained = record.pop("count")
         progress.tokens += trained
@@ -255,7 +259,7 @@ class Sitting:
 
         The clock is that of the first process.
         """
-        due = time.monotonic() - self.saved > 30
+        due = time.monotonic() - self.saved > SAVED and not self.saver.busy  # a slow disk holds up nothing
         seconds, save = world().told(self.before + time.monotonic() - self.began, due)
         (stop,) = world().sum(stopped)
         self.progress.seconds = seconds
@@ -344,16 +348,23 @@ def evaluations_due(share: float, config: FitConfig) -> int:
 
 @contextlib.contextmanager
 def stop_signals() -> Iterator[Any]:
-    """Within the block SIGINT and SIGTERM set a flag instead of stopping at once; yields a function that reads it."""
-    flag = threading.Event()
+    """Within the block SIGINT and SIGTERM set a flag instead of stopping at once; yields a function that reads it.
+
+    A second signal stops at once, unless it comes with the first one: `timeout`, systemd and torchrun tell a process
+    directly and once more through its group or parent.
+    """
+    flag, told = threading.Event(), [0.0]
     if threading.current_thread() is not threading.main_thread():
         yield flag.is_set
         return
 
     def note(number: int, frame: object) -> None:
-        if flag.is_set():  # a second signal: the user means now
-            raise KeyboardInterrupt
+        if flag.is_set():
+            if time.monotonic() - told[0] > TOGETHER:
+                raise KeyboardInterrupt
+            return
         flag.set()
+        told[0] = time.monotonic()
         if world().first:
             inform("stopping after this step …")
 

@@ -22,14 +22,17 @@ from torch.distributed.checkpoint.state_dict_saver import save
 from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor
 
+from pellucid.pretrain.checkpoint import write_state
 from pellucid.pretrain.distributed import Shared, Whole, all_or_none, world
-from pellucid.runtime import PellucidError, publish_folder, sha256, write_json
+from pellucid.runtime import PellucidError, publish_folder
 
 T = TypeVar("T")
 
 
 class Sharded(Shared):
     """Each process has a slice of every weight; gradients are averaged slice by slice."""
+
+    divided = True
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__(model)
@@ -88,8 +91,7 @@ def write_slices(path: Path, tensors: dict[str, Tensor], record: dict[str, Any])
             save(dict(flat(tensors)), storage_writer=HuggingFaceStorageWriter(str(temporary), save_distributed=True))
         with all_or_none():
             if first:
-                hashes = {file.name: sha256(file) for file in sorted(temporary.iterdir()) if file.is_file()}
-                write_json(temporary / "state.json", {**record, "sha256": hashes})
+                write_state(temporary, record)
                 publish_folder(temporary, path)
     except CheckpointException as error:  # of all processes, whichever failed
         reason = next(iter(error.failures.values()))[0]

@@ -77,11 +77,11 @@ def settle_precision(
     """
     if config.dtype != "auto":
         return config, {}
-    if config.shard and world().size > 1:  # no process has the memory for a trial of the whole model
-        return replace(config, dtype="bfloat16" if torch.cuda.is_available() else "float32"), {}
     begun = began_with(out) if resume else {}
     if begun:
         return replace(config, dtype=begun["dtype"]), {}
+    if config.shard and world().size > 1:  # no process has the memory for a trial of the whole model
+        return replace(config, dtype="bfloat16" if torch.cuda.is_available() else "float32"), {}
     choices = worth_trying(model)
     tried = measure_speed(model, task, config).tried if len(choices) > 1 else {}
     (fastest,) = world().told(DTYPES.index(min(choices, key=lambda dtype: tried.get(dtype, 0.0))))

@@ -2,15 +2,15 @@
 
 Differs from the textbook in how much it reads at once: of a batch that would leave more than a gigabyte for the way
 back, a CPU reads equal parts, one after another, which is no slower. And in what it does when something goes wrong.
-Where memory runs out the pass is tried again with half as many examples, and nothing else changes. Where the loss is no
-number, or jumps, nothing is moved and `TroubleError` is raised.
+Where memory runs out, in one process or in one of many, all try again with half as many examples at once, and nothing
+else changes. Where the loss is no number, or jumps, nothing is moved and `TroubleError` is raised.
 """
 
 from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Any
 
@@ -20,9 +20,10 @@ from torch import nn
 from pellucid.compute import is_out_of_memory
 from pellucid.config import FitConfig, ModelConfig
 from pellucid.model.gpt import GPT
+from pellucid.pretrain.checkpoint import random_state, set_random_state
 from pellucid.pretrain.distributed import Shared, world
 from pellucid.pretrain.optim import rate_scale, set_rate
-from pellucid.pretrain.task import Task, pieces, rows_of
+from pellucid.pretrain.task import Task, cut, pieces, rows_of
 from pellucid.runtime import PellucidError, inform, problem
 
 KEPT = 64  # bytes that a token leaves for the way back, for each number of its vector in each block
@@ -52,8 +53,7 @@ def train_step(
     model.train()
     shared = shared or Shared(model)
     rows = config.micro_batch_size if rows is None else rows
-    *sums, rows = gradients_within_memory(shared, task, config, step, rows)
-    total, count, seen = world().sum(*sums)
+    total, count, seen, rows = gradients_within_memory(shared, task, config, step, rows)
     scale = rate_scale(share, config)
     set_rate(optimizers, scale)
     mean, grad_norm = total / max(count, 1), 0.0
@@ -91,25 +91,58 @@ def step_scaled(optimizer: torch.optim.Optimizer, factor: float) -> None:
 
 def gradients_within_memory(
     shared: Shared, task: Task, config: FitConfig, step: int, rows: int
-) -> tuple[float, int, int, int]:
-    """As `add_gradients`, with half as many examples at once wherever memory runs out.
+) -> tuple[float, float, float, int]:
+    """As `add_gradients`, summed over all processes, which halve what they read at once where memory ran out in any.
 
-    Also returns how many; 0 where there was memory for as many as usual.
+    Also returns how many examples that is; 0 where there was memory for as many as usual.
     """
-    batches = task.batches(step)
+    batches, where, many = task.batches(step), f"{task.name}, step {step + 1}", world().size > 1
     while True:
-        state = torch.get_rng_state()
+        dice = random_state()
+        found: tuple[float, int, int] | None = None
+        usual = rows or usual_rows(shared.model, batches)
         try:
-            return *add_gradients(shared, task, config, batches, rows or usual_rows(shared.model, batches)), rows
+            with waited_for(shared.divided, where):
+                found = add_gradients(shared, task, config, batches, usual, where)
         except (MemoryError, RuntimeError) as error:
             if not is_out_of_memory(error):
                 raise
         # behind the except block, so that nothing of the failed pass is held any more
+        if not found:
+            free_memory(shared.model)
+        if not found and many:
+            with waited_for(True, where):
+                stand_in(shared, task, config, batches)
+        total, count, seen, failed = world().sum(*(found or (0.0, 0, 0)), not found)
+        if not failed:
+            return total, count, seen, rows
         clear_gradients(shared.model)
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
-        torch.set_rng_state(state)
-        rows = halved(batches, rows or usual_rows(shared.model, batches), f"{task.name}, step {step + 1}")
+        set_random_state(dice)
+        rows = halved(batches, usual, where)
+
+
+@contextlib.contextmanager
+def waited_for(others: bool, where: str) -> Iterator[None]:
+    """Within the block `others` wait for what this process is at: where memory runs out there is no second try."""
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        if not others or not is_out_of_memory(error):
+            raise
+        raise no_memory(where, "a pass in which other processes wait") from error
+
+
+def stand_in(shared: Shared, task: Task, config: FitConfig, batches: Sequence[Any]) -> None:
+    """Take part in what all processes do at the end of a step, by one example that counts nothing."""
+    total, _ = loss_of(shared, task, config, cut(batches[-1], 0, 1))
+    (total * 0).backward()  # type: ignore[no-untyped-call]
+
+
+def free_memory(model: nn.Module) -> None:
+    """Forget all gradients, and what a GPU keeps of freed memory."""
+    clear_gradients(model)
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
 
 
 def usual_rows(model: nn.Module, batches: Sequence[Any]) -> int:
@@ -130,7 +163,7 @@ def micro_batch_of(rows: int, shape: ModelConfig, tokens: float) -> int:
 
 
 def add_gradients(
-    shared: Shared, task: Task, config: FitConfig, batches: Sequence[Any], rows: int
+    shared: Shared, task: Task, config: FitConfig, batches: Sequence[Any], rows: int, where: str
 ) -> tuple[float, int, int]:
     """Add up the gradients of this process's part of the batches; (sum of the losses, trained tokens, tokens read)."""
     here = world()
@@ -139,15 +172,21 @@ def add_gradients(
     for number, (batch, counts) in enumerate(mine):
         last = number == len(mine) - 1
         with contextlib.nullcontext() if last else shared.not_yet():
-            with precision(shared.model, config):
-                total, trained = shared.run(partial(summed_loss, task, batch))
+            total, trained = loss_of(shared, task, config, batch)
             if trained or here.size > 1:  # the other processes wait for our gradients, even if they are zero
-                (total * counts).backward()  # type: ignore[no-untyped-call]
+                with waited_for(last and here.size > 1, where):
+                    (total * counts).backward()  # type: ignore[no-untyped-call]
         if trained and counts:
             losses.append(total.detach())
         count += counts * trained
         seen += counts * batch.tokens
     return sum(float(loss) for loss in losses), count, seen
+
+
+def loss_of(shared: Shared, task: Task, config: FitConfig, batch: Any) -> tuple[torch.Tensor, int]:
+    """Sum of the losses of a batch, in the precision of the run, and over how many trained tokens."""
+    with precision(shared.model, config):
+        return shared.run(partial(summed_loss, task, batch))
 
 
 def summed_loss(task: Task, batch: Any, model: nn.Module) -> tuple[torch.Tensor, int]:
@@ -164,18 +203,21 @@ def clear_gradients(model: nn.Module) -> None:
 
 def halved(batches: Sequence[Any], rows: int, where: str) -> int:
     """Half as many examples at once, said in a line; a PellucidError where there is nothing left to halve."""
-    most = max(rows_of(batch) for batch in batches)
+    whole = max(rows_of(batch) for batch in batches)
+    most = math.ceil(whole / world().size)
     rows = min(rows or most, most)
-    if rows <= 1 or world().size > 1:
-        found = f"no memory left for {rows} example{'s' if rows > 1 else ''} at once"
-        advice = (
-            "Lower --micro-batch-size, give --recompute, take a smaller model or shorter texts (pretrain: --context)."
-        )
-        raise PellucidError(problem(where, found, "enough for a pass", advice))
+    if rows <= 1:
+        raise no_memory(where, "1 example at once")
     inform(
-        f"{where}: out of memory; micro-batches of {rows // 2} instead of {rows} from now on, the batch stays {most}"
+        f"{where}: out of memory; micro-batches of {rows // 2} instead of {rows} from now on, the batch stays {whole}"
     )
     return rows // 2
+
+
+def no_memory(where: str, wanted: str) -> PellucidError:
+    """What to say where memory is too little for what was wanted."""
+    advice = "Lower --micro-batch-size, give --recompute, take a smaller model or shorter texts (pretrain: --context)."
+    return PellucidError(problem(where, f"no memory left for {wanted}", "enough for a pass", advice))
 
 
 def precision(model: nn.Module, config: FitConfig) -> torch.autocast:

@@ -97,7 +97,13 @@ def test_any_number_of_processes_has_the_losses_of_one(
 
 @pytest.mark.parametrize(
     ("before", "after", "more"),
-    [(2, 1, []), pytest.param(1, 2, [], marks=nightly), pytest.param(2, 4, ["--shard"], marks=nightly)],
+    [
+        (2, 1, []),
+        (2, 1, ["--shard"]),
+        pytest.param(1, 2, [], marks=nightly),
+        pytest.param(1, 2, ["--shard"], marks=nightly),
+        pytest.param(2, 4, ["--shard"], marks=nightly),
+    ],
 )
 def test_another_number_of_processes_goes_on_with_the_same_data(
     shards: Shards, plain_file: Path, alone: Path, tmp_path: Path, before: int, after: int, more: list[Any]

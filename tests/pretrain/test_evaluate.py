@@ -157,3 +157,26 @@ def test_who_evaluates_on_a_single_part_is_told_that_it_is_too_little(
 
 def test_a_part_is_a_value() -> None:
     assert Part(0, 3, 1) == Part(0, 3, 1)
+
+
+class Cramped(GPT):
+    """There is memory for three texts at once."""
+
+    passes: tuple[int, ...] = ()
+
+    def hidden(self, ids: torch.Tensor, *more: Any) -> torch.Tensor:
+        self.passes = (*self.passes, len(ids))
+        if len(ids) > 3:
+            raise MemoryError("out of memory")
+        return super().hidden(ids, *more)
+
+
+def test_where_memory_runs_out_fewer_texts_are_read_at_once_and_the_scores_are_the_same() -> None:
+    torch.manual_seed(0)
+    shape = ModelConfig(vocab_size=40, context_length=8, d_model=16, n_layers=1, n_heads=2)
+    model, tokens = Cramped(shape), np.random.default_rng(0).integers(0, 40, 100)
+    parts = [Part(start, 8, 0) for start in range(0, 80, 8)]
+    scores = [measure(model, tokens, parts, np.ones(40, dtype=np.int64), size) for size in (8, 3)]
+    assert model.passes[:5] == (8, 4, 2, 2, 2)
+    np.testing.assert_allclose(scores[0].nats, scores[1].nats, rtol=1e-6)
+    assert list(scores[0].bytes) == [8] * 10
