@@ -20,7 +20,7 @@ from pellucid.generation.engine import stream_ids
 from pellucid.generation.fast import FastReader, every_logits
 from pellucid.generation.reader import AnyReader, Reader
 from pellucid.generation.sampling import Sampling
-from pellucid.model.formats.folder import check_fits
+from pellucid.model.formats.folder import check_fits, say_if_classifier
 from pellucid.model.gpt import GPT
 from pellucid.options import Chat
 from pellucid.runtime import (
@@ -63,19 +63,19 @@ class ChatSession:
         self.system = [Message("system", system)] if system else []
         self.history: list[Message] = []
         self.last: tuple[list[int], list[int]] = [], []  # the ids of the last prompt and of its answer
-        self.check_system()
+        self.check_system(self.system, "--system")
 
     @property
     def limit(self) -> int:
         """Tokens that a talk and its system prompt may have: a quarter of the context is left for the answer."""
         return self.model.config.context_length * 3 // 4
 
-    def check_system(self) -> None:
-        """DataError where the system prompt leaves no room for a message."""
-        least = len(Conversation((*self.system, Message("user", "."))).prompt(self.tokenizer))
+    def check_system(self, system: list[Message], where: str) -> None:
+        """DataError where a system prompt leaves no room for a message."""
+        least = len(Conversation((*system, Message("user", "."))).prompt(self.tokenizer))
         if least > self.limit:
             found, expected = f"{least} tokens with the shortest message", f"at most {self.limit}"
-            raise DataError(problem("--system", found, expected, "Say it in fewer words."))
+            raise DataError(problem(where, found, expected, "Say it in fewer words."))
 
     def reply(self, text: str) -> Iterator[str]:
         """The reply to `text`, in pieces as they are made; both turns join the history when it is whole.
@@ -128,6 +128,7 @@ def chat(options: Chat) -> tuple[dict[str, Any], str]:
     if options.max_tokens < 1:
         raise ConfigError(problem("--max-tokens", str(options.max_tokens), "1 or more", "200 is the default."))
     sampling = Sampling(options.temperature)
+    say_if_classifier(Path(options.run))
     model = load_decoder(options.run, options.dtype, options.threads, options.device)
     tokenizer = Tokenizer.load(options.run)
     check_fits(model.config, tokenizer, options.run)
@@ -245,5 +246,7 @@ def load_talk(session: ChatSession, path: Path) -> str:
         history.append(Message(role, turn["content"]))
     if len(history) % 2:
         raise DataError(problem(path, "a last turn without an answer", "pairs of turns", "Remove it."))
+    session.check_system(system, f"{path}, message 1")
+    Conversation(tuple(history)).encode(session.tokenizer)  # refuses half a character
     session.system, session.history, session.last = system or session.system, history, ([], [])
     return f"({len(history)} turns; go on)"

@@ -22,10 +22,10 @@ from torch import Tensor, nn
 from pellucid.config import FitConfig, as_dict, from_dict
 from pellucid.finetune.labelled import Labelled
 from pellucid.finetune.padded import LengthGroupedSampler, named, pad
-from pellucid.model.formats.folder import read_model_folder, write_model_folder
+from pellucid.model.formats.folder import check_fits, read_model_folder, write_model_folder
 from pellucid.model.gpt import GPT
 from pellucid.pretrain.loss import Loss
-from pellucid.runtime import DataError, problem
+from pellucid.runtime import DataError, inform, problem
 from pellucid.text.tokenizer import Tokenizer
 
 # B batch, T tokens, D width of the model, C classes
@@ -103,6 +103,10 @@ class Classifier(nn.Module):
         if head is None:
             advice = "Make one with `pellucid finetune classify`, or try `pellucid generate` for this folder."
             raise DataError(problem(folder, "a model without a classifier's head", "a classifier", advice))
+        several = settings.get("problem_type") == "multi_label_classification"
+        if settings.get("problem_type") == "regression" or (len(head) == 1 and not several):
+            advice = "As a class its answer would be certain, whatever the text."
+            raise DataError(problem(folder, "a model that gives a number, no label", "two or more classes", advice))
         # transformers leaves the names out where nobody gave any
         names = settings.get("id2label") or {str(number): f"LABEL_{number}" for number in range(len(head))}
         if not isinstance(names, dict) or set(names) != {str(number) for number in range(len(head))}:
@@ -110,7 +114,6 @@ class Classifier(nn.Module):
             raise DataError(problem(f"{folder}/config.json", found, "a label for each", "Mend id2label."))
         gpt = GPT(config)
         gpt.load_state_dict(weights)
-        several = settings.get("problem_type") == "multi_label_classification"
         kept = settings.get("pellucid") or {"several": several}
         if not isinstance(kept, dict):
             raise DataError(problem(f"{folder}/config.json", "pellucid that is no object", "an object", "Remove it."))
@@ -118,6 +121,13 @@ class Classifier(nn.Module):
         model = cls(gpt, [str(names[str(number)]) for number in range(len(head))], rule)
         model.head.weight.data = head
         return model.eval()
+
+
+def open_classifier(run: Path) -> tuple[Classifier, Tokenizer]:
+    """A classifier with its tokenizer. DataError where the tokenizer has tokens that the model does not know."""
+    model, tokenizer = Classifier.load(run), Tokenizer.load(run)
+    check_fits(model.gpt.config, tokenizer, run)
+    return model, tokenizer
 
 
 @dataclass(frozen=True)
@@ -141,6 +151,17 @@ def encode_texts(texts: Sequence[str], tokenizer: Tokenizer, context_length: int
     """Ids of each text, cut to the context; an empty text is one end-of-text token."""
     rows = [ids or [tokenizer.end_of_text] for ids in tokenizer.encode_batch(texts)]
     return [cut_row(ids, context_length, cut) for ids in rows]
+
+
+def tell_cut(
+    texts: Sequence[str], rows: Sequence[Sequence[int]], tokenizer: Tokenizer, context_length: int, cut: Cut
+) -> None:
+    """Say how many texts are longer than the context, and what is left out of them; `rows` is what was kept."""
+    full = [text for text, row in zip(texts, rows, strict=True) if len(row) == context_length]
+    longer = sum(len(ids) > context_length for ids in tokenizer.encode_batch(full)) if full else 0
+    if longer:
+        many = f"{longer} of {len(texts)} texts are longer"
+        inform(f"{many} than the context of {context_length} tokens; their {cut} is cut.")
 
 
 def cut_row(ids: list[int], limit: int, cut: Cut) -> list[int]:
@@ -197,7 +218,7 @@ class Classification:
         self.weights = torch.ones(len(labels))
         self.chosen = np.arange(len(self.ids["train"]))
         if class_weight == "balanced":
-            self.weights = torch.tensor(counts.sum() / (len(labels) * counts), dtype=torch.float32)
+            self.weights = balanced_weights(counts, len(self.chosen), self.rule.several)
         elif class_weight == "sampler":
             self.chosen = evened_out(self.targets["train"])
         self.rows, self.wanted = self.ids["train"], self.targets["train"]
@@ -257,6 +278,15 @@ class Classification:
     def sample(self, model: Classifier) -> str:
         """Nothing to show."""
         return ""
+
+
+def balanced_weights(counts: Array, texts: int, several: bool) -> Tensor:
+    """(C,): what makes classes that are on `counts` of the texts weigh the same, with a mean over texts of 1.
+
+    Where a text may have several labels, what makes those with a label weigh as much as those without it.
+    """
+    weights = np.maximum(texts - counts, 1) / counts if several else counts.sum() / (len(counts) * counts)
+    return torch.tensor(weights, dtype=torch.float32)
 
 
 def some_of_each(targets: Array, most: int) -> NDArray[np.int64]:

@@ -19,9 +19,10 @@ from pellucid.finetune.classify import (
     decide,
     predict,
     predict_logits,
+    tell_cut,
     to_probabilities,
 )
-from pellucid.finetune.classify_texts import names_of, one_line
+from pellucid.finetune.classify_texts import names_of, one_line, sureness
 from pellucid.finetune.labelled import Columns, Labelled
 from pellucid.finetune.linear import can_teach, lesson, made_up_count, rounds, svm_answers, word_count_answers
 from pellucid.finetune.lora import Lora, merge_adapters, save_adapter, train_part
@@ -39,7 +40,6 @@ from pellucid.options import FinetuneClassify
 from pellucid.pretrain.distributed import joined, leave_the_rest_to_the_first
 from pellucid.pretrain.fit import Begin, fit, goes_on
 from pellucid.runtime import inform, printable, write_json
-from pellucid.text.tokenizer import Tokenizer
 
 SHOWN = 20  # of the worst mistakes
 
@@ -78,7 +78,8 @@ def finetune_classifier(
     taught = lesson(splits["train"], labels, rule.several, config.seed) if way.taught else None
     context = gpt.config.context_length
     task = Classification(splits, labels, tokenizer, config, context, rule, way.class_weight, taught)
-    tell_cut(task, splits, tokenizer, context)
+    rows = [row for name in splits for row in task.ids[name]]
+    tell_cut([example.text for members in splits.values() for example in members], rows, tokenizer, context, rule.cut)
     fit(model, task, config, out, resume, begin)
     leave_the_rest_to_the_first()
     positive = positive_label([example.label for example in splits["train"]]) if len(labels) == 2 else None
@@ -94,18 +95,6 @@ def all_labels(splits: dict[str, list[Labelled]], several: bool) -> list[str]:
     """Every label of all splits, in order."""
     examples = [example for members in splits.values() for example in members]
     return sorted({label for example in examples for label in (example.labels if several else (example.label,))})
-
-
-def tell_cut(task: Classification, splits: dict[str, list[Labelled]], tokenizer: Tokenizer, context: int) -> None:
-    """Say how many texts are longer than the context, and what happens to them."""
-    full = [(name, i) for name, rows in task.ids.items() for i, row in enumerate(rows) if len(row) == context]
-    texts = [splits[name][i].text for name, i in full]
-    longer = sum(len(ids) > context for ids in tokenizer.encode_batch(texts)) if texts else 0
-    if longer:
-        count = sum(map(len, task.ids.values()))
-        inform(
-            f"{longer} of {count} texts are longer than the context of {context} tokens; their {task.rule.cut} is cut."
-        )
 
 
 def calibrate(model: Classifier, task: Classification, positive: str | None) -> None:
@@ -132,7 +121,7 @@ def judge(
             "text": example.text[:2000],
             "truth": example.label,
             "answer": names_of(answer, labels),
-            "probability": float(row[answer].max() if answer.any() else 1 - row.max()),
+            "probability": sureness(row, answer),
             "wrong": bool((answer != right).any()),
         }
         for example, answer, row, right in zip(test, said, probabilities, truth, strict=True)

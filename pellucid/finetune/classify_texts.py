@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from pellucid.finetune.classify import Array, Classifier, decide, encode_texts, predict
-from pellucid.finetune.labelled import has_columns, read_texts
+from pellucid.finetune.classify import Array, decide, encode_texts, open_classifier, predict, tell_cut
+from pellucid.finetune.labelled import BETWEEN, has_columns, read_texts
 from pellucid.options import Classify
 from pellucid.runtime import (
     ConfigError,
@@ -25,15 +25,15 @@ from pellucid.runtime import (
     utf8_input,
 )
 from pellucid.text.documents import read_text
-from pellucid.text.tokenizer import Tokenizer
 
 
 def classify(options: Classify) -> tuple[dict[str, Any], str]:
     """`pellucid classify`: texts from the command line, a file, or standard input."""
     texts = texts_to_classify(options)
-    model, tokenizer = Classifier.load(options.run), Tokenizer.load(options.run)
+    model, tokenizer = open_classifier(options.run)
     context = model.gpt.config.context_length
     rows = encode_texts(texts, tokenizer, context, model.rule.cut)
+    tell_cut(texts, rows, tokenizer, context, model.rule.cut)
     with progress_bar() as bar:
         task = bar.add_task("classifying", total=len(rows), note="")
         probabilities = predict(model, rows, tokenizer.end_of_text, told=lambda texts: bar.advance(task, texts))
@@ -99,8 +99,8 @@ def one_line(text: str) -> str:
 
 
 def names_of(answer: Array, labels: Sequence[str]) -> str:
-    """The labels that are said, as one text."""
-    return ", ".join(labels_of(answer, labels))
+    """The labels that are said, as one text: as a file of labelled texts has them."""
+    return BETWEEN.join(labels_of(answer, labels))
 
 
 def labels_of(answer: Array, labels: Sequence[str]) -> list[str]:

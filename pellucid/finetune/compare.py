@@ -28,7 +28,7 @@ from pellucid.finetune.instructions import Example
 from pellucid.finetune.judge import Judge, Question, Reply
 from pellucid.finetune.recipes import open_model
 from pellucid.model.formats.folder import say_if_classifier
-from pellucid.runtime import DataError, problem, progress_bar
+from pellucid.runtime import DataError, inform, problem, progress_bar
 
 POINTS = {"a": 1.0, "b": 0.0, "tie": 0.5, "unclear": 0.5, "failed": 0.5}  # for a; the last three count for neither
 
@@ -53,6 +53,10 @@ def contender(run: Path, examples: Sequence[Example], max_tokens: int) -> Conten
         found = f"{max_tokens} tokens for an answer"
         advice = "Lower --max-tokens."
         raise DataError(problem(run, found, f"fewer than its context of {model.config.context_length}", advice))
+    lengths = map(len, tokenizer.encode_batch([example.output for example in examples]))
+    if longer := sum(length > max_tokens for length in lengths):
+        more = "none as long can end by itself. Raise --max-tokens."
+        inform(f"{run}: of {len(examples)} right answers {longer} are longer than {max_tokens} tokens: {more}")
     answers: list[Answer] = []
     with progress_bar() as bar:
         task = bar.add_task(str(run), total=len(examples), note="")

@@ -19,6 +19,7 @@ from pellucid.finetune.answers import (
     reference_perplexity,
     same_text,
 )
+from pellucid.finetune.conversation import ROLE_TOKENS
 from pellucid.finetune.instruct import InstructionTuning, prepare_model, save_assistant
 from pellucid.finetune.instructions import Example, once, read_instructions, split_examples
 from pellucid.finetune.lora import Lora, merge_adapters, save_adapter, train_part
@@ -42,6 +43,7 @@ from pellucid.text.tokenizer import Tokenizer
 
 IsRight = Callable[[Example, str], bool]
 SHOWN = 40  # answers kept of each sort, right and wrong
+LEAST_ROOM = 100  # tokens that an answer may have
 
 
 @dataclass(frozen=True)
@@ -70,8 +72,9 @@ class Pupil:
     model: GPT
     tokenizer: Tokenizer
     train: str
-    grew: bool = False
-    """Whether role tokens were added: their embedding is trained, too, or nobody could tell them apart."""
+    learns_roles: bool = False
+    """Whether role tokens were added, or are as alike as pretraining leaves what no text held: then the embedding is
+    trained, too, or nobody could tell them apart."""
 
     @classmethod
     def open(cls, base: Path, config: FitConfig, train: str = "all", lora: Lora | None = None) -> Pupil:
@@ -80,22 +83,29 @@ class Pupil:
         model, tokenizer = open_model(base)
         model, known = model.to(pick_device(config.device)), model.config.vocab_size
         prepare_model(model, tokenizer)
-        pupil = cls(base, model, tokenizer, train, model.config.vocab_size > known)
+        pupil = cls(base, model, tokenizer, train, model.config.vocab_size > known or roles_alike(model, tokenizer))
         train_part(model, model, train, lora)
-        if pupil.grew:
+        if pupil.learns_roles:
             model.token_embedding.requires_grad_(True)
         return pupil
 
     def save(self, out: Path, merge: bool = True) -> None:
         """Write the run folder; adapters go into `out`/adapter first, and with `merge` become part of the model."""
         if self.train == "lora":
-            embedding = self.model.token_embedding.weight if self.grew else None
+            embedding = self.model.token_embedding.weight if self.learns_roles else None
             save_adapter(out / "adapter", self.model, str(self.base), embedding=embedding)
             self.tokenizer.save(out / "adapter")
             if merge:
                 merge_adapters(self.model)
         if merge or self.train != "lora":
             save_assistant(self.model, self.tokenizer, out)
+
+
+@torch.no_grad()
+def roles_alike(model: GPT, tokenizer: Tokenizer) -> bool:
+    """Whether two role tokens have the same vector, to rounding."""
+    vectors = model.token_embedding.weight[[tokenizer.special_tokens[name] for name in ROLE_TOKENS]].float().cpu()
+    return bool(torch.pdist(vectors).min() <= 1e-3 * vectors.norm(dim=1).max())
 
 
 def finetune_assistant(
@@ -133,7 +143,7 @@ def examined(
     """Answers to the test split, their scores, and beside them the answers of the nearest training examples."""
     test = once(splits["test"])[:questions]
     model.eval()
-    answers = answer_all(model, tokenizer, test, is_right)
+    answers = answer_all(model, tokenizer, test, is_right, room_for(test, tokenizer, model.config.context_length))
     baseline = [
         replace(answer, said=said, right=is_right(answer.example, said), ended=True, tokens=len(tokenizer.encode(said)))
         for answer, said in zip(answers, nearest_answers(splits["train"], test), strict=True)
@@ -145,6 +155,12 @@ def examined(
         "answers": [as_row(answer) for answer in some_of(answers)],
         "sizes": {name: len(members) for name, members in splits.items()},
     }
+
+
+def room_for(examples: Sequence[Example], tokenizer: Tokenizer, context_length: int) -> int:
+    """Tokens that an answer may have: half as many again as the longest right one, or it could not end by itself."""
+    longest = max(map(len, tokenizer.encode_batch([example.output for example in examples])))
+    return min(context_length, max(LEAST_ROOM, longest * 3 // 2))
 
 
 def some_of(answers: Sequence[Answer]) -> list[Answer]:

@@ -34,6 +34,13 @@ class Example:
         return normalised("\n".join([*said, self.instruction, self.input]))
 
     @property
+    def answered_before(self) -> set[str]:
+        """The keys of the questions that were asked earlier in the talk: their answers are learnt, too."""
+        said = [message.content for message in self.earlier]
+        asked = (place for place, message in enumerate(self.earlier, start=1) if message.role == "user")
+        return {normalised("\n".join(said[:place])) for place in asked}
+
+    @property
     def answers(self) -> tuple[str, ...]:
         """What is learnt of the question."""
         return (self.output,)
@@ -78,9 +85,11 @@ def split_examples(
     examples: Sequence[Kind], val: float = 0.05, test: float = 0.1, seed: int = 0
 ) -> dict[str, list[Kind]]:
     """Train, val and test without a question in two of them; all its different answers go along. Splits named by the
-    file are kept; one that it does not name is taken from the rest, or where there is none from its train.
+    file are kept; one that it does not name is taken from the rest, or where there is none from its train: of questions
+    that no other talk has answered on its way.
     """
     questions = by_question(examples)
+    answered: set[str] = set().union(*(example.answered_before for example in examples))
     kept = sum(map(len, questions.values()))
     if kept < len(examples):
         inform(f"left out as repeats of others: {len(examples) - kept} of {len(examples)} instructions.")
@@ -90,12 +99,13 @@ def split_examples(
     rest = named.pop("")
     if not rest and not (named["val"] and named["test"]):
         rest, named["train"] = named["train"], []
+    known, free = ([group for group in rest if (group[0].key in answered) == there] for there in (True, False))
     first = 0
     for name, share in (("test", test), ("val", val)):
         count = 0 if named[name] or not rest else max(1, round(share * len(rest)))
-        named[name] += rest[first : first + count]
+        named[name] += free[first : first + count]
         first += count
-    named["train"] += rest[first:]
+    named["train"] += free[first:] + known
     splits = {name: [replace(each, split=name) for group in groups for each in group] for name, groups in named.items()}
     if not all(splits.values()):
         raise DataError(
@@ -106,11 +116,14 @@ def split_examples(
 
 def by_question(examples: Sequence[Kind]) -> dict[str, list[Kind]]:
     """The different examples of each question. One that the file names for two splits stays in test before val before
-    train.
+    train, and a talk that answers one of test or val on its way is left out.
     """
     strength = {"test": 0, "val": 1, "train": 2}
     questions: dict[str, dict[tuple[str, ...], Kind]] = {}
+    held = {example.key for example in examples if example.split in ("test", "val")}
     for example in sorted(examples, key=lambda example: strength.get(example.split, 3)):
+        if example.split not in ("test", "val") and example.answered_before & held:
+            continue
         group = questions.setdefault(example.key, {})
         split = next((first.split for first in group.values()), example.split)
         if example.split in ("", split):

@@ -1,4 +1,4 @@
-"""Labelled texts: csv, tsv and jsonl files, or a folder with a folder of texts for each class.
+"""Labelled texts: csv, tsv, jsonl and json files, or a folder with a folder of texts for each class.
 
 Columns are named by the user, or found by name (text, message, … and label, class, …) or, in a file without a header,
 by their content: the label column is the one with few different values. A text with several labels has them in one
@@ -16,13 +16,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from pellucid.runtime import DataError, inform, problem, shown
+from pellucid.runtime import LITTER, DataError, inform, problem, shown
 from pellucid.text.documents import SPLITS, read_text
 
 TEXT_NAMES = ("text", "message", "sentence", "content", "body", "sms", "review", "v2")
 LABEL_NAMES = ("label", "class", "category", "target", "tag", "sentiment", "v1")
 BETWEEN = "|"  # stands between the labels of a text that has several
-JSON_LINES, TABLES = (".jsonl", ".ndjson"), (".csv", ".tsv")
+RECORDS, TABLES = (".jsonl", ".ndjson", ".json"), (".csv", ".tsv")
 
 
 @dataclass(frozen=True)
@@ -66,9 +66,8 @@ def read_examples(path: Path, columns: Columns | None = None) -> list[Labelled]:
         rows: Iterable[tuple[str, dict[str, Any]]] = _folder_rows(path)
     else:
         text = read_text(path)
-        json_lines = path.suffix in JSON_LINES
-        numbered = _jsonl_rows(path, text, columns) if json_lines else _table_rows(path, text, columns)
-        rows = ((f"{path}, line {number}", row) for number, row in numbered)
+        read = _record_rows if path.suffix.lower() in RECORDS else _table_rows
+        rows = ((f"{path}, {place}", row) for place, row in read(path, text, columns))
     found = [_checked(where, row, columns) for where, row in rows]
     examples = [example for example in found if example.text.strip()]
     if empty := len(found) - len(examples):
@@ -80,7 +79,7 @@ def read_examples(path: Path, columns: Columns | None = None) -> list[Labelled]:
 
 def has_columns(path: Path) -> bool:
     """Whether a file's name says that it holds more than a text on each line."""
-    return path.suffix in (*JSON_LINES, *TABLES)
+    return path.suffix.lower() in (*RECORDS, *TABLES)
 
 
 def read_texts(path: Path, column: str = "") -> list[str]:
@@ -89,7 +88,7 @@ def read_texts(path: Path, column: str = "") -> list[str]:
     DataError where the column is not found, or a line lacks it.
     """
     text = read_text(path)
-    rows = _jsonl_texts(path, text, column) if path.suffix in JSON_LINES else _table_texts(path, text, column)
+    rows = _record_texts(path, text, column) if path.suffix.lower() in RECORDS else _table_texts(path, text, column)
     found = [_spelt(row) for row in rows]
     texts = [text for text in found if text.strip()]
     if empty := len(found) - len(texts):
@@ -158,12 +157,16 @@ def _folder_rows(folder: Path) -> Iterator[tuple[str, dict[str, Any]]]:
     """FOLDER/CLASS/*.txt, or FOLDER/train/CLASS/*.txt with val and test beside it."""
     tops = sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
     splits = {path.name: path for path in tops if path.name in SPLITS}
-    found = False
+    found, others = False, []
     for split, top in splits.items() if splits else [("", folder)]:
         for kind in sorted(path for path in top.iterdir() if path.is_dir() and not path.name.startswith(".")):
-            for file in sorted(kind.glob("*.txt")):
+            files = sorted(kind.glob("*.txt"))
+            others += [path for path in kind.glob("[!.]*") if path.suffix != ".txt" and path.name not in LITTER]
+            for file in files:
                 found = True
                 yield str(file), {"text": read_text(file).strip(), "label": kind.name, "split": split}
+    if others:
+        inform(f"{folder}: left out, as no .txt files: {len(others):,}, such as {others[0]}.")
     if not found:
         advice = (
             "Put the texts of each class into a folder of its name, as .txt files, or give a csv, tsv or jsonl file."
@@ -171,41 +174,60 @@ def _folder_rows(folder: Path) -> Iterator[tuple[str, dict[str, Any]]]:
         raise DataError(problem(folder, "no texts by class", "FOLDER/CLASS/*.txt", advice))
 
 
-def _records(path: Path, text: str) -> Iterator[tuple[int, dict[str, Any]]]:
-    """The objects of a jsonl file with their line numbers."""
-    for number, line in enumerate(text.split("\n"), start=1):  # splitlines would also cut at U+2028 inside a text
-        if not line.strip():
-            continue
-        where = f"{path}, line {number}"
-        try:
-            record = json.loads(line)
-        except (ValueError, RecursionError) as error:
-            found = f"broken JSON ({getattr(error, 'msg', 'a number or brackets without end')})"
-            raise DataError(problem(where, found, "a JSON object", "Mend the line.")) from error
+def _records(path: Path, text: str) -> Iterator[tuple[str, dict[str, Any]]]:
+    """The objects of a JSON list, or one on each line, with their places."""
+    if text.lstrip().startswith("["):
+        found = ((f"record {number}", value) for number, value in enumerate(_parsed(path, text), start=1))
+    else:
+        lines = enumerate(text.split("\n"), start=1)  # splitlines would also cut at U+2028 inside a text
+        found = ((f"line {number}", _parsed(path, line, number)) for number, line in lines if line.strip())
+    escapes = "\\ud" in text.lower()
+    for place, record in found:
+        where = f"{path}, {place}"
         if not isinstance(record, dict):
             raise DataError(problem(where, "no JSON object", "an object with text and label", "Mend the line."))
-        yield number, record
+        if escapes:
+            _check_characters(where, record)
+        yield place, record
 
 
-def _jsonl_rows(path: Path, text: str, columns: Columns) -> Iterator[tuple[int, dict[str, Any]]]:
-    for number, record in _records(path, text):
+def _parsed(path: Path, text: str, line: int = 1) -> Any:
+    """`text` as JSON; it begins at `line` of the file."""
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError) as error:
+        found = f"broken JSON ({getattr(error, 'msg', 'a number or brackets without end')})"
+        where = f"{path}, line {line + getattr(error, 'lineno', 1) - 1}"
+        raise DataError(problem(where, found, "a JSON object", "Mend the line.")) from error
+
+
+def _check_characters(where: str, record: dict[str, Any]) -> None:
+    try:
+        json.dumps(record, ensure_ascii=False).encode()
+    except UnicodeEncodeError as error:
+        advice = "Half of a character is missing; write the file anew as UTF-8."
+        raise DataError(problem(where, "half a character", "Unicode text", advice)) from error
+
+
+def _record_rows(path: Path, text: str, columns: Columns) -> Iterator[tuple[str, dict[str, Any]]]:
+    for place, record in _records(path, text):
         text_key, label_key = (_key_of(record, known) for known in _known(columns))
         if text_key is None or label_key is None:
             found = f"the keys {', '.join(map(shown, record)) or '(none)'}"
             expected = " and ".join(f"{known[0]}" for known in _known(columns))
             advice = "Rename them, or name them with --text-column and --label-column."
-            raise DataError(problem(f"{path}, line {number}", found, f"the keys {expected}", advice))
-        yield number, {"text": record[text_key], "label": record[label_key], "split": record.get("split")}
+            raise DataError(problem(f"{path}, {place}", found, f"the keys {expected}", advice))
+        yield place, {"text": record[text_key], "label": record[label_key], "split": record.get("split")}
 
 
-def _jsonl_texts(path: Path, text: str, column: str) -> Iterator[Any]:
+def _record_texts(path: Path, text: str, column: str) -> Iterator[Any]:
     known, _ = _known(Columns(column))
-    for number, record in _records(path, text):
+    for place, record in _records(path, text):
         key = _key_of(record, known)
         if key is None:
             found = f"the keys {', '.join(map(shown, record)) or '(none)'}"
             advice = "Rename it, or name it with --text-column."
-            raise DataError(problem(f"{path}, line {number}", found, f"the key {known[0]}", advice))
+            raise DataError(problem(f"{path}, {place}", found, f"the key {known[0]}", advice))
         yield record[key]
 
 
@@ -223,7 +245,7 @@ def _known(columns: Columns) -> tuple[Sequence[str], Sequence[str]]:
     )
 
 
-def _table_rows(path: Path, text: str, columns: Columns) -> Iterator[tuple[int, dict[str, Any]]]:
+def _table_rows(path: Path, text: str, columns: Columns) -> Iterator[tuple[str, dict[str, Any]]]:
     rows = _cells(path, text)
     if not rows:
         return
@@ -247,13 +269,11 @@ def _table_rows(path: Path, text: str, columns: Columns) -> Iterator[tuple[int, 
                 "line with the names above it."
             )
     split_at = first.index("split") if header and "split" in first else None
-    for number, row in rows[int(header) :]:
-        if len(row) <= max(text_at, label_at):
-            found = f"{len(row)} column(s)"
-            advice = "Fill it in or remove the line."
-            raise DataError(problem(f"{path}, line {number}", found, "a text and a label", advice))
+    width = len(first) if header else Counter(len(row) for _, row in rows).most_common(1)[0][0]
+    least, below = max(text_at, label_at) + 1, rows[int(header) :]
+    for number, row in _whole_rows(path, text, below, least, width, "a text and a label"):
         split = row[split_at] if split_at is not None and split_at < len(row) else ""
-        yield number, {"text": row[text_at], "label": row[label_at], "split": split}
+        yield f"line {number}", {"text": row[text_at], "label": row[label_at], "split": split}
 
 
 def _table_texts(path: Path, text: str, column: str) -> list[str]:
@@ -269,12 +289,26 @@ def _table_texts(path: Path, text: str, column: str) -> list[str]:
         if not labelled or too_many_classes(len({row["label"] for row in labelled}), len(labelled)):
             found = f"the columns {', '.join(map(shown, first))}"
             raise DataError(problem(f"{path}, line 1", found, f"one named {known[0]!r}", "Name it with --text-column."))
+        labels = shown(", ".join(sorted({str(row["label"]) for row in labelled})))
+        inform(f"{path}: no column has a name; what stands beside {labels} is taken as the texts.")
         return [row["text"] for row in labelled]
-    for number, row in rows[1:]:
-        if len(row) <= place:
-            found, advice = f"{len(row)} column(s)", "Fill it in or remove the line."
-            raise DataError(problem(f"{path}, line {number}", found, f"a text in column {place + 1}", advice))
-    return [row[place] for _, row in rows[1:]]
+    below = _whole_rows(path, text, rows[1:], place + 1, len(first), f"a text in column {place + 1}")
+    return [row[place] for _, row in below]
+
+
+def _whole_rows(
+    path: Path, text: str, rows: Sequence[tuple[int, list[str]]], least: int, most: int, expected: str
+) -> Iterator[tuple[int, list[str]]]:
+    """The rows; DataError for one that lacks a cell, or has some behind the last column, where half a text would be."""
+    tabs = _by_tabs(path, text)
+    advice = "Put a space in place of a text's tab." if tabs else "Put a text with a comma into quotation marks."
+    for number, row in rows:
+        where, found = f"{path}, line {number}", f"{len(row)} column(s)"
+        if len(row) < least:
+            raise DataError(problem(where, found, expected, "Fill it in or remove the line."))
+        if any(cell.strip() for cell in row[most:]):
+            raise DataError(problem(where, found, f"{most}, as elsewhere", advice))
+        yield number, row
 
 
 def too_many_classes(kinds: int, rows: int) -> bool:
@@ -288,9 +322,15 @@ def _stands_alone(labels: Sequence[str], columns: Columns) -> bool:
     return max(counts.values(), default=1) > 1 and [counts[label] for label in _names(labels[0], columns)] == [1]
 
 
+def _by_tabs(path: Path, text: str) -> bool:
+    """Whether tabs stand between the columns of a table."""
+    ending = path.suffix.lower()
+    return ending == ".tsv" or ("\t" in text.split("\n", 1)[0] and ending != ".csv")
+
+
 def _cells(path: Path, text: str) -> list[tuple[int, list[str]]]:
     """The rows of a table with their line numbers, without empty ones."""
-    if path.suffix == ".tsv" or ("\t" in text.split("\n", 1)[0] and path.suffix != ".csv"):
+    if _by_tabs(path, text):
         # quotation marks are part of a message there, not a quoting
         return [(n, line.split("\t")) for n, line in enumerate(text.split("\n"), start=1) if line.strip()]
     reader = csv.reader(io.StringIO(text), strict=True)

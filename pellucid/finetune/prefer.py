@@ -26,10 +26,12 @@ from pellucid.finetune.padded import LengthGroupedSampler, named
 from pellucid.finetune.records import (
     Record,
     alpaca_question,
+    alpaca_talk,
     checked_turns,
     is_transcript,
     read_records,
     turns_at,
+    under_system,
 )
 from pellucid.generation.engine import generate_batch
 from pellucid.model.attention import CausalAttention
@@ -79,11 +81,11 @@ def to_pair(record: Record) -> Pair:
     value = record.value
     about = ""
     if "prompt" in value:
-        before = turns_at(record, "prompt", "user")
+        before = under_system(record, turns_at(record, "prompt", "user"))
     elif isinstance(value.get("chosen"), list) or is_transcript(value.get("chosen")):
         before = []  # the turns that chosen and rejected share
     else:
-        before, about = [Message("user", alpaca_question(record))], record.text_of("input")
+        before, about = [*alpaca_talk(record), Message("user", alpaca_question(record))], record.text_of("input")
     chosen, rejected = (
         checked_turns(record, [*before, *turns_at(record, key, "assistant")]) for key in ("chosen", "rejected")
     )

@@ -1,10 +1,11 @@
 """Conversations out of the files that people have, found by looking at each record: json or jsonl.
 
-    Alpaca                  {"instruction": …, "input": …, "output": …}
+    Alpaca                  {"instruction": …, "input": …, "output": …}, perhaps "history": [[question, answer], …]
     ShareGPT                {"conversations": [{"from": "human", "value": …}, {"from": "gpt", "value": …}]}
     messages                {"messages": [{"role": "user", "content": …}, {"role": "assistant", "content": …}]}
     prompt and completion   {"prompt": …, "completion": …}, each a text or a list of messages
     HH-RLHF                 a talk in one text, Human: …, an empty line, Assistant: …, for any of these texts
+    "system": … beside any of these is its first turn
 
 What cannot be read is a DataError that names the file, the line and the record.
 """
@@ -166,15 +167,36 @@ def turns_of(record: Record) -> list[Message]:
     value = record.value
     for key in TURNS:
         if key in value:
-            return checked_turns(record, listed_turns(record, key))
+            return checked_turns(record, under_system(record, listed_turns(record, key)))
     if "prompt" in value:
         answer = next((key for key in ("completion", "response") if key in value), "completion")
-        return checked_turns(record, [*turns_at(record, "prompt", "user"), *turns_at(record, answer, "assistant")])
+        turns = under_system(record, turns_at(record, "prompt", "user"))
+        return checked_turns(record, [*turns, *turns_at(record, answer, "assistant")])
     question, answer = alpaca_question(record), record.text_of("output") or record.text_of("response")
     if not answer.strip():
         known = ", ".join(map(shown, value)) or "nothing"
         raise record.bad(f"no output (the record has {known})", "an answer", "Fill it in or remove the record.")
-    return [Message("user", question), Message("assistant", answer)]
+    return checked_turns(record, [*alpaca_talk(record), Message("user", question), Message("assistant", answer)])
+
+
+def under_system(record: Record, turns: list[Message]) -> list[Message]:
+    """The turns below the system prompt that a record has beside them, if it has one and they have none."""
+    system = record.text_of("system")
+    if not system.strip() or (turns and turns[0].role == "system"):
+        return turns
+    return [Message("system", system), *turns]
+
+
+def alpaca_talk(record: Record) -> list[Message]:
+    """What was said before an instruction: a system prompt, and the pairs of a history (LLaMA-Factory's layout)."""
+    turns: list[Message] = []
+    history = record.value.get("history") or []
+    for number, pair in enumerate(history if isinstance(history, list) else [history], start=1):
+        if not isinstance(pair, list) or len(pair) != 2:
+            raise record.bad(f"history {shown(pair)} as part {number}", "a question and its answer, as a list of two")
+        question, answer = (record.checked(f"history {number}", text) for text in pair)
+        turns += [Message("user", question), Message("assistant", answer)]
+    return under_system(record, turns)
 
 
 def alpaca_question(record: Record) -> str:
@@ -219,6 +241,9 @@ def listed_turns(record: Record, key: str) -> list[Message]:
         role = ROLES.get(said.lower()) if isinstance(said, str) else None
         if role is None:
             raise record.bad(f"the role {shown(said)} in turn {number}", "system, user or assistant (human, gpt)")
+        if role == "assistant" and turn.get("weight", 1) not in (1, None):
+            found = f"the weight {shown(turn['weight'])} of turn {number}"
+            raise record.bad(found, "1, for every answer is learnt", "Remove what is not to be learnt.")
         if isinstance(content, list):  # parts, as for models that see pictures
             content = "".join(record.checked("text", _text_part(record, part, number)) for part in content)
         text = record.checked(f"the content of turn {number}", content)

@@ -38,12 +38,18 @@ def classification_scores(
     place = None if positive is None else list(labels).index(positive)
     once = _rates(np.ones((1, len(truth))), truth, said, place)
     spread = bootstrap(truth, said, place, resamples) if resamples else {}
+
+    def of_class(name: str, i: int) -> list[float]:
+        return interval(spread[f"{name}_by_class"][spread["there"][:, i], i]) if spread else []
+
     result: dict[str, Any] = {name: float(once[name][0]) for name in HEADLINE}
     result["intervals"] = {name: interval(spread[name]) for name in HEADLINE} if spread else {}
+    if spread and place is not None:
+        result["intervals"] |= {name: of_class(name, place) for name in BY_CLASS}
     result["by_class"] = {
         label: {
             **{name: float(once[f"{name}_by_class"][0, i]) for name in BY_CLASS},
-            **{f"{name}_interval": interval(spread[f"{name}_by_class"][:, i]) if spread else [] for name in BY_CLASS},
+            **{f"{name}_interval": of_class(name, i) for name in BY_CLASS},
             "texts": int(truth[:, i].sum()),
         }
         for i, label in enumerate(labels)
@@ -58,16 +64,20 @@ HEADLINE = ("accuracy", "precision", "recall", "f1", "macro_precision", "macro_r
 
 
 def _rates(weights: Array, truth: Array, said: Array, place: int | None) -> dict[str, Array]:
-    """Each score (R,) when text n counts weights[r, n] times; by class (R, C)."""
+    """Each score (R,) when text n counts weights[r, n] times; by class (R, C), and which classes are `there`.
+
+    A class that no text has and that is never said has no score, and is no part of a mean (as in scikit-learn).
+    """
     hits, false, missed = (weights @ part for part in (truth & said, ~truth & said, truth & ~said))  # (R, C)
     by_class = {
         "precision": hits / np.maximum(hits + false, 1),
         "recall": hits / np.maximum(hits + missed, 1),
         "f1": 2 * hits / np.maximum(2 * hits + false + missed, 1),
     }
-    result = {"accuracy": weights @ (truth == said).all(axis=1) / weights.sum(axis=1)}
+    there = hits + false + missed > 0
+    result = {"accuracy": weights @ (truth == said).all(axis=1) / weights.sum(axis=1), "there": there}
     for name, values in by_class.items():
-        macro = values.mean(axis=1)
+        macro = values.sum(axis=1) / np.maximum(there.sum(axis=1), 1)
         result |= {f"{name}_by_class": values, f"macro_{name}": macro}
         result[name] = macro if place is None else values[:, place]
     return result
@@ -85,8 +95,8 @@ def bootstrap(truth: Array, said: Array, place: int | None, resamples: int = RES
 
 
 def interval(values: Array) -> list[float]:
-    """Where the middle 95 % of some numbers lie."""
-    return [float(edge) for edge in np.quantile(values, [0.025, 0.975])]
+    """Where the middle 95 % of some numbers lie; empty where there are none."""
+    return [float(edge) for edge in np.quantile(values, [0.025, 0.975])] if len(values) else []
 
 
 def probability_scores(

@@ -34,7 +34,8 @@ class Study:
     def met(self, file: Path) -> set[str]:
         """The questions of `file`, which is its own, that training or validation had."""
         splits = split_examples(READERS[self.verb](file), seed=self.seed)
-        return {example.key for name in ("train", "val") for example in splits[name]}
+        examples = [example for name in ("train", "val") for example in splits[name]]
+        return {key for example in examples for key in (example.key, *example.answered_before)}
 
 
 def studies_of(run: Path) -> tuple[list[Study], bool]:

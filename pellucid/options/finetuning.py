@@ -39,7 +39,7 @@ class FinetuneClassify(Finetuning):
     """Finetune a model to tell classes of text apart."""
 
     data: Path
-    """csv, tsv or jsonl with a text and a label column, or a folder with a folder of .txt files for each class."""
+    """csv, tsv, jsonl or json with a text and a label, or a folder with a folder of .txt files for each class."""
     val: Path | None = None
     """Labelled texts for validation; without it, a tenth of the data."""
     test: Path | None = None
@@ -49,7 +49,7 @@ class FinetuneClassify(Finetuning):
     label_column: str = ""
     """Name of the column with the labels."""
     multi_label: bool = False
-    """A text may have several labels or none: written a|b, or as a list in jsonl."""
+    """A text may have several labels or none: written a|b, or as a list in jsonl and json."""
     class_weight: Literal["none", "balanced", "sampler"] = "none"
     """For rare classes: balanced weighs their loss, sampler draws them more often."""
     cut: Literal["end", "start", "middle"] = "end"

@@ -20,7 +20,7 @@ class Classify(Options):
     texts: Positional[Annotated[tuple[str, ...], arg(metavar="TEXT…", help_behavior_hint="(optional)")]] = ()
     """The texts."""
     file: Path | None = None
-    """A file with a text on each line (- is standard input), or a csv, tsv or jsonl file with a column of texts."""
+    """A file with a text on each line (- is standard input), or csv, tsv, jsonl or json with a column of texts."""
     text_column: str = ""
     """The column of the texts in such a --file; without it, it is found by its name: text, message and the like."""
     format: Literal["table", "csv", "jsonl"] = "table"

@@ -21,13 +21,14 @@ from pellucid.config import FitConfig
 from pellucid.pretrain.muon import Muon
 
 BETAS = (0.9, 0.99)
-USUAL = 0.02  # root mean square of GPT-2's weights at the beginning
+WHOLE = 1e3  # larger than any matrix's root mean square
 
 
 def make_optimizers(model: nn.Module, config: FitConfig) -> list[torch.optim.Optimizer]:
     """Muon for the matrices inside the blocks, or Adafactor for all matrices, and AdamW for the rest; or it for all.
 
-    Adafactor's rate is a share of the weights' own size: the one at which GPT-2's begin to move as far as by AdamW.
+    Adafactor moves as far as AdamW would, whatever the weights' own size, so that rates and schedules hold for both.
+    PyTorch's moves by max(eps2, size) × min(rate, 1/√step): by the rate itself, at every step, where eps2 is large.
     """
     named = [(name, parameter) for name, parameter in model.named_parameters() if parameter.requires_grad]
     matrices = [parameter for name, parameter in named if parameter.dim() == 2 and "blocks." in name]
@@ -39,7 +40,8 @@ def make_optimizers(model: nn.Module, config: FitConfig) -> list[torch.optim.Opt
         dtype = torch.bfloat16 if config.dtype == "bfloat16" else torch.float32
         special, rest = [Muon(matrices, config.matrix_lr, decay, dtype=dtype)], [(embeddings, 0.0)]
     elif config.optimizer == "adafactor" and tables:
-        special, rest = [torch.optim.Adafactor(tables, lr=config.lr / USUAL, weight_decay=decay * USUAL)], []
+        rate, decay = config.lr / WHOLE, decay * WHOLE
+        special, rest = [torch.optim.Adafactor(tables, lr=rate, eps=(None, WHOLE), weight_decay=decay)], []
     else:
         rest = [(tables, decay)]
     groups = [{"params": some, "weight_decay": decay} for some, decay in [*rest, (vectors, 0.0)] if some]

@@ -16,8 +16,9 @@ from typing import Any, TypeVar
 from safetensors import SafetensorError, safe_open
 
 from pellucid.config import ModelConfig, from_dict
-from pellucid.finetune.classify import Classifier
+from pellucid.finetune.classify import Classifier, open_classifier
 from pellucid.finetune.kind import Kind, kind_of
+from pellucid.model.formats import is_classifier
 from pellucid.model.formats.folder import read_config, read_settings
 from pellucid.model.gpt import GPT
 from pellucid.model.outline import Outline
@@ -129,12 +130,10 @@ class Shelf:
 
 def read_run(folder: Path) -> Opened:
     """The model of a run folder, and its head where it is a classifier."""
-    tokenizer = Tokenizer.load(folder)
-    settings = read_settings(folder)
-    if "Classification" in str(settings.get("architectures")):
-        classifier = Classifier.load(folder)
+    if is_classifier(read_settings(folder)):
+        classifier, tokenizer = open_classifier(folder)
         return Opened(classifier.gpt, tokenizer, classifier)
-    return Opened(GPT.load(folder), tokenizer)
+    return Opened(GPT.load(folder), Tokenizer.load(folder))
 
 
 def read_checkpoint(folder: Path, file: Path) -> Opened:

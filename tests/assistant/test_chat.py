@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from pellucid.assistant.chat import ChatSession, command, talk
+from pellucid.finetune.classify import Classifier
 from pellucid.finetune.conversation import Message
 from pellucid.finetune.instruct import prepare_model, save_assistant
 from pellucid.generation.compiled.model import CompiledModel
@@ -200,6 +201,27 @@ def test_a_talk_is_kept_and_gone_on_with(session: ChatSession, tmp_path: Path) -
     assert "no file" in command(session, f"/load {tmp_path / 'none.json'}")
     assert "found no file name" in command(session, "/save")
     assert session.history == kept
+
+
+def test_a_talk_under_a_system_prompt_that_leaves_no_room_is_not_loaded(session: ChatSession, tmp_path: Path) -> None:
+    say(session, "Hi")
+    kept, file = list(session.history), tmp_path / "talk.json"
+    file.write_text(json.dumps({"messages": [{"role": "system", "content": "fox " * 99}]}))
+    assert f"{file}, message 1: found" in command(session, f"/load {file}")
+    half = [{"role": "user", "content": "\ud83d"}, {"role": "assistant", "content": "Yes."}]
+    file.write_text(json.dumps({"messages": half}))
+    assert "a lone surrogate" in command(session, f"/load {file}")
+    assert session.history == kept and session.system == []
+    assert say(session, "Hi")
+
+
+def test_a_classifier_that_was_made_of_an_assistant_says_what_it_is(
+    call: Any, assistant_folder: Path, tmp_path: Path
+) -> None:
+    model, tokenizer = GPT.load(assistant_folder), Tokenizer.load(assistant_folder)
+    Classifier(model, ["a", "b"]).save(tmp_path, tokenizer)
+    done = call("chat", tmp_path, "--max-tokens", 2, stdin="Hi\n")
+    assert f"{tmp_path} is a classifier" in done.stderr
 
 
 def test_why_gives_the_probability_of_each_token_of_the_last_answer(session: ChatSession) -> None:

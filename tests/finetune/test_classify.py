@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import random
+import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -23,13 +25,16 @@ from pellucid.finetune.classify import (
     cut_row,
     decide,
     encode_texts,
+    open_classifier,
     predict,
     some_of_each,
+    to_probabilities,
 )
 from pellucid.finetune.labelled import Labelled
 from pellucid.finetune.padded import LengthGroupedSampler, pad
 from pellucid.model.gpt import GPT
 from pellucid.runtime import DataError
+from pellucid.see.shelf import read_run
 from pellucid.text.tokenizer import Tokenizer
 
 LABELS = ("bad", "good", "so-so")
@@ -105,6 +110,16 @@ def test_a_classifier_of_transformers_is_read_though_its_labels_have_no_names(tm
     assert ours.labels == tuple(f"LABEL_{i}" for i in range(classes))
     ids = torch.randint(1, 40, (2, 7))
     torch.testing.assert_close(ours(ids, torch.tensor([7, 7])), theirs(ids).logits, atol=1e-4, rtol=1e-5)
+
+
+@pytest.mark.parametrize(("outputs", "kind"), [(1, None), (1, "regression"), (2, "regression")])
+def test_a_model_that_gives_numbers_is_no_classifier(tmp_path: Path, outputs: int, kind: str | None) -> None:
+    config = GPT2Config(
+        vocab_size=40, n_positions=16, n_embd=16, n_layer=1, n_head=2, num_labels=outputs, problem_type=kind
+    )
+    GPT2ForSequenceClassification(config).save_pretrained(tmp_path)
+    with pytest.raises(DataError, match="gives a number, no label"):
+        Classifier.load(tmp_path)
 
 
 def test_a_language_model_is_no_classifier_and_a_classifier_shows_its_language_model(
@@ -225,6 +240,25 @@ def test_a_long_text_is_cut_where_it_is_asked(tokenizer: Tokenizer) -> None:
     assert cut_row([1, 2, 3], 3, "middle") == [1, 2, 3]
 
 
+def test_that_a_text_is_cut_is_said_where_it_is_classified(call: Any, folder: Path) -> None:
+    done = call("classify", folder, "fox " * 99, "fox", "--json")
+    assert "1 of 2 texts are longer than the context of 64 tokens; their end is cut." in done.stderr
+    assert call("classify", folder, "fox " * 30).stderr == ""
+
+
+def test_a_tokenizer_that_does_not_fit_the_classifier_is_refused(call: Any, folder: Path, tmp_path: Path) -> None:
+    larger = shutil.copytree(folder, tmp_path / "larger")
+    tokenizer = Tokenizer.load(folder)
+    tokenizer.add_special_tokens(["<|more|>"])
+    tokenizer.save(larger)
+    done = call("classify", larger, "fox")
+    assert done.returncode == 2
+    assert "larger: found a tokenizer of" in done.stderr
+    for load in (open_classifier, read_run):
+        with pytest.raises(DataError, match="expected at most"):
+            load(larger)
+
+
 def test_a_text_of_a_megabyte_is_classified(classifier: Classifier, tokenizer: Tokenizer) -> None:
     rows = encode_texts(["fox lamp " * 110_000], tokenizer, 64)
     assert predict(classifier, rows, 0).shape == (1, 3)
@@ -239,6 +273,13 @@ def test_rare_classes_weigh_more_or_are_drawn_more_often(tokenizer: Tokenizer) -
     sampled = Classification(splits, ["a", "b"], tokenizer, config, 64, class_weight="sampler")
     drawn = sampled.targets["train"][sampled.chosen].sum(axis=0)
     assert drawn[0] == 90 and abs(drawn[1] - 90) <= 1
+
+
+def test_balanced_those_with_a_label_weigh_as_much_as_those_without(tokenizer: Tokenizer) -> None:
+    members = [Labelled(f"lamp {i}", ("a|c", "b|c", *["c"] * 8)[i % 10]) for i in range(100)]
+    splits, config = dict.fromkeys(("train", "val", "test"), members), FitConfig(steps=1, batch_size=4)
+    task = Classification(splits, list("abc"), tokenizer, config, 64, Rule(several=True), class_weight="balanced")
+    assert task.weights.tolist() == pytest.approx([9.0, 9.0, 0.01])
 
 
 def test_several_labels_are_learnt_each_by_itself(base_folder: Path, tokenizer: Tokenizer) -> None:
@@ -261,6 +302,15 @@ def test_the_temperature_that_sharpened_logits_were_multiplied_by_is_found() -> 
     assert best_temperature(logits * 3, targets) == pytest.approx(3, rel=0.06)
     binary = (generator.uniform(size=(4000, 2)) < 1 / (1 + np.exp(-logits[:, :2]))).astype(float)
     assert best_temperature(logits[:, :2] / 2, binary, several=True) == pytest.approx(0.5, rel=0.06)
+
+
+@pytest.mark.parametrize("several", [False, True])
+@pytest.mark.parametrize("texts", [10, 98])
+def test_no_mistake_on_a_few_texts_is_no_proof_that_there_never_is_one(texts: int, several: bool) -> None:
+    targets = np.eye(2)[np.arange(texts) % 2]
+    logits = np.where(targets > 0, 1.5, -1.5)
+    said = to_probabilities(logits / best_temperature(logits, targets, several), several)
+    assert said[targets > 0] == pytest.approx(1 - 1 / (texts + 2), abs=1e-4)
 
 
 @settings(max_examples=60, deadline=None)

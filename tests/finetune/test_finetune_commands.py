@@ -144,7 +144,7 @@ def test_texts_with_several_labels_make_a_classifier_that_says_several(
     settings = json.loads((out / "config.json").read_text())
     assert settings["problem_type"] == "multi_label_classification"
     answers = json.loads(call("classify", out, "3 lamps", "4 fox", "--json").stdout)["results"]
-    assert [(row["label"], row["labels"]) for row in answers] == [("a, b", ["a", "b"]), ("", [])]
+    assert [(row["label"], row["labels"]) for row in answers] == [("a|b", ["a", "b"]), ("", [])]
 
 
 def test_answers_come_as_a_table_csv_or_jsonl(call: Any, base_folder: Path, labels: Path, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,15 +12,20 @@ import torch
 
 from pellucid.config import FitConfig
 from pellucid.finetune.answers import Answer, answer_all, assistant_scores, same_text
+from pellucid.finetune.conversation import Message
 from pellucid.finetune.instruct import InstructionTuning, prepare_model
-from pellucid.finetune.instruct_commands import Lead, finetune_assistant
+from pellucid.finetune.instruct_commands import Lead, Pupil, examined, finetune_assistant
 from pellucid.finetune.instructions import Example, once, read_instructions, split_examples
 from pellucid.finetune.nearest import nearest_answers
 from pellucid.model.gpt import GPT
+from pellucid.model.importing import import_model
+from pellucid.options import Import
+from pellucid.pretrain.alike import start_alike
 from pellucid.pretrain.fit import fit
 from pellucid.runtime import DataError
 from pellucid.text.tokenizer import Tokenizer
 
+ROLE = "<|system|>"  # the first of them
 RECORDS = [
     {"instruction": "Say a.", "input": "", "output": "a"},
     {"instruction": "Add.", "input": "1 2", "output": "3"},
@@ -101,6 +107,34 @@ def test_a_question_that_the_file_names_for_two_splits_stays_in_the_test() -> No
     assert "say 1." not in {example.key for name in ("train", "val") for example in splits[name]}
 
 
+def grown(number: int, turns: int, split: str = "") -> Example:
+    """A talk as it stood after so many answers."""
+    said = [Message("assistant" if i % 2 else "user", f"{number}, turn {i}") for i in range(2 * turns)]
+    return Example(said[-2].content, "", said[-1].content, split=split, earlier=tuple(said[:-2]))
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_no_question_is_held_out_that_a_longer_talk_of_train_answers_on_its_way(seed: int) -> None:
+    talks = [grown(number, turns) for number in range(20) for turns in (1, 2, 3)]
+    splits = split_examples([*talks, *many(20)], seed=seed)
+    assert {name: len(members) for name, members in splits.items()} == {"train": 68, "val": 4, "test": 8}
+    learnt = {message.content for example in splits["train"] for message in example.whole().messages}
+    for name in ("val", "test"):
+        assert not [example for example in splits[name] if example.output in learnt]
+        assert {len(example.earlier) for example in splits[name]} <= {0, 4}
+
+
+def test_a_talk_that_answers_a_question_that_the_file_names_for_the_test_is_left_out(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    named = [grown(1, 1, "test"), grown(1, 2, "train"), grown(2, 1, "train"), grown(2, 2, "test"), grown(1, 3)]
+    splits = split_examples([*named, *many(40, "train")])
+    kept = {example.output for members in splits.values() for example in members}
+    assert kept.isdisjoint({named[1].output, named[4].output})
+    assert named[2].output in kept and len(splits["test"]) == 2
+    assert "left out as repeats of others: 2 of 45" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("there", [("train", "val"), ("train", "test"), ("train",)])
 def test_splits_that_the_file_names_are_kept_and_a_missing_one_is_taken_from_train(there: tuple[str, ...]) -> None:
     named = [Example(f"{name}?", "", "Yes.", split=name) for name in there[1:]]
@@ -140,6 +174,23 @@ def test_a_batch_trains_answers_and_their_end_and_neither_prompts_nor_padding(pa
     learnt = {tokenizer.decode(row[mask].tolist()) for row, mask in zip(batch.targets, batch.trained, strict=True)}
     assert learnt == {"a<|endoftext|>", "With Anna, Ben.<|endoftext|>"}
     assert torch.equal(batch.inputs[:, 1:], batch.targets[:, :-1])
+
+
+def test_role_tokens_that_pretraining_left_alike_are_learnt_beside_adapters(base_folder: Path, tmp_path: Path) -> None:
+    model, tokenizer = GPT.load(base_folder), Tokenizer.load(base_folder)
+    start_alike(model.token_embedding.weight, torch.arange(tokenizer.vocab_size) < tokenizer.special_tokens[ROLE])
+    for part in (model, tokenizer):
+        part.save(tmp_path / "base")
+    for train in ("lora", "last-1"):
+        assert not Pupil.open(base_folder, FitConfig(steps=1), train).model.token_embedding.weight.requires_grad
+        assert Pupil.open(tmp_path / "base", FitConfig(steps=1), train).model.token_embedding.weight.requires_grad
+    pupil = Pupil.open(tmp_path / "base", FitConfig(steps=1), "lora")
+    weight = pupil.model.token_embedding.weight
+    with torch.no_grad():
+        weight += 1
+    pupil.save(tmp_path / "run", merge=False)
+    import_model(Import(str(tmp_path / "run" / "adapter"), tmp_path / "merged"))
+    assert torch.equal(GPT.load(tmp_path / "merged").token_embedding.weight, weight)
 
 
 def test_leads_are_runs_of_their_own_one_after_the_other_before_all_the_rest(
@@ -208,6 +259,16 @@ def test_it_learns_to_answer_and_to_end(pair: tuple[GPT, Tokenizer], tmp_path: P
     answers = answer_all(model, tokenizer, examples, same_text)
     assert [answer.said for answer in answers] == ["Anna.", "With Ben."]
     assert all(answer.right and answer.ended for answer in answers)
+
+
+def test_an_answer_may_be_as_long_as_the_right_ones_are(pair: tuple[GPT, Tokenizer]) -> None:
+    tokenizer = pair[1]
+    torch.manual_seed(0)
+    model = GPT(replace(pair[0].config, context_length=512)).eval()  # knows no end
+    for words, room in [(3, 100), (200, 3 * len(tokenizer.encode("fox " * 200)) // 2), (999, 512)]:
+        examples = [Example("Say it.", "", "fox " * words), Example("Say no.", "", "No.")]
+        scores = examined(model, tokenizer, {"train": examples, "test": examples}, same_text, 9)["scores"]
+        assert (scores["stop_rate"], scores["tokens"]) == (0, room)
 
 
 def test_scores_count_right_answers_by_family_and_ends() -> None:

@@ -33,6 +33,9 @@ def pairs(path: Path) -> list[tuple[str, str]]:
         ("a.tsv", "spam\twin a prize, now\nham\tsee you\n" * 3),
         ("a.jsonl", '{"text": "win a prize, now", "label": "spam"}\n\n{"Text": "see you", "label": "ham"}\n' * 3),
         ("a.jsonl", '{"sms": "win a prize, now", "class": "spam"}\n{"sms": "see you", "class": "ham"}\n' * 3),
+        ("a.JSONL", '{"sms": "win a prize, now", "class": "spam"}\n{"sms": "see you", "class": "ham"}\n' * 3),
+        ("a.json", json.dumps([{"text": text, "label": label} for text, label in EXPECTED], indent=1)),
+        ("a.CSV", "text,label\n" + '"win a prize, now",spam\nsee you,ham\n' * 3),
     ],
 )
 def test_the_columns_are_found_by_name_or_content(tmp_path: Path, name: str, content: str) -> None:
@@ -85,6 +88,12 @@ BAD: list[tuple[str, bytes | None, str]] = [
     ("a.csv", b"text,label\n" + b"".join(b"t%d,%d\n" % (i, i) for i in range(50)), "50 different labels in 50 rows"),
     ("a.csv", b"text,label\n" + b"ok,ham\nhi,spam\n" * 4 + b"x,rare\n", "fewer than 3 examples of 'rare'"),
     ("a.csv", b"text,label,split\nok,ham,trian\nhi,spam,test\n", "line 2: found split 'trian'"),
+    ("a.csv", b"label,text\nspam,win\nham,see you, at ten\n", "line 3: found 3 column(s); expected 2"),
+    ("a.csv", b"spam,win\nham,hi, you\n" + b"spam,a\nham,b\n" * 3, "a comma into quotation marks"),
+    ("a.tsv", b"ham\tsee\tyou\n" + b"spam\twin\nham\tno\n" * 3, "line 1: found 3 column(s); expected 2"),
+    ("a.jsonl", b'{"text": "a", "label": "x"}\n{"text": "a\\ud83d", "label": "y"}\n', "line 2: found half a character"),
+    ("a.json", b'[\n{"text": "a", "label": "x"},\n{"text" "b"}]', "line 3: found broken JSON"),
+    ("a.json", b'[{"text": "a", "label": "x"}, {"words": "b"}]', "record 2: found the keys words"),
     ("a.jsonl", b'{"text": "a", "label": "x"}\n{"text": \n', "line 2: found broken JSON"),
     ("a.jsonl", b'{"text": "a", "label": ' + b"1" * 5000 + b"}\n", "line 1: found broken JSON (a number"),
     ("a.jsonl", b'{"text": "a", "label": "x"}\n[1]\n', "line 2: found no JSON object"),
@@ -125,6 +134,20 @@ def test_a_folder_holds_a_folder_of_texts_for_each_class(tmp_path: Path) -> None
     (tmp_path / "empty").mkdir()
     with pytest.raises(DataError, match=r"no texts by class.*FOLDER/CLASS"):
         read_labelled(tmp_path / "empty")
+
+
+def test_what_is_no_text_in_the_folder_of_a_class_is_left_out_and_counted(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for kind in ("neg", "pos"):
+        (tmp_path / kind).mkdir()
+        for name in ("0.txt", "1.txt", "2.txt", ".hidden", "Thumbs.db"):
+            (tmp_path / kind / name).write_text(f"{kind} {name}")
+    read_labelled(tmp_path)
+    assert capsys.readouterr().err == ""
+    (tmp_path / "pos" / "3.md").write_text("pos 3")
+    assert len(read_labelled(tmp_path)) == 6
+    assert f"left out, as no .txt files: 1, such as {tmp_path / 'pos' / '3.md'}" in capsys.readouterr().err
 
 
 def test_columns_with_other_names_are_named(tmp_path: Path) -> None:
@@ -292,7 +315,7 @@ def test_too_few_examples_of_a_class_in_a_split_are_refused() -> None:
 @pytest.mark.parametrize(
     ("name", "content", "column"),
     [
-        ("a.csv", "text\nwin, now\n", ""),
+        ("a.csv", "text\nwin now\nthe fox\n", ""),
         ("a.csv", "win now\nthe fox\n", ""),
         ("a.csv", "id,Message\n1,win now\n2,the fox\n", ""),
         ("a.csv", "id,words\n1,win now\n2,the fox\n", "Words"),
@@ -300,6 +323,7 @@ def test_too_few_examples_of_a_class_in_a_split_are_refused() -> None:
         ("a.tsv", "spam\twin now\nham\tthe fox\n", ""),
         ("a.jsonl", '{"id": 1, "text": "win now"}\n\n{"Text": "the fox", "label": ""}\n', ""),
         ("a.jsonl", '{"words": "win now", "text": "no"}\n{"words": "the fox"}\n', "words"),
+        ("a.JSON", '[{"text": "win now"},\n {"text": "the fox"}]', ""),
     ],
 )
 def test_texts_without_labels_are_found_in_the_same_files(tmp_path: Path, name: str, content: str, column: str) -> None:
@@ -307,11 +331,20 @@ def test_texts_without_labels_are_found_in_the_same_files(tmp_path: Path, name: 
     assert read_texts(tmp_path / name, column) == ["win now", "the fox"]
 
 
+def test_which_column_is_taken_where_none_has_a_name_is_said(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "a.csv").write_text("Well, win now\nSo, the fox\n")
+    assert read_texts(tmp_path / "a.csv") == [" win now", " the fox"]
+    assert "no column has a name; what stands beside So, Well is taken as the texts" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("name", "content", "column", "said"),
     [
         ("a.csv", "id,words\n" + "".join(f"{i},w {i}\n" for i in range(30)), "", "line 1: found the columns id, words"),
         ("a.csv", "id,text\n1,yes\n2\n", "", "line 3: found 1 column"),
+        ("a.csv", "id,text\n1,yes\n2,win, now\n", "", "line 3: found 3 column(s); expected 2"),
         ("a.csv", "id,text\n1,yes\n", "words", "expected one named 'words'. Name it with --text-column."),
         ("a.jsonl", '{"text": "a"}\n{"words": "b"}\n', "", "line 2: found the keys words; expected the key text"),
         ("a.jsonl", '{"text": "a"}\n{"words": \n', "", "line 2: found broken JSON"),

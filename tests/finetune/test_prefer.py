@@ -44,6 +44,10 @@ KINDS: dict[str, tuple[dict[str, Any], Pair]] = {
         {"instruction": "Who?", "input": "the lamp", "output": "x", "chosen": "Anna.", "rejected": "Nobody."},
         Pair("Who?", "the lamp", "Anna.", rejected="Nobody."),
     ),
+    "history": (
+        {"instruction": "Who?", "history": [["Hi", "Yes?"]], "chosen": "Anna.", "rejected": "Nobody."},
+        Pair("Who?", "", "Anna.", earlier=EARLIER, rejected="Nobody."),
+    ),
     "prompt": (
         {"prompt": "Who?", "chosen": "Anna.", "rejected": "Nobody."},
         Pair("Who?", "", "Anna.", rejected="Nobody."),

@@ -32,6 +32,10 @@ KINDS: dict[str, dict[str, Any]] = {
     "ShareGPT": {"conversations": [{"from": HUMAN[r], "value": c} for r, c in [*ROLES, ("assistant", "Here.")]]},
     "prompt and completion": {"prompt": messages(*ROLES), "completion": messages(("assistant", "Here."))},
     "prompt and a text": {"prompt": messages(*ROLES), "completion": "Here."},
+    "a system prompt beside": {"system": "Be brief.", "messages": messages(*ROLES[1:], ("assistant", "Here."))},
+    "two system prompts": {"system": "No.", "messages": messages(*ROLES, ("assistant", "Here."))},
+    "system and prompt": {"system": "Be brief.", "prompt": messages(*ROLES[1:]), "completion": "Here."},
+    "history": {"instruction": "Where?", "output": "Here.", "system": "Be brief.", "history": [["Hi", "Hello."]]},
 }
 
 
@@ -82,6 +86,14 @@ BAD = {
     "a number": (wrong(("user", 5), ("assistant", "b")), "the content of turn 1 5"),
     "no list": ('{"conversations": "hi"}', "conversations hi"),
     "turns of texts": ('{"messages": ["hi"]}', "a turn 1 that is no object"),
+    "an answer that is not to be learnt": (
+        '{"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b", "weight": 0}]}',
+        "the weight 0 of turn 2",
+    ),
+    "half a history": ('{"instruction": "a", "output": "b", "history": [["c"]]}', "history ['c'] as part 1"),
+    "a history of text": ('{"instruction": "a", "output": "b", "history": "c"}', "history c as part 1"),
+    "a history without an answer": ('{"instruction": "a", "output": "b", "history": [["c", ""]]}', "an empty turn 2"),
+    "a system of numbers": ('{"instruction": "a", "output": "b", "system": 5}', "system 5"),
     "no completion": ('{"prompt": "a"}', "no completion (the record has prompt)"),
     "other keys": ('{"question": "a", "answer": "b"}', "no instruction (the record has question, answer)"),
 }  # fmt: skip

@@ -62,9 +62,10 @@ def test_every_score_is_the_one_of_scikit_learn(pairs: list[tuple[int, int]]) ->
     truth, said = (np.array(column) for column in zip(*pairs, strict=True))
     ours = classification_scores([labels[i] for i in truth], [labels[i] for i in said], labels)
     theirs = precision_recall_fscore_support(truth, said, labels=range(4), zero_division=0.0)
-    for name, values in zip(("precision", "recall", "f1"), theirs, strict=False):
+    mean = precision_recall_fscore_support(truth, said, average="macro", zero_division=0.0)
+    for name, values, macro in zip(("precision", "recall", "f1"), theirs, mean, strict=False):
         assert [ours["by_class"][label][name] for label in labels] == pytest.approx(list(values))
-        assert ours[f"macro_{name}"] == pytest.approx(values.mean())
+        assert ours[f"macro_{name}"] == pytest.approx(macro)
     assert ours["accuracy"] == pytest.approx((truth == said).mean())
     assert ours["confusion"] == confusion_matrix(truth, said, labels=range(4)).tolist()
 
@@ -87,6 +88,15 @@ def test_every_score_of_a_class_has_its_interval_from_the_same_resamples() -> No
             assert 0 <= low <= row[name] <= high <= 1
         assert scores["by_class"]["b"][f"{name}_interval"] == scores["intervals"][name]
         assert scores["by_class"]["c"][f"{name}_interval"] == [1, 1]
+
+
+def test_a_class_of_few_texts_has_its_interval_from_the_resamples_that_hold_one() -> None:
+    names = ["a"] * 60 + ["b"] * 2
+    scores = classification_scores(names, names, ["a", "b", "c"])  # all right; no text is of c
+    assert scores["macro_f1"] == 1 and scores["intervals"]["macro_f1"] == [1, 1]
+    assert scores["by_class"]["b"]["f1_interval"] == [1, 1]
+    assert scores["by_class"]["c"]["f1_interval"] == []
+    assert classification_scores(names, names, ["a", "b"], "b")["intervals"]["recall"] == [1, 1]
 
 
 def test_a_curve_and_a_calibration_say_what_the_probabilities_hold() -> None:

@@ -52,6 +52,17 @@ def test_what_any_run_or_the_model_it_was_made_of_was_trained_on_is_left_out_and
         held_out(talk, [second], seed=5)
 
 
+def test_a_question_that_a_run_was_trained_on_within_a_talk_is_left_out(tmp_path: Path) -> None:
+    said = [("user", "Hi 1"), ("assistant", "Yes."), ("user", "Who?"), ("assistant", "Anna.")]
+    turns = [{"role": role, "content": content} for role, content in said]
+    talks = [{"messages": turns, "split": "train"}, *({"prompt": f"Say {i}.", "completion": "Yes."} for i in range(9))]
+    (tmp_path / "talks.json").write_text(json.dumps(talks))
+    run = taught(tmp_path / "a", tmp_path / "talks.json", seed=0)
+    asked = [{"prompt": f"Hi {i}", "completion": "Yes.", "split": "test" if i < 3 else ""} for i in range(9)]
+    (tmp_path / "asked.json").write_text(json.dumps(asked))
+    assert [e.instruction for e in held_out(tmp_path / "asked.json", [run]).examples] == ["Hi 0", "Hi 2"]
+
+
 def test_where_the_training_data_are_gone_that_is_said(
     talk: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -27,7 +27,7 @@ from pellucid.finetune.answers import (
     same_text,
     word_f1,
 )
-from pellucid.finetune.compare import Contender, by_checks, chosen, compare_answers, tally
+from pellucid.finetune.compare import Contender, by_checks, chosen, compare_answers, contender, tally
 from pellucid.finetune.instruct import prepare_model, save_assistant
 from pellucid.finetune.instructions import Example
 from pellucid.finetune.judge import FIRST, Judge, Question, prompt_of, read_verdict, seconds_to_wait
@@ -122,6 +122,16 @@ def test_a_model_that_was_not_taught_to_talk_is_asked_in_plain_text(base_folder:
 
 
 # ---------------------------------------------------------------- pairs
+
+
+def test_that_right_answers_are_longer_than_what_is_allowed_is_said(
+    assistant: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    examples = [Example("Where?", "", "fox " * 20), Example("Who?", "", "Ben.")]
+    contender(assistant, examples, max_tokens=8)
+    assert "of 2 right answers 1 are longer than 8 tokens" in capsys.readouterr().err
+    contender(assistant, examples[1:], max_tokens=8)
+    assert capsys.readouterr().err == ""
 
 
 def test_pairs_are_compared_by_exact_match_then_by_words() -> None:
