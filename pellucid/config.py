@@ -173,7 +173,7 @@ class FitConfig:
     """Peak learning rate of Muon: the matrices inside the blocks."""
     optimizer: Literal["muon", "adamw", "adafactor"] = "muon"
     """muon: Muon for the matrices inside the blocks and AdamW for the rest; adamw: AdamW for all; adafactor: Adafactor
-    for all matrices, at lr or 0.02 / √step, whichever is less (optim.py), and AdamW for the rest."""
+    for all matrices, AdamW for the rest."""
     weight_decay: float = 0.1
     """Decoupled weight decay of the matrices."""
     warmup_share: float = 0.05
