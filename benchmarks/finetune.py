@@ -232,11 +232,14 @@ def call(*arguments: object, cores: list[int] | None = None) -> Json:
 
 def summarised(seeds: list[int], rows: list[Json]) -> Json:
     """Each seed's figures, their means, and the 95 % interval of each mean (Student's t over the seeds)."""
-    names = [name for name in rows[0] if name != "texts"]  # how many were tested is no score
+    figures: dict[str, list[float]] = {}  # of a family without a question in some seed's test: of the other seeds
+    for row in rows:
+        for name in row.keys() - {"texts"}:  # how many were tested is no score
+            figures.setdefault(name, []).append(row[name])
     return {
         "seeds": dict(zip(map(str, seeds), rows, strict=True)),
-        "mean": {name: round(statistics.fmean(row[name] for row in rows), 4) for name in names},
-        "interval": {name: interval([row[name] for row in rows]) for name in names},
+        "mean": {name: round(statistics.fmean(values), 4) for name, values in sorted(figures.items())},
+        "interval": {name: interval(values) for name, values in sorted(figures.items())},
     }
 
 
