@@ -69,7 +69,10 @@ class CompiledModel:
         """
         folder = folder_of(where)
         read_settings(folder)  # a folder that is none is said to be none
-        taken: Dtype = kept_in(folder) if dtype == "auto" else dtype
+        kept = kept_in(folder)
+        taken: Dtype = kept if dtype == "auto" else dtype
+        if taken in BITS and kept in BITS and taken != kept:
+            inform(f"{folder}: {kept} is rounded a second time, to {taken}; --dtype auto takes it as it is")
         config, pieces = read_in_pieces(folder)
         model = cls(config, pieces, taken, threads)
         model.get_ready()
