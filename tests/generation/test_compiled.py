@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -207,6 +209,26 @@ def test_reading_ahead_saves_passes_and_changes_nothing() -> None:
     for token in following:
         ahead.step([token])
     assert ahead.passes <= len(following) / 4
+
+
+def test_threads_that_share_a_model_wait_for_each_other(model: GPT, monkeypatch: pytest.MonkeyPatch) -> None:
+    compiled = CompiledModel.of(model, threads=1)
+    run, inside, most = compiled.team.run, [0], [0]
+
+    def slowly(*arguments: Any) -> None:
+        inside[0] += 1
+        most[0] = max(most[0], inside[0])
+        time.sleep(0.001)
+        run(*arguments)
+        inside[0] -= 1
+
+    def write(first: int) -> list[int]:
+        return list(stream_ids(FastReader(compiled), [first, 2, 3], 8, GREEDY))
+
+    monkeypatch.setattr(compiled.team, "run", slowly)
+    with ThreadPoolExecutor(4) as pool:
+        assert list(pool.map(write, range(4))) == [continue_plainly(model, [first, 2, 3], 8) for first in range(4)]
+    assert most == [1]
 
 
 @pytest.mark.parametrize("step", [False, True])
