@@ -192,7 +192,10 @@ class Continuous:
                 self._ready += 1
 
     def _slot_of(self, text: _Text) -> int | None:
-        """The slot that a text has, or now gets; None when all are taken. What others have read of it is copied."""
+        """The slot that a text has, or now gets; None when all are taken. What others have read of it is copied.
+
+        A text that goes on from all of what an ended one left stays there: a copy would only push out another's.
+        """
         if text in self._owner:
             return self._owner.index(text)
         free = [slot for slot, owner in enumerate(self._owner) if owner is None]
@@ -200,7 +203,8 @@ class Continuous:
             return None
         known = [common_beginning(held, text.waiting) if held else 0 for held in self._held]
         source = max(range(self.max_rows), key=known.__getitem__)
-        target = min(free, key=lambda slot: (self._used[slot], slot == source))
+        goes_on = source in free and known[source] == len(self._held[source])
+        target = source if goes_on else min(free, key=lambda slot: (self._used[slot], slot == source))
         common = min(known[source], len(text.waiting) - 1)  # the last token is read for its logits
         self._cache.copy(source, target, common)
         self._held[target] = text.waiting[:common]

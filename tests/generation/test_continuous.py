@@ -168,6 +168,22 @@ def test_a_beginning_that_another_text_has_read_is_not_read_again(model: GPT, to
         assert tokens_of(events, handle) == list(stream_ids(model, prompt, 3, Sampling()))
 
 
+def test_a_talk_that_goes_on_leaves_other_texts_their_places(model: GPT, tokenizer: BPETokenizer) -> None:
+    machine = Continuous(model, tokenizer, max_rows=3)
+
+    def say(text: list[int]) -> tuple[list[int], int]:
+        before = machine.read_tokens
+        handle = machine.add(text, 2, stop_tokens=NEVER)
+        return text + tokens_of(run(machine), handle), machine.read_tokens - before
+
+    talk, _ = say([1, 2, 3])
+    other, _ = say(list(range(20, 30)))
+    for turn in range(4):
+        talk, read = say([*talk, 40 + turn])
+        assert read == 2  # what is new, and the last token of the reply before
+    assert say([*other, 50])[1] == 2
+
+
 def test_memory_does_not_grow_with_the_texts_that_come(model: GPT, tokenizer: BPETokenizer) -> None:
     machine = Continuous(model, tokenizer, max_rows=2)
     sizes = []
