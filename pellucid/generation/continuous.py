@@ -257,16 +257,19 @@ class Continuous:
             self._queue.appendleft(text)
 
     def _advance(self) -> None:
-        """Put the newest token of each ready text through the model."""
+        """Put the newest token of each ready text through the model; behind one alone its slot may read ahead."""
         ready = slice(0, self._ready)
         texts = [text for text in self._owner[ready] if text is not None]
-        logits = self._forward(ready, [text.ids[-1:] for text in texts])
+        logits = self._forward(ready, [text.ids[-1:] for text in texts], alone=len(texts) == 1)
         for row, text in enumerate(texts):
             text.logits = logits[row : row + 1]
 
-    def _forward(self, slots: slice, new: list[list[int]]) -> Tensor:
-        """The logits (B, V) after these new tokens, one row a slot."""
-        logits = self._cache.read(slots, new)
+    def _forward(self, slots: slice, new: list[list[int]], alone: bool = False) -> Tensor:
+        """The logits (B, V) after these new tokens, one row a slot; `alone` is the next token of a single text."""
+        if alone:
+            logits = self._cache.go_on(slots.start, self._held[slots.start] + new[0])
+        else:
+            logits = self._cache.read(slots, new)
         for held, more in zip(self._held[slots], new, strict=True):
             held += more
         return logits[:, : self.tokenizer.vocab_size]

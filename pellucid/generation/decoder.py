@@ -23,6 +23,8 @@ class DecoderSlots(Protocol):
     """Keys and values of several texts."""
 
     count: int
+    looks_ahead: bool
+    """Whether a few tokens of one text cost little more than one."""
 
     def copy(self, source: int, target: int, tokens: int) -> None:
         """Let `target` begin with the first `tokens` of `source`."""

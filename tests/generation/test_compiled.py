@@ -156,6 +156,14 @@ def test_a_prompt_longer_than_the_context_is_cut_as_the_readable_reader_cuts_it(
     assert said.count("only its end is read") == 1 and said.count("is full: going on with its newer half") == 1
 
 
+def test_a_text_that_outgrows_the_context_is_not_told_that_its_prompt_was_too_long(
+    model: GPT, capsys: pytest.CaptureFixture[str]
+) -> None:
+    list(stream_ids(FastReader(CompiledModel.of(model)), [1, 2, 3], 100, GREEDY))
+    said = capsys.readouterr().err
+    assert said.count("is full: going on with its newer half") == 1 and "only its end is read" not in said
+
+
 @settings(max_examples=15, deadline=None)
 @given(st.lists(st.lists(st.integers(0, 200), min_size=1, max_size=20), min_size=1, max_size=5), st.integers(1, 40))
 def test_prompts_of_any_lengths_together_get_what_they_get_alone(

@@ -194,6 +194,7 @@ class CompiledModel:
 class Slots:
     """Keys and values of texts, flush left. All slots grow together, doubling, up to the model's window."""
 
+    looks_ahead = True  # a few tokens of one text wait for the same weights as one
     stretches = True  # whether long parts of a prompt may be read by the readable model
 
     def __init__(self, config: ModelConfig, count: int, dtype: type[np.float32] | type[np.uint16]) -> None:
