@@ -192,7 +192,10 @@ class Continuous:
                 self._ready += 1
 
     def _slot_of(self, text: _Text) -> int | None:
-        """The slot that a text has, or now gets; None when all are taken. What others have read of it is copied."""
+        """The slot that a text has, or now gets; None when all are taken. What others have read of it is copied.
+
+        A text that goes on from all of what an ended one left stays there: a copy would only push out another's.
+        """
         if text in self._owner:
             return self._owner.index(text)
         free = [slot for slot, owner in enumerate(self._owner) if owner is None]
@@ -200,7 +203,8 @@ class Continuous:
             return None
         known = [common_beginning(held, text.waiting) if held else 0 for held in self._held]
         source = max(range(self.max_rows), key=known.__getitem__)
-        target = min(free, key=lambda slot: (self._used[slot], slot == source))
+        goes_on = source in free and known[source] == len(self._held[source])
+        target = source if goes_on else min(free, key=lambda slot: (self._used[slot], slot == source))
         common = min(known[source], len(text.waiting) - 1)  # the last token is read for its logits
         self._cache.copy(source, target, common)
         self._held[target] = text.waiting[:common]
@@ -253,16 +257,19 @@ class Continuous:
             self._queue.appendleft(text)
 
     def _advance(self) -> None:
-        """Put the newest token of each ready text through the model."""
+        """Put the newest token of each ready text through the model; behind one alone its slot may read ahead."""
         ready = slice(0, self._ready)
         texts = [text for text in self._owner[ready] if text is not None]
-        logits = self._forward(ready, [text.ids[-1:] for text in texts])
+        logits = self._forward(ready, [text.ids[-1:] for text in texts], alone=len(texts) == 1)
         for row, text in enumerate(texts):
             text.logits = logits[row : row + 1]
 
-    def _forward(self, slots: slice, new: list[list[int]]) -> Tensor:
-        """The logits (B, V) after these new tokens, one row a slot."""
-        logits = self._cache.read(slots, new)
+    def _forward(self, slots: slice, new: list[list[int]], alone: bool = False) -> Tensor:
+        """The logits (B, V) after these new tokens, one row a slot; `alone` is the next token of a single text."""
+        if alone:
+            logits = self._cache.go_on(slots.start, self._held[slots.start] + new[0])
+        else:
+            logits = self._cache.read(slots, new)
         for held, more in zip(self._held[slots], new, strict=True):
             held += more
         return logits[:, : self.tokenizer.vocab_size]

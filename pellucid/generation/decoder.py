@@ -14,7 +14,7 @@ from pellucid.compute import pick_device
 from pellucid.config import ModelConfig
 from pellucid.generation.compiled.model import CompiledModel, check_threads
 from pellucid.generation.compiled.packing import BITS, Dtype
-from pellucid.generation.graphed.model import GraphedModel
+from pellucid.generation.graphed.model import GraphedModel, check_precision
 
 # V vocabulary
 
@@ -23,6 +23,8 @@ class DecoderSlots(Protocol):
     """Keys and values of several texts."""
 
     count: int
+    looks_ahead: bool
+    """Whether a few tokens of one text cost little more than one."""
 
     def copy(self, source: int, target: int, tokens: int) -> None:
         """Let `target` begin with the first `tokens` of `source`."""
@@ -63,14 +65,22 @@ class Decoder(Protocol[S]):
 def load_decoder(
     where: str | Path, dtype: Dtype | Literal["auto"] = "auto", threads: int = 0, device: str = "auto"
 ) -> Decoder[Any]:
-    """A run folder or a model of the hub, on a device: `auto` is cuda where there is one that has the precision.
-
-    ConfigError for a device that is not there, or does not have the precision; else as the models' own `load`.
-    """
+    """A run folder or a model of the hub, on `device_for` them. Errors as there, and of the models' own `load`."""
     check_threads(threads)
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() and dtype not in BITS else "cpu"
-    chosen = pick_device(device)
+    chosen = device_for(dtype, device)
     return (
         CompiledModel.load(where, dtype, threads) if chosen.type == "cpu" else GraphedModel.load(where, dtype, chosen)
     )
+
+
+def device_for(dtype: Dtype | Literal["auto"], device: str) -> torch.device:
+    """Where to decode: `auto` is cuda where there is one that has the precision, else the processor.
+
+    ConfigError for a device that is not there, or does not have the precision.
+    """
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() and dtype not in BITS else "cpu"
+    chosen = pick_device(device)
+    if chosen.type != "cpu":
+        check_precision(dtype, chosen)
+    return chosen

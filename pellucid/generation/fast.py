@@ -10,7 +10,7 @@ Decoding".
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -40,9 +40,7 @@ class FastReader:
         self.read_tokens = 0  # tokens that went through the model, all rows together
         self.passes = 0  # times that a step had to read at all
         self._slots: DecoderSlots | None = None
-        self._guess: list[tuple[int, NDArray[np.float32]]] = []  # tokens read ahead, each with the logits after it
-        self._index = Index()
-        self._ahead = SHORT
+        self._ahead = Ahead()
         self._said: set[str] = set()
 
     def read(self, rows: Sequence[Sequence[int]]) -> Tensor:
@@ -60,12 +58,11 @@ class FastReader:
         try:
             yield
         except BaseException:
-            self._slots, self._guess = None, []
+            self._slots, self._ahead = None, Ahead()
             raise
 
     def _read_all(self, fitting: Sequence[list[int]]) -> Tensor:
-        self._guess, self._index = [], Index()
-        slots = self._slots
+        self._ahead, slots = Ahead(), self._slots
         if slots is None or slots.count != len(fitting):
             self._slots = slots = self.model.slots(len(fitting))
             self.rows = [[] for _ in fitting]
@@ -110,35 +107,58 @@ class FastReader:
     def _step(self, slots: DecoderSlots, tokens: Sequence[int]) -> Tensor:
         if any(len(row) == self.window for row in self.rows):
             self._say(FULL.format(self.window))
-            return self.read([[*row, token] for row, token in zip(self.rows, tokens, strict=True)])
-        if self._guess:
-            expected, logits = self._guess.pop(0)
-            if expected == tokens[0]:
-                self.rows[0].append(expected)
-                if not self._guess:
-                    self._ahead = LONG
-                return torch.from_numpy(logits[None])
-            self._guess, self._ahead = [], SHORT  # it stands behind what counts, and will be overwritten
+            longer = [[*row, token] for row, token in zip(self.rows, tokens, strict=True)]
+            return self._read_all([newest(row, self.window) for row in longer])
+        known = self._ahead.take(tokens[0])
+        if known is not None:
+            self.rows[0].append(tokens[0])
+            return torch.from_numpy(known[None])
         self.passes += 1
         places = [len(row) for row in self.rows]
         for row, token in zip(self.rows, tokens, strict=True):
             row.append(token)
-        ids, which = list(tokens), list(range(len(tokens)))
-        if len(tokens) == 1 and self.look_ahead:
-            room = self.window - len(self.rows[0])
-            guess = self._index.following(self.rows[0])[: min(self._ahead, room)]
-            ids += guess
-            which += [0] * len(guess)
-            places += range(places[0] + 1, places[0] + 1 + len(guess))
+        alone = len(tokens) == 1 and self.look_ahead
+        guess = self._ahead.guess(self.rows[0], self.window - len(self.rows[0])) if alone else []
+        ids, which = [*tokens, *guess], [*range(len(tokens)), *[0] * len(guess)]
+        places += range(places[0] + 1, places[0] + 1 + len(guess))
         logits = self.model.logits(slots, ids, which, places, range(len(ids)))
         self.read_tokens += len(ids)
-        self._guess = list(zip(ids[len(tokens) :], logits[len(tokens) :], strict=True))
+        self._ahead.keep(guess, logits[len(tokens) :])
         return torch.from_numpy(logits[: len(tokens)])
 
     def _say(self, message: str) -> None:
         if message not in self._said:
             inform(message)
         self._said.add(message)
+
+
+class Ahead:
+    """What was read of one text before it was asked for, and how much is worth reading next time."""
+
+    def __init__(self) -> None:
+        self._index = Index()
+        self._most = SHORT
+        self._read: list[tuple[int, NDArray[np.float32]]] = []  # tokens, each with the logits (V,) after it
+
+    def take(self, token: int) -> NDArray[np.float32] | None:
+        """The logits (V,) after `token`, where it was read as the next one; else all that was read is forgotten."""
+        if not self._read:
+            return None
+        expected, logits = self._read.pop(0)
+        if expected != token:
+            self._read, self._most = [], SHORT  # it stands behind what counts, and will be overwritten
+            return None
+        if not self._read:
+            self._most = LONG
+        return logits
+
+    def guess(self, text: Sequence[int], room: int) -> list[int]:
+        """At most `room` tokens to read behind all of the text so far."""
+        return self._index.following(text)[: min(self._most, room)]
+
+    def keep(self, guess: Sequence[int], logits: Iterable[NDArray[np.float32]]) -> None:
+        """These were read, with the logits after each."""
+        self._read = list(zip(guess, logits, strict=True))
 
 
 class Index:
@@ -158,13 +178,14 @@ class Index:
 
 
 class FastSlots:
-    """The slots of such a model, for `Continuous`."""
+    """The slots of such a model, for `Continuous`. Of a text that goes on alone it reads ahead, too."""
 
     def __init__(self, model: Decoder[Any], slots: int) -> None:
         self.model = model
         self.lengths = [0] * slots
         self._slots = model.slots(slots, alike=True)
         self._at = list(range(slots))  # where each slot's row really lies
+        self._ahead, self._whose = Ahead(), 0  # and in which of these rows that stands
 
     def read(self, slots: slice, new: list[list[int]]) -> Tensor:
         """Put new tokens behind each of these slots; the logits (B, V) after the last of each."""
@@ -173,13 +194,34 @@ class FastSlots:
         which = [self._at[slot] for slot, tokens in rows for _ in tokens]
         places = [self.lengths[slot] + i for slot, tokens in rows for i in range(len(tokens))]
         ends = [sum(len(tokens) for _, tokens in rows[: i + 1]) - 1 for i in range(len(rows))]
+        if self._whose in which:
+            self._ahead = Ahead()
         logits = self.model.logits(self._slots, ids, which, places, ends)
         for slot, tokens in rows:
             self.lengths[slot] += len(tokens)
         return torch.from_numpy(logits)
 
+    def go_on(self, slot: int, text: list[int]) -> Tensor:
+        """Put the last token of `text`, of which the slot holds the rest, behind that; the logits (1, V) after it."""
+        if not self._slots.looks_ahead:
+            return self.read(slice(slot, slot + 1), [text[-1:]])
+        if self._whose != self._at[slot]:
+            self._ahead, self._whose = Ahead(), self._at[slot]
+        found = self._ahead.take(text[-1])
+        if found is None:
+            guess = self._ahead.guess(text, self.model.config.context_length - len(text))
+            ids, place = [text[-1], *guess], self.lengths[slot]
+            places = range(place, place + len(ids))
+            logits = self.model.logits(self._slots, ids, [self._whose] * len(ids), places, range(len(ids)))
+            self._ahead.keep(guess, logits[1:])
+            found = logits[0]
+        self.lengths[slot] += 1
+        return torch.from_numpy(found[None])
+
     def copy(self, source: int, target: int, tokens: int) -> None:
         """`target` holds the first `tokens` of `source`, and nothing else."""
+        if self._whose == self._at[target]:
+            self._ahead = Ahead()
         self._slots.copy(self._at[source], self._at[target], tokens)
         self.lengths[target] = tokens
 

@@ -28,6 +28,9 @@ class AnySlots(Protocol):
     def read(self, slots: slice, new: list[list[int]]) -> Tensor:
         """Put new tokens behind each of these slots; the logits (B, V) after the last of each."""
 
+    def go_on(self, slot: int, text: list[int]) -> Tensor:
+        """Put the last token of `text`, of which the slot holds the rest, behind that; the logits (1, V) after it."""
+
     def copy(self, source: int, target: int, tokens: int) -> None:
         """`target` holds the first `tokens` of `source`, and nothing else."""
 
@@ -115,3 +118,7 @@ class TorchSlots(SlotCache):
         self.take(slots, len(new[0]))
         hidden = self.model.hidden(torch.tensor(new, device=self.model.device), self)
         return self.model.logits(hidden[:, -1]).float()
+
+    def go_on(self, slot: int, text: list[int]) -> Tensor:
+        """Put the last token of `text` behind the rest; the logits (1, V) after it."""
+        return self.read(slice(slot, slot + 1), [text[-1:]])

@@ -101,8 +101,12 @@ class Serve(Options):
     """Texts that a model decodes together; 0 is as many as a gigabyte has room for, at most 64."""
     queue: int = 256
     """Texts that may wait for their turn; further ones are told to come again."""
+    dtype: Literal["auto", "float32", "bfloat16", "int8", "int4"] = "auto"
+    """Precision of the matrices that texts are made with; auto is each folder's own, so that nothing is lost."""
     device: str = "auto"
-    """Where texts are made: cpu, cuda or mps; auto is cuda where there is one, else cpu."""
+    """Where texts are made: cpu, cuda or mps; auto is cuda where there is one that has the precision, else cpu."""
+    threads: int = 0
+    """Threads of each model; 0 is one for each core, and one alone for a small model."""
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,7 @@
 """`pellucid quantize`: a run folder in 8 or 4 bits a number, beside what that cost in loss and saved in size.
 
 The loss is that of the compiled pass, which rounds what it multiplies with, too: it is what `pellucid generate` runs.
+Its rise has an interval of its own: both models are judged on the same parts, so what makes a text hard falls out.
 """
 
 from __future__ import annotations
@@ -25,8 +26,8 @@ from pellucid.model.gpt import folder_of
 from pellucid.model.importing import TOKENIZER_FILES
 from pellucid.options import Quantize
 from pellucid.pretrain.commands import tokens_to_judge
-from pellucid.pretrain.evaluate import Part, limited, parts_of
-from pellucid.runtime import ConfigError, DataError, atomic_folder, problem, progress_bar, sha256, write_run
+from pellucid.pretrain.evaluate import Part, interval, limited, parts_of
+from pellucid.runtime import LITTER, ConfigError, DataError, atomic_folder, problem, progress_bar, sha256, write_run
 from pellucid.text.tokenizer import Tokenizer
 
 TOKENS = 50_000  # that the loss is measured on, at most
@@ -71,16 +72,20 @@ def quantize(options: Quantize) -> tuple[dict[str, Any], str]:
             "bytes": (folder / QUANTISED).stat().st_size,
         }
         if parts:
-            before, after = (loss(CompiledModel.load(where), tokens, parts) for where in (source, folder))
-            judged = sum(part.length - part.fresh for part in parts)
-            result |= {"loss_before": before, "loss": after, "loss_rise": after / before - 1, "tokens": judged}
+            before, after = (losses(CompiledModel.load(where), tokens, parts) for where in (source, folder))
+            result |= compared(before, after, sum(part.length - part.fresh for part in parts))
     return result, summary(result)
 
 
 def check_out(out: Path) -> None:
     """A folder that holds something else than an earlier quantised model is not written over."""
-    if out.exists() and not (out / QUANTISED).is_file() and (not out.is_dir() or any(out.iterdir())):
+    if not out.exists() or (out.is_dir() and not any(out.iterdir())):
+        return
+    if not (out / QUANTISED).is_file():
         raise ConfigError(problem(out, "files of something else", "a new folder", "Give another --out."))
+    if strangers := sorted({path.name for path in out.iterdir()} - {QUANTISED, "run.json", *CARRIED} - LITTER):
+        found = f"{strangers[0]}, which no quantising wrote"
+        raise ConfigError(problem(out, found, "a quantised model alone", "Move it, or give another --out."))
 
 
 def carry(options: Quantize, source: Path, folder: Path) -> None:
@@ -93,12 +98,12 @@ def carry(options: Quantize, source: Path, folder: Path) -> None:
     write_run(folder, "quantize", as_dict(options), hashes)
 
 
-def loss(model: CompiledModel, tokens: NDArray[Any], parts: Sequence[Part]) -> float:
-    """Nats a token over the fresh tokens of all parts."""
-    nats, count = 0.0, 0
+def losses(model: CompiledModel, tokens: NDArray[Any], parts: Sequence[Part]) -> NDArray[np.float64]:
+    """The nats of each part: of its fresh tokens together."""
+    nats = np.zeros(len(parts))
     with progress_bar() as bar:
         task = bar.add_task(f"loss in {model.dtype}", total=sum(part.length for part in parts), note="")
-        for part in parts:
+        for row, part in enumerate(parts):
             window = tokens[part.start : part.start + part.length + 1].astype(np.int64)
             slots = model.slots(1)
             for start in range(0, part.length, TOGETHER):
@@ -107,10 +112,19 @@ def loss(model: CompiledModel, tokens: NDArray[Any], parts: Sequence[Part]) -> f
                 ids, targets = (window[places.start + i : places.stop + i] for i in (0, 1))
                 logits = model.logits(slots, ids.tolist(), [0] * len(places), places, wanted)
                 right = torch.from_numpy(targets[wanted])
-                nats += float(F.cross_entropy(torch.from_numpy(logits), right, reduction="sum"))
-                count += len(wanted)
+                nats[row] += float(F.cross_entropy(torch.from_numpy(logits), right, reduction="sum"))
                 bar.update(task, advance=len(places))
-    return nats / max(count, 1)
+    return nats
+
+
+def compared(before: NDArray[np.float64], after: NDArray[np.float64], tokens: int) -> dict[str, Any]:
+    """Both losses in nats a token and the rise, with a 95 % interval from drawing the parts anew (as `Measured`)."""
+    count = len(before)
+    draws = np.random.default_rng(0).integers(0, count, (1000 if count > 1 else 0, count))
+    rises = after[draws].sum(axis=1) / before[draws].sum(axis=1) - 1
+    one, other = float(before.sum()) / tokens, float(after.sum()) / tokens
+    means = {"loss_before": one, "loss": other, "loss_rise": other / one - 1}
+    return {**means, "loss_rise_interval": interval(rises), "tokens": tokens}
 
 
 def summary(result: dict[str, Any]) -> str:
@@ -118,9 +132,10 @@ def summary(result: dict[str, Any]) -> str:
     times = result["bytes_before"] / result["bytes"]
     lines = [f"{result['out']}: {result['dtype']}, {result['bytes']:,} bytes, {times:.1f} times smaller."]
     if "loss" in result:
+        spread = "; 95 %: {:+.2%} to {:+.2%}".format(*edges) if (edges := result["loss_rise_interval"]) else ""
         lines.append(
             f"Loss over {result['tokens']:,} tokens: {result['loss']:.4f}, before {result['loss_before']:.4f} "
-            f"({result['loss_rise']:+.2%})."
+            f"({result['loss_rise']:+.2%}{spread})."
         )
     else:
         lines.append("What it costs in loss, --data FILE says.")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -155,6 +157,14 @@ def test_a_prompt_longer_than_the_context_is_cut_as_the_readable_reader_cuts_it(
     assert said.count("only its end is read") == 1 and said.count("is full: going on with its newer half") == 1
 
 
+def test_a_text_that_outgrows_the_context_is_not_told_that_its_prompt_was_too_long(
+    model: GPT, capsys: pytest.CaptureFixture[str]
+) -> None:
+    list(stream_ids(FastReader(CompiledModel.of(model)), [1, 2, 3], 100, GREEDY))
+    said = capsys.readouterr().err
+    assert said.count("is full: going on with its newer half") == 1 and "only its end is read" not in said
+
+
 @settings(max_examples=15, deadline=None)
 @given(st.lists(st.lists(st.integers(0, 200), min_size=1, max_size=20), min_size=1, max_size=5), st.integers(1, 40))
 def test_prompts_of_any_lengths_together_get_what_they_get_alone(
@@ -208,6 +218,26 @@ def test_reading_ahead_saves_passes_and_changes_nothing() -> None:
     for token in following:
         ahead.step([token])
     assert ahead.passes <= len(following) / 4
+
+
+def test_threads_that_share_a_model_wait_for_each_other(model: GPT, monkeypatch: pytest.MonkeyPatch) -> None:
+    compiled = CompiledModel.of(model, threads=1)
+    run, inside, most = compiled.team.run, [0], [0]
+
+    def slowly(*arguments: Any) -> None:
+        inside[0] += 1
+        most[0] = max(most[0], inside[0])
+        time.sleep(0.001)
+        run(*arguments)
+        inside[0] -= 1
+
+    def write(first: int) -> list[int]:
+        return list(stream_ids(FastReader(compiled), [first, 2, 3], 8, GREEDY))
+
+    monkeypatch.setattr(compiled.team, "run", slowly)
+    with ThreadPoolExecutor(4) as pool:
+        assert list(pool.map(write, range(4))) == [continue_plainly(model, [first, 2, 3], 8) for first in range(4)]
+    assert most == [1]
 
 
 @pytest.mark.parametrize("step", [False, True])

@@ -15,7 +15,7 @@ from pellucid.generation.compiled.model import CompiledModel
 from pellucid.generation.continuous import Continuous, Event
 from pellucid.generation.decoder import Decoder
 from pellucid.generation.engine import generate, prompt_ids, stream_ids
-from pellucid.generation.fast import FastReader
+from pellucid.generation.fast import FastReader, FastSlots
 from pellucid.generation.graphed.model import GraphedModel
 from pellucid.generation.reader import Reader
 from pellucid.generation.sampling import Sampling
@@ -51,7 +51,8 @@ def tokens_of(events: list[Event], handle: int) -> list[int]:
 
 requests = st.lists(
     st.tuples(
-        st.lists(st.integers(0, 250), min_size=1, max_size=40),  # also longer than the window
+        st.lists(st.integers(0, 250), min_size=1, max_size=40)  # also longer than the window
+        | st.lists(st.integers(0, 1), min_size=5, max_size=20),  # and such as say again what they said
         st.integers(1, 40),
         st.sampled_from(SETTINGS),
         st.integers(0, 3),  # the seed
@@ -166,6 +167,66 @@ def test_a_beginning_that_another_text_has_read_is_not_read_again(model: GPT, to
     assert machine.read_tokens == 21 + 2 + 1  # the reply's last token was never read
     for handle, prompt in zip(handles, (again, other), strict=True):
         assert tokens_of(events, handle) == list(stream_ids(model, prompt, 3, Sampling()))
+
+
+def test_a_talk_that_goes_on_leaves_other_texts_their_places(model: GPT, tokenizer: BPETokenizer) -> None:
+    machine = Continuous(model, tokenizer, max_rows=3)
+
+    def say(text: list[int]) -> tuple[list[int], int]:
+        before = machine.read_tokens
+        handle = machine.add(text, 2, stop_tokens=NEVER)
+        return text + tokens_of(run(machine), handle), machine.read_tokens - before
+
+    talk, _ = say([1, 2, 3])
+    other, _ = say(list(range(20, 30)))
+    for turn in range(4):
+        talk, read = say([*talk, 40 + turn])
+        assert read == 2  # what is new, and the last token of the reply before
+    assert say([*other, 50])[1] == 2
+
+
+def counting(compiled: CompiledModel, monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """How many passes a model makes from here on."""
+    read, passes = compiled.logits, [0]
+
+    def counted(*arguments: Any) -> Any:
+        passes[0] += 1
+        return read(*arguments)
+
+    monkeypatch.setattr(compiled, "logits", counted)
+    return passes
+
+
+@pytest.mark.parametrize("dtype", ["float32", "int8"])
+def test_slots_read_ahead_of_a_text_alone_and_give_the_bits_that_it_has(
+    dtype: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = lively_model(50, context_length=128, seed=1)
+    compiled, plain = CompiledModel.of(model, dtype), CompiledModel.of(model, dtype)
+    passes, slots, text = counting(compiled, monkeypatch), FastSlots(compiled, 3), [3, 1, 4, 1, 5, 9, 2, 6] * 4
+    slots.read(slice(1, 2), [text])
+    for number in range(48):
+        text.append(0 if number == 20 else text[-8])  # said again, but for one
+        beside = number in (10, 30)  # another
+        logits = slots.read(slice(0, 2), [[number], text[-1:]])[1:] if beside else slots.go_on(1, text)
+        if number == 25:
+            slots.read(slice(2, 3), [[7, 8]])  # another comes, and goes nowhere
+        assert torch.equal(logits, FastReader(plain).read([text])), number
+    slots.copy(1, 1, 40)  # another text that begins as this one did
+    assert torch.equal(slots.go_on(1, [*text[:40], 5]), FastReader(plain).read([[*text[:40], 5]]))
+    assert passes[0] < 30
+
+
+def test_a_text_that_says_itself_again_takes_fewer_passes_where_it_is_alone(
+    tokenizer: BPETokenizer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = lively_model(tokenizer.vocab_size, context_length=256)
+    torch.nn.init.zeros_(model.final_norm.weight)  # whatever was said, the same token comes next
+    compiled = CompiledModel.of(model)
+    passes, machine = counting(compiled, monkeypatch), Continuous(compiled, tokenizer)
+    handle = machine.add([1, 2, 3], 100, stop_tokens=NEVER)
+    assert len(set(tokens_of(run(machine), handle))) == 1
+    assert passes[0] < 75
 
 
 def test_memory_does_not_grow_with_the_texts_that_come(model: GPT, tokenizer: BPETokenizer) -> None:

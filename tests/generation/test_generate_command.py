@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import io
 import json
+import shutil
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from safetensors.torch import load_file, save_file
 
 from pellucid.config import ModelConfig
 from pellucid.generation.commands import in_brief, read_prompt, show
 from pellucid.generation.writer import Writer
+from pellucid.model.formats.folder import WEIGHTS
 from pellucid.model.gpt import GPT
 from pellucid.runtime import DataError, printable
 from pellucid.text.tokenizer import Tokenizer
@@ -32,6 +36,21 @@ def test_every_setting_reaches_the_choice(call: Any, base_folder: Path) -> None:
         assert found(call, base_folder, "--prompt", "The", "--temperature", 2, *setting)["text"] == plain
     penalised = found(call, base_folder, "--prompt", "The", "--temperature", 0, "--repetition-penalty", 5)["text"]
     assert penalised != plain
+
+
+@pytest.mark.parametrize("kept", [torch.float32, torch.bfloat16])
+def test_the_usual_precision_says_what_float32_says(
+    call: Any, base_folder: Path, tmp_path: Path, kept: torch.dtype
+) -> None:
+    folder = shutil.copytree(base_folder, tmp_path / "kept")
+    weights = {name: weight.to(kept) for name, weight in load_file(base_folder / WEIGHTS).items()}
+    save_file(weights, folder / WEIGHTS)
+
+    def texts(*more: object) -> list[str]:
+        prompts = ("The", "Anna gives", "Where is", "3 + 4", "Ben")
+        return [found(call, folder, "--prompt", prompt, "--temperature", 0, *more)["text"] for prompt in prompts]
+
+    assert texts() == texts("--dtype", "float32") != texts("--dtype", "int4")
 
 
 def test_samples_come_as_a_list_the_first_as_the_text(call: Any, base_folder: Path) -> None:
@@ -147,7 +166,7 @@ def test_a_model_and_a_tokenizer_that_do_not_belong_together_are_refused(
         assert f"a tokenizer of {tokenizer.vocab_size} tokens" in done.stderr
 
 
-@pytest.mark.parametrize("verb", ["generate", "chat"])
+@pytest.mark.parametrize("verb", ["generate", "chat", "serve"])
 def test_a_senseless_number_of_threads_is_refused(call: Any, base_folder: Path, verb: str) -> None:
     for threads in (-1, 100_000):
         more = ("--prompt", "The") if verb == "generate" else ()

@@ -7,6 +7,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
@@ -16,6 +17,7 @@ from pellucid.generation.compiled.model import CompiledModel, kept_in
 from pellucid.model.formats.folder import read_model_folder
 from pellucid.model.formats.quantised import GROUP, QUANTISED, quantise
 from pellucid.model.gpt import GPT
+from pellucid.pretrain.quantize import compared
 from pellucid.runtime import DataError
 
 LIMIT = {"int8": 0.005, "int4": 0.03}  # how much higher the loss may be
@@ -42,6 +44,8 @@ def test_a_trained_model_loses_little(call: Any, quickstart: Path, tmp_path: Pat
     assert result["tokens"] > 1000
     assert abs(result["loss_rise"]) < LIMIT[to]
     assert result["loss_rise"] == result["loss"] / result["loss_before"] - 1
+    low, high = result["loss_rise_interval"]
+    assert low < result["loss_rise"] < high and high - low < LIMIT[to]
     assert result["bytes_before"] / result["bytes"] > {"int8": 3, "int4": 3}[to]
 
 
@@ -63,6 +67,19 @@ def test_every_verb_takes_the_folder(call: Any, quantised: Path, base_folder: Pa
     assert texts[0] == texts[1] == direct  # rounded when it was written, or while it is read
 
 
+def test_who_asks_for_other_bits_is_told_that_it_is_rounded_twice(
+    quantised: Path, to: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    other: Any = {"int8": "int4", "int4": "int8"}[to]
+    capsys.readouterr()
+    CompiledModel.load(quantised, other)
+    assert f"{to} is rounded a second time, to {other}" in capsys.readouterr().err
+    once: tuple[Any, ...] = ("auto", to, "float32")
+    for dtype in once:
+        CompiledModel.load(quantised, dtype)
+    assert "rounded" not in capsys.readouterr().err
+
+
 def test_transformers_refuses_it_instead_of_reading_other_numbers(quantised: Path) -> None:
     with pytest.raises(OSError, match=r"model\.safetensors"):
         AutoModelForCausalLM.from_pretrained(quantised)
@@ -76,6 +93,25 @@ def test_it_is_not_rounded_twice_nor_written_over_something_else(
     over = call("quantize", base_folder, "--to", to, "--out", base_folder)
     assert over.returncode == 2 and "files of something else" in over.stderr
     assert call("quantize", base_folder, "--to", to, "--out", quantised).returncode == 0  # its own kind may be renewed
+
+
+def test_what_others_have_put_beside_it_is_not_lost_when_it_is_renewed(
+    call: Any, quantised: Path, base_folder: Path, to: str
+) -> None:
+    (quantised / "assistant").mkdir()
+    again = call("quantize", base_folder, "--to", to, "--out", quantised)
+    assert again.returncode == 2 and "found assistant, which no quantising wrote" in again.stderr
+    assert (quantised / "assistant").is_dir()
+
+
+def test_the_rise_of_a_loss_has_the_spread_of_parts_that_both_models_read() -> None:
+    before = np.array([10.0, 200.0, 30.0, 4.0])
+    alike = compared(before, before * 1.01, tokens=100)
+    assert alike["loss_rise"] == pytest.approx(0.01) and alike["loss"] == pytest.approx(2.4644)
+    assert alike["loss_rise_interval"] == pytest.approx([0.01, 0.01])  # however hard a part is
+    low, high = compared(before, before + np.array([1, -1, 0, 1]), tokens=100)["loss_rise_interval"]
+    assert low < 0 < high
+    assert compared(before[:1], before[:1], tokens=5)["loss_rise_interval"] == []
 
 
 def test_a_damaged_file_is_named(quantised: Path, tmp_path: Path) -> None:

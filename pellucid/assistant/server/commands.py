@@ -14,7 +14,8 @@ from pellucid.assistant.server.app import Pages, build
 from pellucid.assistant.server.guard import is_loopback
 from pellucid.assistant.server.models import OpenModels
 from pellucid.assistant.server.patience import PatientProtocol
-from pellucid.compute import pick_device
+from pellucid.generation.compiled.model import check_threads
+from pellucid.generation.decoder import device_for
 from pellucid.opened import Runs, with_parts
 from pellucid.options import Serve
 from pellucid.runtime import ConfigError, inform, problem
@@ -29,9 +30,10 @@ def serve(options: Serve, pages: Pages | None = None) -> tuple[dict[str, Any], s
     for name, number, least in (("--batch", options.batch, 0), ("--queue", options.queue, 1)):
         if number < least:
             raise ConfigError(problem(name, str(number), f"{least} or more", "Leave it out for the usual."))
-    pick_device(options.device)  # one that is not there is said now
+    check_threads(options.threads)
+    device_for(options.dtype, options.device)  # one that is not there is said now
     runs = Runs(with_parts(options.runs))
-    models = OpenModels(runs, options.batch, options.queue, options.device)
+    models = OpenModels(runs, options.batch, options.queue, options.device, options.dtype, options.threads)
     kinds = {name: models.kind(name) for name in runs}  # what cannot be opened is said now
     app = build(models, options.host, key, pages, options.host_names)
     listener = listen(options.host, options.port)

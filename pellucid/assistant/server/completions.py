@@ -53,8 +53,8 @@ def routes(models: OpenModels, meter: Meter) -> APIRouter:
         turns = [Message("system" if turn.role == "developer" else turn.role, turn.text()) for turn in request.messages]
         ids = await writing.talk_ids(engine, turns)
         check_length(len(ids), engine, "messages")
-        left = max(1, engine.model.config.context_length - len(ids))
-        most = request.max_completion_tokens or request.max_tokens or left
+        left = max(1, engine.model.config.context_length - len(ids))  # beyond, the question would be forgotten
+        most = min(request.max_completion_tokens or request.max_tokens or left, left)
         alternatives = (request.top_logprobs or 0) if request.logprobs else None
         return await writing.answer(request, engine, [ids], most, alternatives, chat=True)
 

@@ -6,12 +6,13 @@ import contextlib
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 from weakref import WeakSet
 
 from pellucid.assistant.server.engine import WAITING, Engine
 from pellucid.finetune.classify import Classifier, open_classifier
 from pellucid.finetune.kind import Kind, kind_of
+from pellucid.generation.compiled.packing import Dtype
 from pellucid.generation.decoder import Decoder, load_decoder
 from pellucid.model.formats.folder import check_fits
 from pellucid.opened import Runs
@@ -31,9 +32,18 @@ ADVICE = {
 class OpenModels:
     """One for a server: made before its event loop, used in it."""
 
-    def __init__(self, runs: Runs, rows: int = 0, waiting: int = WAITING, device: str = "auto") -> None:
+    def __init__(
+        self,
+        runs: Runs,
+        rows: int = 0,
+        waiting: int = WAITING,
+        device: str = "auto",
+        dtype: Dtype | Literal["auto"] = "auto",
+        threads: int = 0,
+    ) -> None:
         self.runs, self.rows, self.waiting = runs, rows, waiting
-        self.load_writer = partial(load_writer, device=device)  # one object, by which the runs know what is loaded
+        # one object, by which the runs know what is loaded
+        self.load_writer = partial(load_writer, dtype=dtype, threads=threads, device=device)
         self.engines: dict[str, Engine] = {}
         self.retired: WeakSet[Engine] = WeakSet()  # each is there until its thread has ended
 
@@ -74,9 +84,11 @@ class OpenModels:
             engine.close()
 
 
-def load_writer(folder: Path, device: str) -> tuple[Decoder[Any], Tokenizer]:
+def load_writer(
+    folder: Path, dtype: Dtype | Literal["auto"], threads: int, device: str
+) -> tuple[Decoder[Any], Tokenizer]:
     """What writes text. DataError where the two do not belong together."""
-    model, tokenizer = load_decoder(folder, device=device), Tokenizer.load(folder)
+    model, tokenizer = load_decoder(folder, dtype, threads, device), Tokenizer.load(folder)
     check_fits(model.config, tokenizer, folder)
     return model, tokenizer
 

@@ -49,6 +49,7 @@ class CompiledModel:
         self.number_bytes = 2 if dtype in BITS else 4  # of one in the cache
         threads = threads or (settle_threads() if self.nbytes > ALONE else 1)
         self.team = Team(threads)
+        self._turn = threading.Lock()  # one room and one team: whoever calls meanwhile waits
         self._room: Room | None = None
         self._rows = 0  # tokens for which it has room
         self._passes_are_fastest = dtype == "int8" and bytes_are_fastest()  # also for long prompts
@@ -69,7 +70,10 @@ class CompiledModel:
         """
         folder = folder_of(where)
         read_settings(folder)  # a folder that is none is said to be none
-        taken: Dtype = kept_in(folder) if dtype == "auto" else dtype
+        kept = kept_in(folder)
+        taken: Dtype = kept if dtype == "auto" else dtype
+        if taken in BITS and kept in BITS and taken != kept:
+            inform(f"{folder}: {kept} is rounded a second time, to {taken}; --dtype auto takes it as it is")
         config, pieces = read_in_pieces(folder)
         model = cls(config, pieces, taken, threads)
         model.get_ready()
@@ -121,18 +125,19 @@ class CompiledModel:
         check_there(self.config, slots.count, ids, which, places)
         vocabulary = self.config.vocab_size
         out = np.empty((len(wanted), -(-vocabulary // 4) * 4), np.float32)
-        slots.grow(max(places) + 1)
-        if len(ids) > LONG and slots.stretches:
-            ids, which, places, wanted = self._after_stretches(slots, ids, which, places, wanted)
-        room = self._room_for(slots, min(len(ids), TOGETHER))
-        read = [np.array(one, np.int64) for one in (ids, which, places)]
-        done = 0
-        for start in range(0, len(ids), TOGETHER):
-            part = slice(start, start + TOGETHER)
-            asked = np.array([row - start for row in wanted if start <= row < start + TOGETHER], np.int64)
-            rows = out[done : done + len(asked)]
-            done += len(asked)
-            self.team.run(forward, *(one[part] for one in read), asked, rows, *self.packed, slots.cache, room)
+        with self._turn:
+            slots.grow(max(places) + 1)
+            if len(ids) > LONG and slots.stretches:
+                ids, which, places, wanted = self._after_stretches(slots, ids, which, places, wanted)
+            room = self._room_for(slots, min(len(ids), TOGETHER))
+            read = [np.array(one, np.int64) for one in (ids, which, places)]
+            done = 0
+            for start in range(0, len(ids), TOGETHER):
+                part = slice(start, start + TOGETHER)
+                asked = np.array([row - start for row in wanted if start <= row < start + TOGETHER], np.int64)
+                rows = out[done : done + len(asked)]
+                done += len(asked)
+                self.team.run(forward, *(one[part] for one in read), asked, rows, *self.packed, slots.cache, room)
         return out[:, :vocabulary]
 
     def _after_stretches(
@@ -189,6 +194,7 @@ class CompiledModel:
 class Slots:
     """Keys and values of texts, flush left. All slots grow together, doubling, up to the model's window."""
 
+    looks_ahead = True  # a few tokens of one text wait for the same weights as one
     stretches = True  # whether long parts of a prompt may be read by the readable model
 
     def __init__(self, config: ModelConfig, count: int, dtype: type[np.float32] | type[np.uint16]) -> None:

@@ -67,9 +67,7 @@ class GraphedModel:
         DataError for what is wrong with a folder, PellucidError where the device has no room.
         """
         device = torch.device(device)
-        if dtype in BITS:
-            expected, advice = "auto, float32 or bfloat16", "--device cpu decodes in so few bits."
-            raise ConfigError(problem("--dtype", f"{dtype} on {device.type}", expected, advice))
+        check_precision(dtype, device)
         folder = folder_of(where)
         read_settings(folder)  # a folder that is none is said to be none
         taken = kept_in(folder) if dtype == "auto" else dtype
@@ -169,3 +167,10 @@ class GraphedModel:
                 asked = [row - start for row in wanted if start <= row < start + len(part)]
                 found.append(self.model.logits(hidden[torch.tensor(asked, dtype=torch.long)]).float())
         return torch.cat(found)
+
+
+def check_precision(dtype: str, device: torch.device) -> None:
+    """ConfigError for a precision that is the processor's alone."""
+    if dtype in BITS:
+        expected, advice = "auto, float32 or bfloat16", "--device cpu decodes in so few bits."
+        raise ConfigError(problem("--dtype", f"{dtype} on {device.type}", expected, advice))

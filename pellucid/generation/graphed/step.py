@@ -36,6 +36,7 @@ class GraphedSlots(KVCache):
     def __init__(self, config: ModelConfig, count: int, dtype: torch.dtype, device: torch.device) -> None:
         super().__init__(config, count, 0, None, dtype, device)
         self.count = count
+        self.looks_ahead = count == 1  # of several, a few tokens of one are a pass without a graph
         self._steps: dict[int, Step] = {}  # by the tokens that each slot gets
 
     def make_room(self, total: int, most: int) -> None:

@@ -61,6 +61,16 @@ def test_texts_are_made_on_the_device_that_was_asked_for_or_not_at_all(base_fold
     models.runs.close()
 
 
+def test_texts_are_made_in_the_precision_and_by_the_threads_that_were_asked_for(base_folder: Path) -> None:
+    models = OpenModels(Runs([base_folder]), dtype="int8", threads=2)
+    try:
+        model = asyncio.run(models.engine("base", ("language model",))).model
+        assert isinstance(model, CompiledModel) and (model.dtype, model.team.threads) == ("int8", 2)
+    finally:
+        models.close()
+        models.runs.close()
+
+
 def test_as_many_texts_are_made_together_as_a_gigabyte_has_room_for() -> None:
     """2 × 2 layers × 2^18 places × 32 numbers of a head are 32 Mi numbers a text."""
     model = GPT(

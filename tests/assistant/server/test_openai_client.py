@@ -141,6 +141,14 @@ def test_a_chat_is_what_the_chat_session_says(client: OpenAI, folders: list[Path
     assert done.choices[0].message.role == "assistant"
 
 
+def test_an_answer_ends_where_the_context_does_as_in_a_chat_session(client: OpenAI, folders: list[Path]) -> None:
+    session = ChatSession(GPT.load(folders[1]), Tokenizer.load(folders[1]), Sampling(), max_tokens=200)
+    expected = "".join(session.reply("Where is the fox?"))
+    done = client.chat.completions.create(model="assistant", messages=TALK, temperature=0, max_tokens=200)
+    assert done.choices[0].message.content == expected
+    assert done.usage is not None and done.usage.total_tokens <= 64
+
+
 def test_a_streamed_chat_is_the_whole_with_its_logprobs(client: OpenAI) -> None:
     asked: dict[str, Any] = {
         "model": "assistant", "messages": TALK, "seed": 5, "n": 2, "logprobs": True, "top_logprobs": 2
