@@ -1,4 +1,4 @@
-"""Labelled texts: csv, tsv and jsonl files, or a folder with a folder of texts for each class.
+"""Labelled texts: csv, tsv, jsonl and json files, or a folder with a folder of texts for each class.
 
 Columns are named by the user, or found by name (text, message, … and label, class, …) or, in a file without a header,
 by their content: the label column is the one with few different values. A text with several labels has them in one
@@ -7,6 +7,7 @@ column with | between them, or as a list in jsonl. Texts that are yet to be labe
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import io
 import json
@@ -18,11 +19,11 @@ from typing import Any
 
 from pellucid.runtime import DataError, inform, problem, shown
 from pellucid.text.documents import SPLITS, read_text
+from pellucid.text.readers import LABEL_FIELDS
+from pellucid.text.sources import TEXT_FIELDS
 
-TEXT_NAMES = ("text", "message", "sentence", "content", "body", "sms", "review", "v2")
-LABEL_NAMES = ("label", "class", "category", "target", "tag", "sentiment", "v1")
 BETWEEN = "|"  # stands between the labels of a text that has several
-JSON_LINES, TABLES = (".jsonl", ".ndjson"), (".csv", ".tsv")
+JSON, TABLES = (".jsonl", ".ndjson", ".json"), (".csv", ".tsv")
 
 
 @dataclass(frozen=True)
@@ -66,9 +67,7 @@ def read_examples(path: Path, columns: Columns | None = None) -> list[Labelled]:
         rows: Iterable[tuple[str, dict[str, Any]]] = _folder_rows(path)
     else:
         text = read_text(path)
-        json_lines = path.suffix in JSON_LINES
-        numbered = _jsonl_rows(path, text, columns) if json_lines else _table_rows(path, text, columns)
-        rows = ((f"{path}, line {number}", row) for number, row in numbered)
+        rows = _json_rows(path, text, columns) if _is_json(path) else _table_rows(path, text, columns)
     found = [_checked(where, row, columns) for where, row in rows]
     examples = [example for example in found if example.text.strip()]
     if empty := len(found) - len(examples):
@@ -80,7 +79,11 @@ def read_examples(path: Path, columns: Columns | None = None) -> list[Labelled]:
 
 def has_columns(path: Path) -> bool:
     """Whether a file's name says that it holds more than a text on each line."""
-    return path.suffix in (*JSON_LINES, *TABLES)
+    return path.suffix.lower() in (*JSON, *TABLES)
+
+
+def _is_json(path: Path) -> bool:
+    return path.suffix.lower() in JSON
 
 
 def read_texts(path: Path, column: str = "") -> list[str]:
@@ -89,7 +92,7 @@ def read_texts(path: Path, column: str = "") -> list[str]:
     DataError where the column is not found, or a line lacks it.
     """
     text = read_text(path)
-    rows = _jsonl_texts(path, text, column) if path.suffix in JSON_LINES else _table_texts(path, text, column)
+    rows = _json_texts(path, text, column) if _is_json(path) else _table_texts(path, text, column)
     found = [_spelt(row) for row in rows]
     texts = [text for text in found if text.strip()]
     if empty := len(found) - len(texts):
@@ -165,47 +168,54 @@ def _folder_rows(folder: Path) -> Iterator[tuple[str, dict[str, Any]]]:
                 found = True
                 yield str(file), {"text": read_text(file).strip(), "label": kind.name, "split": split}
     if not found:
-        advice = (
-            "Put the texts of each class into a folder of its name, as .txt files, or give a csv, tsv or jsonl file."
-        )
+        advice = "Put the texts of each class into a folder of its name, as .txt files, or give a csv or jsonl file."
         raise DataError(problem(folder, "no texts by class", "FOLDER/CLASS/*.txt", advice))
 
 
-def _records(path: Path, text: str) -> Iterator[tuple[int, dict[str, Any]]]:
-    """The objects of a jsonl file with their line numbers."""
-    for number, line in enumerate(text.split("\n"), start=1):  # splitlines would also cut at U+2028 inside a text
-        if not line.strip():
-            continue
-        where = f"{path}, line {number}"
-        try:
-            record = json.loads(line)
-        except (ValueError, RecursionError) as error:
-            found = f"broken JSON ({getattr(error, 'msg', 'a number or brackets without end')})"
-            raise DataError(problem(where, found, "a JSON object", "Mend the line.")) from error
+def _records(path: Path, text: str) -> Iterator[tuple[str, dict[str, Any]]]:
+    """The objects of a JSON list, or of a file with one on each line; with their places."""
+    if text.lstrip()[:1] == "[" and path.suffix.lower() == ".json":
+        values = enumerate(_parsed(f"{path}", text, 1), start=1)
+        placed: Iterable[tuple[str, Any]] = ((f"{path}, record {number}", value) for number, value in values)
+    else:  # splitlines would also cut at U+2028 inside a text
+        lines = [(number, line) for number, line in enumerate(text.split("\n"), start=1) if line.strip()]
+        placed = ((f"{path}, line {number}", _parsed(f"{path}", line, number)) for number, line in lines)
+    for where, record in placed:
         if not isinstance(record, dict):
-            raise DataError(problem(where, "no JSON object", "an object with text and label", "Mend the line."))
-        yield number, record
+            raise DataError(problem(where, "no JSON object", "an object with text and label", "Mend it there."))
+        yield where, record
 
 
-def _jsonl_rows(path: Path, text: str, columns: Columns) -> Iterator[tuple[int, dict[str, Any]]]:
-    for number, record in _records(path, text):
+def _parsed(where: str, text: str, line: int) -> Any:
+    """`text`, which begins on that line of the file, as JSON."""
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError) as error:
+        found = f"broken JSON ({getattr(error, 'msg', 'a number or brackets without end')})"
+        place = f"{where}, line {line + getattr(error, 'lineno', 1) - 1}"
+        advice = "Mend the line; a .json file holds a list, or an object on each line."
+        raise DataError(problem(place, found, "a JSON object", advice)) from error
+
+
+def _json_rows(path: Path, text: str, columns: Columns) -> Iterator[tuple[str, dict[str, Any]]]:
+    for where, record in _records(path, text):
         text_key, label_key = (_key_of(record, known) for known in _known(columns))
         if text_key is None or label_key is None:
             found = f"the keys {', '.join(map(shown, record)) or '(none)'}"
             expected = " and ".join(f"{known[0]}" for known in _known(columns))
             advice = "Rename them, or name them with --text-column and --label-column."
-            raise DataError(problem(f"{path}, line {number}", found, f"the keys {expected}", advice))
-        yield number, {"text": record[text_key], "label": record[label_key], "split": record.get("split")}
+            raise DataError(problem(where, found, f"the keys {expected}", advice))
+        yield where, {"text": record[text_key], "label": record[label_key], "split": record.get("split")}
 
 
-def _jsonl_texts(path: Path, text: str, column: str) -> Iterator[Any]:
+def _json_texts(path: Path, text: str, column: str) -> Iterator[Any]:
     known, _ = _known(Columns(column))
-    for number, record in _records(path, text):
+    for where, record in _records(path, text):
         key = _key_of(record, known)
         if key is None:
             found = f"the keys {', '.join(map(shown, record)) or '(none)'}"
             advice = "Rename it, or name it with --text-column."
-            raise DataError(problem(f"{path}, line {number}", found, f"the key {known[0]}", advice))
+            raise DataError(problem(where, found, f"the key {known[0]}", advice))
         yield record[key]
 
 
@@ -218,12 +228,12 @@ def _key_of(record: dict[str, Any], known: Sequence[str]) -> str | None:
 def _known(columns: Columns) -> tuple[Sequence[str], Sequence[str]]:
     """In lower case, the names that the columns of texts and of labels may have."""
     return (
-        [columns.text.lower()] if columns.text else TEXT_NAMES,
-        [columns.label.lower()] if columns.label else LABEL_NAMES,
+        [columns.text.lower()] if columns.text else TEXT_FIELDS,
+        [columns.label.lower()] if columns.label else LABEL_FIELDS,
     )
 
 
-def _table_rows(path: Path, text: str, columns: Columns) -> Iterator[tuple[int, dict[str, Any]]]:
+def _table_rows(path: Path, text: str, columns: Columns) -> Iterator[tuple[str, dict[str, Any]]]:
     rows = _cells(path, text)
     if not rows:
         return
@@ -252,8 +262,16 @@ def _table_rows(path: Path, text: str, columns: Columns) -> Iterator[tuple[int, 
             found = f"{len(row)} column(s)"
             advice = "Fill it in or remove the line."
             raise DataError(problem(f"{path}, line {number}", found, "a text and a label", advice))
+        _check_width(f"{path}, line {number}", row, len(first))
         split = row[split_at] if split_at is not None and split_at < len(row) else ""
-        yield number, {"text": row[text_at], "label": row[label_at], "split": split}
+        yield f"{path}, line {number}", {"text": row[text_at], "label": row[label_at], "split": split}
+
+
+def _check_width(where: str, row: Sequence[str], width: int) -> None:
+    """DataError where a row has more cells than line 1: a text that was cut at a comma would go with another label."""
+    if any(cell.strip() for cell in row[width:]):
+        advice = "A text with a comma in it needs quotation marks around it; with a tab it cannot stand in a tsv file."
+        raise DataError(problem(where, f"{len(row)} columns", f"{width}, as in line 1", advice))
 
 
 def _table_texts(path: Path, text: str, column: str) -> list[str]:
@@ -274,6 +292,7 @@ def _table_texts(path: Path, text: str, column: str) -> list[str]:
         if len(row) <= place:
             found, advice = f"{len(row)} column(s)", "Fill it in or remove the line."
             raise DataError(problem(f"{path}, line {number}", found, f"a text in column {place + 1}", advice))
+        _check_width(f"{path}, line {number}", row, len(first))
     return [row[place] for _, row in rows[1:]]
 
 
@@ -289,11 +308,29 @@ def _stands_alone(labels: Sequence[str], columns: Columns) -> bool:
 
 
 def _cells(path: Path, text: str) -> list[tuple[int, list[str]]]:
-    """The rows of a table with their line numbers, without empty ones."""
-    if path.suffix == ".tsv" or ("\t" in text.split("\n", 1)[0] and path.suffix != ".csv"):
+    """The rows of a table with their line numbers, without empty ones.
+
+    Cells are divided by commas; by semicolons, as some programs write csv, where these alone divide all rows alike.
+    """
+    suffix = path.suffix.lower()
+    if suffix == ".tsv" or ("\t" in text.split("\n", 1)[0] and suffix != ".csv"):
         # quotation marks are part of a message there, not a quoting
         return [(n, line.split("\t")) for n, line in enumerate(text.split("\n"), start=1) if line.strip()]
-    reader = csv.reader(io.StringIO(text), strict=True)
+    if not _divides(path, text, ",") and _divides(path, text, ";"):
+        return _divided(path, text, ";")
+    return _divided(path, text, ",")
+
+
+def _divides(path: Path, text: str, separator: str) -> bool:
+    """Whether all of several rows then have as many cells, and more than one."""
+    with contextlib.suppress(DataError):
+        widths = [len(row) for _, row in _divided(path, text, separator)]
+        return len(widths) > 1 and len(set(widths)) == 1 and widths[0] > 1
+    return False
+
+
+def _divided(path: Path, text: str, separator: str) -> list[tuple[int, list[str]]]:
+    reader = csv.reader(io.StringIO(text), strict=True, delimiter=separator)
     csv.field_size_limit(2**30)
     try:
         return [(reader.line_num, row) for row in reader if any(cell.strip() for cell in row)]
@@ -308,7 +345,7 @@ def _columns_by_content(
     """(text, label) columns where names do not tell both: the longest texts, the fewest kinds, of two the fewer."""
     whole = [row for row in rows if len(row) >= 2]
     if not whole:
-        advice = "Give a csv, tsv or jsonl file with the columns text and label."
+        advice = "Give a csv, tsv, jsonl or json file with the columns text and label."
         raise DataError(problem(path, "one column", "two columns, text and label", advice))
     columns = range(min(map(len, whole)))
     kinds = [len({row[column] for row in whole}) for column in columns]

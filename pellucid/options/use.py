@@ -20,7 +20,7 @@ class Classify(Options):
     texts: Positional[Annotated[tuple[str, ...], arg(metavar="TEXT…", help_behavior_hint="(optional)")]] = ()
     """The texts."""
     file: Path | None = None
-    """A file with a text on each line (- is standard input), or a csv, tsv or jsonl file with a column of texts."""
+    """A file with a text on each line (- is standard input), or a csv, tsv, jsonl or json file with texts."""
     text_column: str = ""
     """The column of the texts in such a --file; without it, it is found by its name: text, message and the like."""
     format: Literal["table", "csv", "jsonl"] = "table"
@@ -36,7 +36,7 @@ class Compare(Options):
     run_b: RunFolder
     """Run folder of another."""
     data: Path
-    """json or jsonl with questions and answers; the part that their finetuning held out is asked."""
+    """A file of questions and answers, as for `finetune instruct`; the part that their finetuning held out is asked."""
     html: Path | None = None
     """A page to write: the answers side by side."""
     questions: int = 100

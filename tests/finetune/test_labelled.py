@@ -33,6 +33,11 @@ def pairs(path: Path) -> list[tuple[str, str]]:
         ("a.tsv", "spam\twin a prize, now\nham\tsee you\n" * 3),
         ("a.jsonl", '{"text": "win a prize, now", "label": "spam"}\n\n{"Text": "see you", "label": "ham"}\n' * 3),
         ("a.jsonl", '{"sms": "win a prize, now", "class": "spam"}\n{"sms": "see you", "class": "ham"}\n' * 3),
+        ("a.JSONL", '{"text": "win a prize, now", "label": "spam"}\n{"text": "see you", "label": "ham"}\n' * 3),
+        ("a.json", '{"text": "win a prize, now", "label": "spam"}\n{"text": "see you", "label": "ham"}\n' * 3),
+        ("a.json", json.dumps([{"text": t, "label": label} for t, label in EXPECTED], indent=1)),
+        ("a.csv", "text;label\n" + "win a prize, now;spam\nsee you;ham\n" * 3),
+        ("a.csv", "label;text\r\n" + 'spam;"win a prize, now"\r\nham;see you\r\n' * 3),
     ],
 )
 def test_the_columns_are_found_by_name_or_content(tmp_path: Path, name: str, content: str) -> None:
@@ -85,6 +90,10 @@ BAD: list[tuple[str, bytes | None, str]] = [
     ("a.csv", b"text,label\n" + b"".join(b"t%d,%d\n" % (i, i) for i in range(50)), "50 different labels in 50 rows"),
     ("a.csv", b"text,label\n" + b"ok,ham\nhi,spam\n" * 4 + b"x,rare\n", "fewer than 3 examples of 'rare'"),
     ("a.csv", b"text,label,split\nok,ham,trian\nhi,spam,test\n", "line 2: found split 'trian'"),
+    ("a.csv", b"text,label\nok,ham\nwin, now,spam\n", "line 3: found 3 columns; expected 2"),
+    ("a.json", b'[{"text": "a", "label": "x"},\n{"text" "b"}]', "line 2: found broken JSON"),
+    ("a.json", b'[{"text": "a", "label": "x"}, "b"]', "record 2: found no JSON object"),
+    ("a.json", b'{"a": {\n"text": "b"}}', "line 1: found broken JSON"),
     ("a.jsonl", b'{"text": "a", "label": "x"}\n{"text": \n', "line 2: found broken JSON"),
     ("a.jsonl", b'{"text": "a", "label": ' + b"1" * 5000 + b"}\n", "line 1: found broken JSON (a number"),
     ("a.jsonl", b'{"text": "a", "label": "x"}\n[1]\n', "line 2: found no JSON object"),
@@ -292,7 +301,7 @@ def test_too_few_examples_of_a_class_in_a_split_are_refused() -> None:
 @pytest.mark.parametrize(
     ("name", "content", "column"),
     [
-        ("a.csv", "text\nwin, now\n", ""),
+        ("a.csv", "text\nwin now\nthe fox\n", ""),
         ("a.csv", "win now\nthe fox\n", ""),
         ("a.csv", "id,Message\n1,win now\n2,the fox\n", ""),
         ("a.csv", "id,words\n1,win now\n2,the fox\n", "Words"),
@@ -300,6 +309,7 @@ def test_too_few_examples_of_a_class_in_a_split_are_refused() -> None:
         ("a.tsv", "spam\twin now\nham\tthe fox\n", ""),
         ("a.jsonl", '{"id": 1, "text": "win now"}\n\n{"Text": "the fox", "label": ""}\n', ""),
         ("a.jsonl", '{"words": "win now", "text": "no"}\n{"words": "the fox"}\n', "words"),
+        ("a.json", '[{"text": "win now"}, {"text": "the fox"}]', ""),
     ],
 )
 def test_texts_without_labels_are_found_in_the_same_files(tmp_path: Path, name: str, content: str, column: str) -> None:
@@ -312,6 +322,7 @@ def test_texts_without_labels_are_found_in_the_same_files(tmp_path: Path, name: 
     [
         ("a.csv", "id,words\n" + "".join(f"{i},w {i}\n" for i in range(30)), "", "line 1: found the columns id, words"),
         ("a.csv", "id,text\n1,yes\n2\n", "", "line 3: found 1 column"),
+        ("a.csv", "text\nyes\nno, never\n", "", "line 3: found 2 columns; expected 1"),
         ("a.csv", "id,text\n1,yes\n", "words", "expected one named 'words'. Name it with --text-column."),
         ("a.jsonl", '{"text": "a"}\n{"words": "b"}\n', "", "line 2: found the keys words; expected the key text"),
         ("a.jsonl", '{"text": "a"}\n{"words": \n', "", "line 2: found broken JSON"),
