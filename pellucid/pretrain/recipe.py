@@ -25,7 +25,7 @@ from pellucid.model.outline import Outline
 from pellucid.options import Fitting, Training, WrittenRun
 from pellucid.pretrain.distributed import launched
 from pellucid.pretrain.loggers import check_installed
-from pellucid.runtime import ConfigError, problem
+from pellucid.runtime import ConfigError, inform, problem
 
 ASSUMED_FLOPS = {"cpu": 1e11, "mps": 1e12, "cuda": 1e14}
 WITH_STEPS = 32  # windows
@@ -92,6 +92,7 @@ def fit_config(
         found = f"a batch of {batch} for {launched()} processes"
         raise ConfigError(problem("--batch-size", found, "a window for each at least", "Give a larger batch."))
     steps = options.steps or math.ceil(options.tokens / max(batch * context, 1))
+    tell_if_small(batch, context, steps * batch * context or budget(options, shape, context))
     rate = rate_of(shape.d_model)
     scale = options.lr / rate if options.lr else 1.0
     return FitConfig(
@@ -104,6 +105,17 @@ def fit_config(
             "matrix_lr": 0.03 * scale,
         }
     )
+
+
+def tell_if_small(batch: int, context: int, tokens: float) -> None:
+    """Say that a batch is less than half of the rule's: a long run of such batches stops learning before its end."""
+    usual = batch_of(tokens, context, launched())
+    if 0 < 2 * batch < usual:
+        inform(
+            f"a batch of {batch * context:,} tokens (--batch-size {batch}) is small for a run of {tokens:,.0f} tokens: "
+            f"the loss may stop falling early. The rule has {usual}; --batch-size {usual} --micro-batch-size {batch} "
+            "takes no more memory."
+        )
 
 
 def asked(options: Fitting, optimizer: str) -> dict[str, Any]:
