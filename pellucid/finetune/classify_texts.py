@@ -13,6 +13,7 @@ import numpy as np
 
 from pellucid.finetune.classify import Array, Classifier, decide, encode_texts, predict
 from pellucid.finetune.labelled import has_columns, read_texts
+from pellucid.model.formats.folder import check_fits
 from pellucid.options import Classify
 from pellucid.runtime import (
     ConfigError,
@@ -31,7 +32,7 @@ from pellucid.text.tokenizer import Tokenizer
 def classify(options: Classify) -> tuple[dict[str, Any], str]:
     """`pellucid classify`: texts from the command line, a file, or standard input."""
     texts = texts_to_classify(options)
-    model, tokenizer = Classifier.load(options.run), Tokenizer.load(options.run)
+    model, tokenizer = open_classifier(options.run)
     context = model.gpt.config.context_length
     rows = encode_texts(texts, tokenizer, context, model.rule.cut)
     with progress_bar() as bar:
@@ -59,6 +60,13 @@ def classify(options: Classify) -> tuple[dict[str, Any], str]:
     return {}, content if sys.stdout.isatty() else Verbatim(content)
 
 
+def open_classifier(folder: Path) -> tuple[Classifier, Tokenizer]:
+    """What says the classes of texts. DataError where model and tokenizer do not belong together."""
+    model, tokenizer = Classifier.load(folder), Tokenizer.load(folder)
+    check_fits(model.gpt.config, tokenizer, folder)
+    return model, tokenizer
+
+
 def sureness(row: Array, answer: Array) -> float:
     """The probability of what is said: of the least sure label said, or that none of them holds."""
     return float(row[answer].min() if answer.any() else np.prod(1 - row))
@@ -73,7 +81,7 @@ def texts_to_classify(options: Classify) -> Sequence[str]:
         raise ConfigError(problem(f"--file {file}", found, "texts from one place", "Leave one of them out."))
     if options.text_column and not columns:
         found, advice = "texts without columns", "Leave it out, or give --file."
-        raise ConfigError(problem("--text-column", found, "a csv, tsv or jsonl --file", advice))
+        raise ConfigError(problem("--text-column", found, "a csv, tsv, jsonl or json --file", advice))
     if options.texts:
         return options.texts
     if file is None and sys.stdin.isatty():

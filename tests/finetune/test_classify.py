@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -26,6 +27,7 @@ from pellucid.finetune.classify import (
     predict,
     some_of_each,
 )
+from pellucid.finetune.classify_texts import open_classifier
 from pellucid.finetune.labelled import Labelled
 from pellucid.finetune.padded import LengthGroupedSampler, pad
 from pellucid.model.gpt import GPT
@@ -123,6 +125,15 @@ def test_labels_that_do_not_fit_the_head_are_refused(folder: Path, tmp_path: Pat
     (tmp_path / "config.json").write_text(json.dumps(settings_))
     with pytest.raises(DataError, match="2 labels for a head of 3 classes"):
         Classifier.load(tmp_path)
+
+
+def test_a_classifier_and_a_tokenizer_that_do_not_belong_together_are_refused(folder: Path, tmp_path: Path) -> None:
+    shutil.copytree(folder, tmp_path / "odd")
+    larger = Tokenizer.load(folder)
+    larger.add_special_tokens([f"<|{number}|>" for number in range(9)])
+    larger.save(tmp_path / "odd")
+    with pytest.raises(DataError, match="tokens; expected at most"):
+        open_classifier(tmp_path / "odd")
 
 
 def test_probabilities_come_in_the_order_of_the_texts(classifier: Classifier, tokenizer: Tokenizer) -> None:

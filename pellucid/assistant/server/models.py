@@ -11,6 +11,7 @@ from weakref import WeakSet
 
 from pellucid.assistant.server.engine import WAITING, Engine
 from pellucid.finetune.classify import Classifier
+from pellucid.finetune.classify_texts import open_classifier
 from pellucid.finetune.kind import Kind, kind_of
 from pellucid.generation.decoder import Decoder, load_decoder
 from pellucid.model.formats.folder import check_fits
@@ -56,7 +57,7 @@ class OpenModels:
     async def classifier(self, name: str) -> tuple[Classifier, Tokenizer]:
         """A classifier and its tokenizer."""
         await self.check(name, ("classifier",))
-        return await self._loaded(name, load_classifier)
+        return await self._loaded(name, open_classifier)
 
     async def check(self, name: str, wanted: tuple[Kind, ...]) -> None:
         """DataError for a run of another kind."""
@@ -79,11 +80,6 @@ def load_writer(folder: Path, device: str) -> tuple[Decoder[Any], Tokenizer]:
     model, tokenizer = load_decoder(folder, device=device), Tokenizer.load(folder)
     check_fits(model.config, tokenizer, folder)
     return model, tokenizer
-
-
-def load_classifier(folder: Path) -> tuple[Classifier, Tokenizer]:
-    """What says the classes of texts."""
-    return Classifier.load(folder), Tokenizer.load(folder)
 
 
 def created(folder: Path) -> int:
