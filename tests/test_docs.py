@@ -101,18 +101,19 @@ def test_the_python_blocks_of_a_page_run_one_after_the_other(
         assert done.returncode == 0, f"{block}\n{done.stderr}"
 
 
-TORCHRUN = {"rdzv-id"}
+def benchmarks_options() -> set[str]:
+    sources = (file.read_text(encoding="utf-8") for file in (ROOT / "benchmarks").rglob("*.py"))
+    return {name for source in sources for name in regex.findall(r'"--([a-z-]+)"', source)}
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_every_verb_and_option_that_a_page_names_is_one(page: Path) -> None:
     text = regex.sub(r"^```console\n.*?^```", "", page.read_text(encoding="utf-8"), flags=regex.M | regex.S)
-    text = "\n".join(line for line in text.splitlines() if "benchmarks/" not in line)  # they have options of their own
     known = {field.name for verb in VERBS.values() for field in fields(getattr(options, verb.settings))}
+    known |= {"config", "help", "rdzv_id"} | {name.replace("-", "_") for name in benchmarks_options()}
     named = {name.replace("-", "_").removeprefix("no_") for name in regex.findall(r"(?<![\w-])--([a-z][a-z-]*)", text)}
-    assert named - known - {"config", "help", *(name.replace("-", "_") for name in TORCHRUN)} == set()
-    verbs = {name.split()[0] for name in VERBS}
-    assert set(regex.findall(r"`pellucid ([a-z]+)", text)) - verbs == set()
+    assert named - known == set()
+    assert set(regex.findall(r"`pellucid ([a-z]+)", text)) - {name.split()[0] for name in VERBS} == set()
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
