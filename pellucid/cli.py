@@ -52,7 +52,7 @@ VERBS = {
         "TokenizerExport", "pellucid.text.commands:export_tokenizer", "a tokenizer for tiktoken or older tools"
     ),
     "encode": Verb("Encode", "pellucid.text.commands:encode", "text files → token shards"),
-    "doctor": Verb("Doctor", "pellucid.text.doctor:doctor", "what is wrong with a data file, or the machine"),
+    "doctor": Verb("Doctor", "pellucid.cli:doctor", "what is wrong with a data file, or the machine"),
     "plan": Verb("Plan", "pellucid.pretrain.plan:plan", "memory, speed and time of a run, before it runs"),
     "pretrain": Verb("Pretrain", "pellucid.pretrain.commands:pretrain", "train a GPT from scratch on shards"),
     "import": Verb("Import", "pellucid.model.importing:import_model", "a released model → a run folder"),
@@ -178,6 +178,11 @@ def serve(settings: Any) -> Any:
     """`pellucid serve`: the one verb of two packages that know nothing of each other, the server and its pages."""
     commands, workbench = imported("pellucid.assistant.server.commands"), imported("pellucid.see.workbench")
     return commands.serve(settings, workbench.routes)
+
+
+def doctor(settings: Any) -> Any:
+    """`pellucid doctor`, which takes for an example to finetune on what finetuning will take for one."""
+    return imported("pellucid.text.doctor").doctor(settings, imported("pellucid.finetune.records").fault)
 
 
 def overview(beginning: str = "") -> str:

@@ -52,6 +52,9 @@ def atomic_file(path: Path) -> Iterator[Path]:
     """
     path = Path(path)
     with explained_disk_errors(path):
+        if path.exists() and not (path.is_file() or path.is_dir()):  # a file in the place of /dev/null would stay there
+            advice = "Give the name of a file, old or new."
+            raise PellucidError(problem(path, "a device or a pipe", "a place for a file", advice))
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary = _beside(path)
         temporary.touch(exist_ok=False)

@@ -120,6 +120,7 @@ def test_the_help_lists_every_verb_and_the_version_is_one_line(cli: Cli) -> None
         (["compare", "a", "b", "--data", "x", "--judge-model", "m", "--repeats", "2"], "--judge-model, --repeats: "),
         (["plan", "--no-probe", "--context", "999"], "--context: found 999; expected at least 1 and at most 256"),
         (["plan", "--no-probe", "--context", "-1"], "--context: found -1"),
+        (["doctor", "--against", "x", "--tokenizer", "gpt2"], "--against, --tokenizer: found no file"),
         (["xyzzy"], "`pellucid --help` lists them"),
         (["see", "somewhere", "--htlm", "x"], "--html"),
         (["see"], "Run folder"),

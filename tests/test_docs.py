@@ -8,10 +8,14 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
 import regex
+
+from pellucid import options
+from pellucid.cli import VERBS
 
 ROOT = Path(__file__).parents[1]
 SERVED = "http://127.0.0.1:8000"
@@ -69,7 +73,9 @@ def test_every_command_of_a_page_works(page: Path, home: Path, surroundings: dic
     commands = []
     for line in (line for block in blocks(page, "sh") for line in block.splitlines()):
         words = shlex.split(line, comments=True)
-        if words and words[0] == "make":  # make itself runs these tests; its targets must be there
+        if not words:
+            continue
+        if words[0] == "make":  # make itself runs these tests; its targets must be there
             assert regex.search(rf"^{words[1]}:", (ROOT / "Makefile").read_text(), regex.M), line
             continue
         assert words[0] == "pellucid", f"{page.name}: {line}"
@@ -93,6 +99,21 @@ def test_the_python_blocks_of_a_page_run_one_after_the_other(
             block = block.replace(SERVED, stack.enter_context(served(words, home, surroundings)))
         done = subprocess.run([sys.executable, "-c", block], cwd=home, env=surroundings, text=True, capture_output=True)
         assert done.returncode == 0, f"{block}\n{done.stderr}"
+
+
+def benchmarks_options() -> set[str]:
+    sources = (file.read_text(encoding="utf-8") for file in (ROOT / "benchmarks").rglob("*.py"))
+    return {name for source in sources for name in regex.findall(r'"--([a-z-]+)"', source)}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_verb_and_option_that_a_page_names_is_one(page: Path) -> None:
+    text = regex.sub(r"^```console\n.*?^```", "", page.read_text(encoding="utf-8"), flags=regex.M | regex.S)
+    known = {field.name for verb in VERBS.values() for field in fields(getattr(options, verb.settings))}
+    known |= {"config", "help", "rdzv_id"} | {name.replace("-", "_") for name in benchmarks_options()}
+    named = {name.replace("-", "_").removeprefix("no_") for name in regex.findall(r"(?<![\w-])--([a-z][a-z-]*)", text)}
+    assert named - known == set()
+    assert set(regex.findall(r"`pellucid ([a-z]+)", text)) - {name.split()[0] for name in VERBS} == set()
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

@@ -77,6 +77,14 @@ def test_no_temporary_file_is_left(quickstart: Path) -> None:
     assert not list(quickstart.rglob("*.stopped.json"))
 
 
+def test_no_file_is_a_pickle(quickstart: Path) -> None:
+    files = [file for file in quickstart.rglob("*") if file.is_file()]
+    known = {".csv", ".html", ".json", ".jsonl", ".npy", ".safetensors", ".txt", ".tsv", ""}
+    assert {file.suffix for file in files} <= known, "formats that can hold numbers and text alone"
+    others = [file for file in files if file.suffix != ".safetensors"]
+    assert not [file for file in others if file.read_bytes()[:1] == b"\x80" or file.read_bytes()[:2] == b"PK"]
+
+
 def test_splits_of_what_was_trained_and_tested_on_share_no_text(quickstart: Path) -> None:
     for name, keys in (("messages", ["text"]), ("instructions", ["instruction", "input"]), ("documents", ["text"])):
         rows = [json.loads(line) for line in (quickstart / "corpus" / f"{name}.jsonl").read_text().split("\n") if line]

@@ -13,13 +13,14 @@ from pathlib import Path
 import pytest
 import torch
 
-from pellucid.compute import most_threads, pick_device, settle_threads, usable_cores
+from pellucid.compute import most_threads, peak_memory_bytes, pick_device, settle_threads, usable_cores
 from pellucid.machine import memory_bytes
 from pellucid.runtime import (
     ConfigError,
     DataError,
     PellucidError,
     atomic_folder,
+    held,
     inform,
     one_line_of_json,
     read_json,
@@ -82,6 +83,14 @@ def test_a_place_where_no_folder_can_be_made_is_said() -> None:
         write_text(Path("/proc/x"), "text")
 
 
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="Windows has no such pipes")
+def test_a_device_or_a_pipe_is_not_replaced_by_a_file(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(PellucidError, match="pipe: found a device or a pipe; expected a place for a file"):
+        write_text(tmp_path / "pipe", "text")
+    assert [path.is_fifo() for path in tmp_path.iterdir()] == [True]
+
+
 def test_a_rename_is_on_the_disk_before_it_is_relied_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     synced: list[tuple[int, list[str]]] = []
 
@@ -138,6 +147,31 @@ def test_a_folder_that_cannot_be_replaced_stays(tmp_path: Path, monkeypatch: pyt
     with pytest.raises(PellucidError), atomic_folder(tmp_path / "run"):
         pass
     assert list(tmp_path.rglob("*")) == [tmp_path / "run", tmp_path / "run" / "weights"]
+
+
+def test_where_locks_and_their_kind_are_missing_as_on_windows_nothing_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with held(tmp_path / "lock"), pytest.raises(PellucidError, match="another process"), held(tmp_path / "lock"):
+        pass
+    for name in ("fcntl", "resource"):
+        monkeypatch.setitem(sys.modules, name, None)
+    with held(tmp_path / "lock"), held(tmp_path / "lock"):
+        assert peak_memory_bytes() == 0
+    monkeypatch.delattr(os, "sched_getaffinity", raising=False)
+    assert usable_cores() == os.cpu_count()
+
+
+def test_auto_is_cuda_then_apples_gpu_then_the_processor(monkeypatch: pytest.MonkeyPatch) -> None:
+    there = {"cuda": True, "mps": True}
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: there["cuda"])
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: there["mps"])
+    assert pick_device().type == "cuda"
+    there["cuda"] = False
+    assert pick_device().type == "mps"
+    there["mps"] = False
+    assert pick_device().type == "cpu"
 
 
 def test_what_json_has_not_is_null_to_a_program_and_a_number_without_end_is_an_error(tmp_path: Path) -> None:

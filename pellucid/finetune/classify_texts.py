@@ -73,7 +73,7 @@ def texts_to_classify(options: Classify) -> Sequence[str]:
         raise ConfigError(problem(f"--file {file}", found, "texts from one place", "Leave one of them out."))
     if options.text_column and not columns:
         found, advice = "texts without columns", "Leave it out, or give --file."
-        raise ConfigError(problem("--text-column", found, "a csv, tsv or jsonl --file", advice))
+        raise ConfigError(problem("--text-column", found, "a csv, tsv, jsonl or json --file", advice))
     if options.texts:
         return options.texts
     if file is None and sys.stdin.isatty():

@@ -170,9 +170,11 @@ def encode_examples(
     kept = [(ids[:limit], trained[:limit]) for ids, trained in rows if any(trained[:limit])]
     longer, lost = sum(len(ids) > limit for ids, _ in rows), len(rows) - len(kept)
     if longer:
+        whole = sum(ids[-1] == tokenizer.end_of_text for ids, _ in kept)
         inform(
             f"{longer} of {len(rows)} {name} examples are longer than the context of {context_length} tokens: "
-            f"{longer - lost} cut at the end, {lost} left out, as nothing of an answer is left."
+            f"{longer - lost} cut at the end, {lost} left out, as nothing of an answer is left. "
+            f"That leaves {len(kept)}, {whole} with the end of their answer, which teaches a model to stop."
         )
     return kept
 

@@ -58,7 +58,7 @@ Kind = TypeVar("Kind", bound=Example)
 
 
 def read_instructions(path: Path) -> list[Example]:
-    """All examples of a json or jsonl file: Alpaca, ShareGPT, messages, or prompt and completion (records.py).
+    """All examples of a file: Alpaca, ShareGPT, messages, prompt and completion, and the like (records.py).
 
     DataError names the file, the line and the record of what is broken or missing.
     """

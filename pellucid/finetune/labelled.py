@@ -7,6 +7,7 @@ column with | between them, or as a list in jsonl. Texts that are yet to be labe
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import io
 import json
@@ -18,11 +19,11 @@ from typing import Any
 
 from pellucid.runtime import LITTER, DataError, inform, problem, shown
 from pellucid.text.documents import SPLITS, read_text
+from pellucid.text.readers import LABEL_FIELDS
+from pellucid.text.sources import TEXT_FIELDS
 
-TEXT_NAMES = ("text", "message", "sentence", "content", "body", "sms", "review", "v2")
-LABEL_NAMES = ("label", "class", "category", "target", "tag", "sentiment", "v1")
 BETWEEN = "|"  # stands between the labels of a text that has several
-RECORDS, TABLES = (".jsonl", ".ndjson", ".json"), (".csv", ".tsv")
+JSON, TABLES = (".jsonl", ".ndjson", ".json"), (".csv", ".tsv")
 
 
 @dataclass(frozen=True)
@@ -66,8 +67,7 @@ def read_examples(path: Path, columns: Columns | None = None) -> list[Labelled]:
         rows: Iterable[tuple[str, dict[str, Any]]] = _folder_rows(path)
     else:
         text = read_text(path)
-        read = _record_rows if path.suffix.lower() in RECORDS else _table_rows
-        rows = ((f"{path}, {place}", row) for place, row in read(path, text, columns))
+        rows = _json_rows(path, text, columns) if _is_json(path) else _table_rows(path, text, columns)
     found = [_checked(where, row, columns) for where, row in rows]
     examples = [example for example in found if example.text.strip()]
     if empty := len(found) - len(examples):
@@ -79,7 +79,11 @@ def read_examples(path: Path, columns: Columns | None = None) -> list[Labelled]:
 
 def has_columns(path: Path) -> bool:
     """Whether a file's name says that it holds more than a text on each line."""
-    return path.suffix.lower() in (*RECORDS, *TABLES)
+    return path.suffix.lower() in (*JSON, *TABLES)
+
+
+def _is_json(path: Path) -> bool:
+    return path.suffix.lower() in JSON
 
 
 def read_texts(path: Path, column: str = "") -> list[str]:
@@ -88,7 +92,7 @@ def read_texts(path: Path, column: str = "") -> list[str]:
     DataError where the column is not found, or a line lacks it.
     """
     text = read_text(path)
-    rows = _record_texts(path, text, column) if path.suffix.lower() in RECORDS else _table_texts(path, text, column)
+    rows = _json_texts(path, text, column) if _is_json(path) else _table_texts(path, text, column)
     found = [_spelt(row) for row in rows]
     texts = [text for text in found if text.strip()]
     if empty := len(found) - len(texts):
@@ -168,37 +172,36 @@ def _folder_rows(folder: Path) -> Iterator[tuple[str, dict[str, Any]]]:
     if others:
         inform(f"{folder}: left out, as no .txt files: {len(others):,}, such as {others[0]}.")
     if not found:
-        advice = (
-            "Put the texts of each class into a folder of its name, as .txt files, or give a csv, tsv or jsonl file."
-        )
+        advice = "Put the texts of each class into a folder of its name, as .txt files, or give a csv or jsonl file."
         raise DataError(problem(folder, "no texts by class", "FOLDER/CLASS/*.txt", advice))
 
 
 def _records(path: Path, text: str) -> Iterator[tuple[str, dict[str, Any]]]:
-    """The objects of a JSON list, or one on each line, with their places."""
-    if text.lstrip().startswith("["):
-        found = ((f"record {number}", value) for number, value in enumerate(_parsed(path, text), start=1))
-    else:
-        lines = enumerate(text.split("\n"), start=1)  # splitlines would also cut at U+2028 inside a text
-        found = ((f"line {number}", _parsed(path, line, number)) for number, line in lines if line.strip())
+    """The objects of a JSON list, or of a file with one on each line; with their places."""
+    if text.lstrip()[:1] == "[" and path.suffix.lower() == ".json":
+        values = enumerate(_parsed(f"{path}", text, 1), start=1)
+        placed: Iterable[tuple[str, Any]] = ((f"{path}, record {number}", value) for number, value in values)
+    else:  # splitlines would also cut at U+2028 inside a text
+        lines = [(number, line) for number, line in enumerate(text.split("\n"), start=1) if line.strip()]
+        placed = ((f"{path}, line {number}", _parsed(f"{path}", line, number)) for number, line in lines)
     escapes = "\\ud" in text.lower()
-    for place, record in found:
-        where = f"{path}, {place}"
+    for where, record in placed:
         if not isinstance(record, dict):
-            raise DataError(problem(where, "no JSON object", "an object with text and label", "Mend the line."))
+            raise DataError(problem(where, "no JSON object", "an object with text and label", "Mend it there."))
         if escapes:
             _check_characters(where, record)
-        yield place, record
+        yield where, record
 
 
-def _parsed(path: Path, text: str, line: int = 1) -> Any:
-    """`text` as JSON; it begins at `line` of the file."""
+def _parsed(where: str, text: str, line: int) -> Any:
+    """`text`, which begins on that line of the file, as JSON."""
     try:
         return json.loads(text)
     except (ValueError, RecursionError) as error:
         found = f"broken JSON ({getattr(error, 'msg', 'a number or brackets without end')})"
-        where = f"{path}, line {line + getattr(error, 'lineno', 1) - 1}"
-        raise DataError(problem(where, found, "a JSON object", "Mend the line.")) from error
+        place = f"{where}, line {line + getattr(error, 'lineno', 1) - 1}"
+        advice = "Mend the line; a .json file holds a list, or an object on each line."
+        raise DataError(problem(place, found, "a JSON object", advice)) from error
 
 
 def _check_characters(where: str, record: dict[str, Any]) -> None:
@@ -209,25 +212,25 @@ def _check_characters(where: str, record: dict[str, Any]) -> None:
         raise DataError(problem(where, "half a character", "Unicode text", advice)) from error
 
 
-def _record_rows(path: Path, text: str, columns: Columns) -> Iterator[tuple[str, dict[str, Any]]]:
-    for place, record in _records(path, text):
+def _json_rows(path: Path, text: str, columns: Columns) -> Iterator[tuple[str, dict[str, Any]]]:
+    for where, record in _records(path, text):
         text_key, label_key = (_key_of(record, known) for known in _known(columns))
         if text_key is None or label_key is None:
             found = f"the keys {', '.join(map(shown, record)) or '(none)'}"
             expected = " and ".join(f"{known[0]}" for known in _known(columns))
             advice = "Rename them, or name them with --text-column and --label-column."
-            raise DataError(problem(f"{path}, {place}", found, f"the keys {expected}", advice))
-        yield place, {"text": record[text_key], "label": record[label_key], "split": record.get("split")}
+            raise DataError(problem(where, found, f"the keys {expected}", advice))
+        yield where, {"text": record[text_key], "label": record[label_key], "split": record.get("split")}
 
 
-def _record_texts(path: Path, text: str, column: str) -> Iterator[Any]:
+def _json_texts(path: Path, text: str, column: str) -> Iterator[Any]:
     known, _ = _known(Columns(column))
-    for place, record in _records(path, text):
+    for where, record in _records(path, text):
         key = _key_of(record, known)
         if key is None:
             found = f"the keys {', '.join(map(shown, record)) or '(none)'}"
             advice = "Rename it, or name it with --text-column."
-            raise DataError(problem(f"{path}, {place}", found, f"the key {known[0]}", advice))
+            raise DataError(problem(where, found, f"the key {known[0]}", advice))
         yield record[key]
 
 
@@ -240,8 +243,8 @@ def _key_of(record: dict[str, Any], known: Sequence[str]) -> str | None:
 def _known(columns: Columns) -> tuple[Sequence[str], Sequence[str]]:
     """In lower case, the names that the columns of texts and of labels may have."""
     return (
-        [columns.text.lower()] if columns.text else TEXT_NAMES,
-        [columns.label.lower()] if columns.label else LABEL_NAMES,
+        [columns.text.lower()] if columns.text else TEXT_FIELDS,
+        [columns.label.lower()] if columns.label else LABEL_FIELDS,
     )
 
 
@@ -270,10 +273,21 @@ def _table_rows(path: Path, text: str, columns: Columns) -> Iterator[tuple[str, 
             )
     split_at = first.index("split") if header and "split" in first else None
     width = len(first) if header else Counter(len(row) for _, row in rows).most_common(1)[0][0]
-    least, below = max(text_at, label_at) + 1, rows[int(header) :]
-    for number, row in _whole_rows(path, text, below, least, width, "a text and a label"):
+    for number, row in rows[int(header) :]:
+        if len(row) <= max(text_at, label_at):
+            found = f"{len(row)} column(s)"
+            advice = "Fill it in or remove the line."
+            raise DataError(problem(f"{path}, line {number}", found, "a text and a label", advice))
+        _check_width(f"{path}, line {number}", row, width)
         split = row[split_at] if split_at is not None and split_at < len(row) else ""
-        yield f"line {number}", {"text": row[text_at], "label": row[label_at], "split": split}
+        yield f"{path}, line {number}", {"text": row[text_at], "label": row[label_at], "split": split}
+
+
+def _check_width(where: str, row: Sequence[str], width: int) -> None:
+    """DataError where a row has more cells than there are columns: half a text, cut at a comma, would be learnt."""
+    if any(cell.strip() for cell in row[width:]):
+        advice = "A text with a comma in it needs quotation marks around it; with a tab it cannot stand in a tsv file."
+        raise DataError(problem(where, f"{len(row)} columns", f"{width}, as elsewhere", advice))
 
 
 def _table_texts(path: Path, text: str, column: str) -> list[str]:
@@ -292,23 +306,12 @@ def _table_texts(path: Path, text: str, column: str) -> list[str]:
         labels = shown(", ".join(sorted({str(row["label"]) for row in labelled})))
         inform(f"{path}: no column has a name; what stands beside {labels} is taken as the texts.")
         return [row["text"] for row in labelled]
-    below = _whole_rows(path, text, rows[1:], place + 1, len(first), f"a text in column {place + 1}")
-    return [row[place] for _, row in below]
-
-
-def _whole_rows(
-    path: Path, text: str, rows: Sequence[tuple[int, list[str]]], least: int, most: int, expected: str
-) -> Iterator[tuple[int, list[str]]]:
-    """The rows; DataError for one that lacks a cell, or has some behind the last column, where half a text would be."""
-    tabs = _by_tabs(path, text)
-    advice = "Put a space in place of a text's tab." if tabs else "Put a text with a comma into quotation marks."
-    for number, row in rows:
-        where, found = f"{path}, line {number}", f"{len(row)} column(s)"
-        if len(row) < least:
-            raise DataError(problem(where, found, expected, "Fill it in or remove the line."))
-        if any(cell.strip() for cell in row[most:]):
-            raise DataError(problem(where, found, f"{most}, as elsewhere", advice))
-        yield number, row
+    for number, row in rows[1:]:
+        if len(row) <= place:
+            found, advice = f"{len(row)} column(s)", "Fill it in or remove the line."
+            raise DataError(problem(f"{path}, line {number}", found, f"a text in column {place + 1}", advice))
+        _check_width(f"{path}, line {number}", row, len(first))
+    return [row[place] for _, row in rows[1:]]
 
 
 def too_many_classes(kinds: int, rows: int) -> bool:
@@ -329,11 +332,28 @@ def _by_tabs(path: Path, text: str) -> bool:
 
 
 def _cells(path: Path, text: str) -> list[tuple[int, list[str]]]:
-    """The rows of a table with their line numbers, without empty ones."""
+    """The rows of a table with their line numbers, without empty ones.
+
+    Cells are divided by commas; by semicolons, as some programs write csv, where these alone divide all rows alike.
+    """
     if _by_tabs(path, text):
         # quotation marks are part of a message there, not a quoting
         return [(n, line.split("\t")) for n, line in enumerate(text.split("\n"), start=1) if line.strip()]
-    reader = csv.reader(io.StringIO(text), strict=True)
+    if not _divides(path, text, ",") and _divides(path, text, ";"):
+        return _divided(path, text, ";")
+    return _divided(path, text, ",")
+
+
+def _divides(path: Path, text: str, separator: str) -> bool:
+    """Whether all of several rows then have as many cells, and more than one."""
+    with contextlib.suppress(DataError):
+        widths = [len(row) for _, row in _divided(path, text, separator)]
+        return len(widths) > 1 and len(set(widths)) == 1 and widths[0] > 1
+    return False
+
+
+def _divided(path: Path, text: str, separator: str) -> list[tuple[int, list[str]]]:
+    reader = csv.reader(io.StringIO(text), strict=True, delimiter=separator)
     csv.field_size_limit(2**30)
     try:
         return [(reader.line_num, row) for row in reader if any(cell.strip() for cell in row)]
@@ -348,7 +368,7 @@ def _columns_by_content(
     """(text, label) columns where names do not tell both: the longest texts, the fewest kinds, of two the fewer."""
     whole = [row for row in rows if len(row) >= 2]
     if not whole:
-        advice = "Give a csv, tsv or jsonl file with the columns text and label."
+        advice = "Give a csv, tsv, jsonl or json file with the columns text and label."
         raise DataError(problem(path, "one column", "two columns, text and label", advice))
     columns = range(min(map(len, whole)))
     kinds = [len({row[column] for row in whole}) for column in columns]

@@ -63,7 +63,7 @@ class Pair(Example):
 
 
 def read_pairs(path: Path) -> list[Pair]:
-    """The pairs of a json or jsonl file; those whose two answers are the same teach nothing and are dropped, counted.
+    """The pairs of a file; those whose two answers are the same teach nothing and are dropped, counted.
 
     DataError names the file, the line and the record of what is broken or missing.
     """

@@ -1,6 +1,7 @@
-"""Conversations out of the files that people have, found by looking at each record: json or jsonl.
+"""Conversations out of the files that people have, found by looking at each record: json, jsonl, csv or tsv.
 
-    Alpaca                  {"instruction": …, "input": …, "output": …}, perhaps "history": [[question, answer], …]
+    Alpaca                  {"instruction": …, "input": …, "output": …}; also question, context, response, answer;
+                            perhaps "history": [[question, answer], …]
     ShareGPT                {"conversations": [{"from": "human", "value": …}, {"from": "gpt", "value": …}]}
     messages                {"messages": [{"role": "user", "content": …}, {"role": "assistant", "content": …}]}
     prompt and completion   {"prompt": …, "completion": …}, each a text or a list of messages
@@ -22,7 +23,10 @@ import regex
 
 from pellucid.finetune.conversation import Message
 from pellucid.runtime import DataError, problem, shown
+from pellucid.text import readers as table
+from pellucid.text.content import whole
 from pellucid.text.documents import read_text
+from pellucid.text.sources import look
 
 Role = Literal["system", "user", "assistant"]
 ROLES: Final[dict[str, Role]] = {
@@ -31,9 +35,13 @@ ROLES: Final[dict[str, Role]] = {
     "assistant": "assistant", "gpt": "assistant", "chatgpt": "assistant", "bot": "assistant", "model": "assistant",
 }  # fmt: skip
 SPEAKERS = regex.compile(r"(?:^|\n\n)(Human|Assistant):")
+TABLES = (".csv", ".tsv")
 TURNS = ("messages", "conversations", "conversation")
+QUESTIONS = ("instruction", "question")
+ANSWERS = ("output", "response", "answer", "completion")
 KNOWN = (
-    "instruction and output (Alpaca), conversations (ShareGPT), messages, or prompt and completion; "
+    "instruction and output (Alpaca), question and answer, conversations (ShareGPT), messages, "
+    "or prompt and completion; "
     "for preferences a prompt, chosen and rejected"
 )
 
@@ -61,6 +69,10 @@ class Record:
         """The text under `key`; "" where there is none, or null."""
         return self.checked(key, self.value.get(key))
 
+    def first_text(self, keys: Sequence[str]) -> str:
+        """The first text under one of these keys that is more than white space; "" where there is none."""
+        return next((text for key in keys if (text := self.text_of(key)).strip()), "")
+
     def checked(self, name: str, value: Any) -> str:
         """`value` as the text that it should be."""
         if value is None:
@@ -74,30 +86,38 @@ class Record:
         return value
 
 
-# ---------------------------------------------------------------- json and jsonl
+# ---------------------------------------------------------------- files
 
 
 def read_records(path: Path) -> list[Record]:
-    """The records of a file: a JSON list, or an object on each line, whatever the file is called."""
+    """The records of a file: a table, or whatever else it is called a JSON list, or an object on each line."""
     return list(open_records(path))
 
 
 def open_records(path: Path) -> Sequence[Record]:
     """The same, but where each stands on a line of its own it is parsed when it is asked for."""
     path = Path(path)
+    found = _rows(path) if path.suffix.lower() in TABLES else _json(path)
+    if not found:
+        raise DataError(problem(path, "no record", "instructions with answers", "Check the file."))
+    return found
+
+
+def _rows(path: Path) -> Sequence[Record]:
+    """The rows of a csv or tsv file, whose first line names the columns."""
+    rows = enumerate(table.read_records(whole(look(path))), start=1)
+    return [Record(row, path, number, int(place.removeprefix("line "))) for number, (place, row) in rows]
+
+
+def _json(path: Path) -> Sequence[Record]:
     text = read_text(path)
-    found: Sequence[Record]
     start = text.lstrip()[:1]
     if start == "[" or (path.suffix == ".json" and not _is_lines(text)):
         content = _parsed(f"{path}", text, 1)
         if not isinstance(content, list):
             raise DataError(problem(path, "no list", "a JSON list of records", "Put the records between [ and ]."))
-        found = [_object(Record(value, path, number, text=text)) for number, value in enumerate(content, start=1)]
-    else:
-        found = _Lines(path, text)
-    if not found:
-        raise DataError(problem(path, "no record", "instructions with answers", "Check the file."))
-    return found
+        return [_object(Record(value, path, number, text=text)) for number, value in enumerate(content, start=1)]
+    return _Lines(path, text)
 
 
 class _Lines(Sequence[Record]):
@@ -169,11 +189,11 @@ def turns_of(record: Record) -> list[Message]:
         if key in value:
             return checked_turns(record, under_system(record, listed_turns(record, key)))
     if "prompt" in value:
-        answer = next((key for key in ("completion", "response") if key in value), "completion")
+        answer = next((key for key in reversed(ANSWERS) if key in value), "completion")
         turns = under_system(record, turns_at(record, "prompt", "user"))
         return checked_turns(record, [*turns, *turns_at(record, answer, "assistant")])
-    question, answer = alpaca_question(record), record.text_of("output") or record.text_of("response")
-    if not answer.strip():
+    question, answer = alpaca_question(record), record.first_text(ANSWERS)
+    if not answer:
         known = ", ".join(map(shown, value)) or "nothing"
         raise record.bad(f"no output (the record has {known})", "an answer", "Fill it in or remove the record.")
     return checked_turns(record, [*alpaca_talk(record), Message("user", question), Message("assistant", answer)])
@@ -201,8 +221,8 @@ def alpaca_talk(record: Record) -> list[Message]:
 
 def alpaca_question(record: Record) -> str:
     """The instruction of a record (its input is for the caller)."""
-    instruction = record.text_of("instruction")
-    if not instruction.strip():
+    instruction = record.first_text(QUESTIONS)
+    if not instruction:
         known = ", ".join(map(shown, record.value)) or "nothing"
         raise record.bad(f"no instruction (the record has {known})", KNOWN, "Rename its keys, or fill it in.")
     return instruction
@@ -271,3 +291,17 @@ def checked_turns(record: Record, turns: Sequence[Message]) -> list[Message]:
     if len(turns) - first < 2 or turns[-1].role != "assistant":
         raise record.bad("no answer at the end", "a last turn of the assistant", "Add it, or remove the record.")
     return list(turns)
+
+
+def fault(value: dict[str, Any]) -> str:
+    """What keeps a record from being one to finetune on, without its place; empty where nothing does."""
+    # only now, as the second loads torch, for which nobody waits who has other files examined
+    from pellucid.finetune.instructions import to_example
+    from pellucid.finetune.prefer import to_pair
+
+    record = Record(value, Path(), 1, 1)
+    try:
+        (to_pair if "chosen" in value or "rejected" in value else to_example)(record)
+    except DataError as error:
+        return str(error).removeprefix(f"{record.place}: ")
+    return ""

@@ -28,11 +28,11 @@ class Quickstart(Options):
     out: Path = Path("runs/quickstart")
     """Folder for everything that is made; run again, it goes on where it was."""
     text: Annotated[tuple[Path, ...], arg(metavar="FILE…")] = ()
-    """Own text to pretrain on (txt, md, jsonl, folders); without it, the embedded corpus."""
+    """Own text to pretrain on (txt, md, jsonl, csv, folders …); without it, the embedded corpus."""
     labels: Path | None = None
-    """Own labelled texts for the classifier (csv, tsv, jsonl); without it, the embedded messages."""
+    """Own labelled texts for the classifier (csv, tsv, jsonl, json, or a folder); without it, the embedded messages."""
     instructions: Path | None = None
-    """Own instructions with answers (json, jsonl); without it, the embedded ones."""
+    """Own instructions with answers (json, jsonl, csv, tsv); without it, the embedded ones."""
     minutes: float = 0.0
     """Time to aim at; more minutes, a better model. 0 is 5.2 with the embedded corpus and 18 with own text."""
     seed: int = 0

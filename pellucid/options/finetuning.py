@@ -65,7 +65,7 @@ class FinetuneInstruct(Finetuning):
     """Finetune a model to follow instructions."""
 
     data: Path
-    """json or jsonl: Alpaca, ShareGPT, messages, or prompt and completion; found by looking."""
+    """json, jsonl, csv or tsv: Alpaca, question and answer, ShareGPT, messages, or prompt and completion."""
     merge: bool = True
     """Make LoRA's matrices part of the written model; --no-merge writes the adapter alone, to be merged by import."""
     packing: bool = False
@@ -77,7 +77,7 @@ class FinetunePrefer(Finetuning):
     """Teach an assistant which of two answers is the better one (DPO)."""
 
     data: Path
-    """json or jsonl with chosen and rejected answers to a prompt, an instruction, or a talk so far."""
+    """json, jsonl, csv or tsv with chosen and rejected answers to a prompt, an instruction, or a talk so far."""
     beta: float = 0.1
     """How strongly the model is held to what it was: larger, and it moves less."""
     epochs: float = 1.0

@@ -42,7 +42,7 @@ class Training(Fitting, Budget):
 
 @dataclass(frozen=True, kw_only=True)
 class Plan(Training):
-    """What a training run will take: parameters, FLOPs, memory and, after ten seconds of training, time."""
+    """What a training run will take: parameters, memory, FLOPs, its batch and, after ten seconds of training, time."""
 
     data: Path | None = None
     """Folder of shards: its vocabulary counts, and how often the run would read it."""

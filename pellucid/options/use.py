@@ -36,7 +36,7 @@ class Compare(Options):
     run_b: RunFolder
     """Run folder of another."""
     data: Path
-    """json or jsonl with questions and answers; the part that their finetuning held out is asked."""
+    """A file of questions and answers, as for `finetune instruct`; the part that their finetuning held out is asked."""
     html: Path | None = None
     """A page to write: the answers side by side."""
     questions: int = 100

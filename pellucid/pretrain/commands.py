@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from pellucid.compute import pick_device
 from pellucid.config import FitConfig, ModelConfig, as_dict, model_config
-from pellucid.model.formats.folder import say_if_classifier
+from pellucid.model.formats.folder import check_fits, say_if_classifier
 from pellucid.model.gpt import GPT
 from pellucid.model.outline import Outline
 from pellucid.options import Evaluate, Pretrain
@@ -162,17 +162,31 @@ def tokens_to_judge(data: Path, tokenizer: Tokenizer, vocab_size: int) -> tuple[
     return tokens, np.cumsum([0, *(len(row) + 1 for row in rows)])
 
 
+def check_evaluate(options: Evaluate) -> None:
+    """ConfigError where there is nothing to measure on, and for what would be ignored."""
+    if not options.tasks and options.data is None:
+        raise ConfigError(problem("--data", "nothing to measure on", "a file or a folder of shards", "Give one."))
+    ignored: dict[str, object]
+    if options.tasks:
+        ignored, found = {"--data": options.data, "--last-word": options.last_word}, "--tasks beside it"
+    else:
+        ignored, found = {"--task-folder": options.task_folder, "--limit": options.limit}, "no --tasks, which it is for"
+    if names := [name for name, value in ignored.items() if value]:
+        raise ConfigError(problem(", ".join(names), found, "what is measured on named in one way", "Leave it out."))
+
+
 def evaluate(options: Evaluate) -> tuple[dict[str, Any], str]:
     """`pellucid evaluate`: on the test split of shards, on a text file, on questions, or on the harness's tasks."""
+    check_evaluate(options)
     if options.tasks:
         found = evaluate_tasks(options.run, options.tasks, options.task_folder, options.limit)
         named = [(f"{task}, {name}", value) for task, scores in found.items() for name, value in scores.items()]
         return found, "\n".join(f"{name:>40}: {value:.4f}" for name, value in named)
-    if options.data is None:
-        raise ConfigError(problem("--data", "nothing to measure on", "a file or a folder of shards", "Give one."))
+    assert options.data is not None
     say_if_classifier(Path(options.run))
     model = GPT.load(options.run)
     tokenizer = Tokenizer.load(options.run)
+    check_fits(model.config, tokenizer, options.run)
     if options.last_word or options.data.suffix == ".jsonl":
         questions = read_questions(options.data, options.last_word)
         if questions:

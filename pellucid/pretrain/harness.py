@@ -14,6 +14,7 @@ from typing import Any
 import torch
 
 from pellucid.generation.engine import generate_batch
+from pellucid.model.formats.folder import check_fits
 from pellucid.model.gpt import GPT
 from pellucid.pretrain.questions import likelihoods, split_ids
 from pellucid.runtime import DataError, problem
@@ -48,8 +49,8 @@ def harness_model(model: GPT, tokenizer: Tokenizer) -> Any:
 
         def _until(self, context: str, settings: dict[str, Any]) -> str:
             most = int(settings.get("max_gen_toks", 128))
-            room = max(1, model.config.context_length - most)
-            prompt, end, size = tokenizer.encode(context)[-room:], tokenizer.end_of_text, tokenizer.vocab_size
+            end, size = tokenizer.end_of_text, tokenizer.vocab_size
+            prompt = end_that_fits(tokenizer.encode(context), model.config.context_length, most) or [end]
             with torch.inference_mode():
                 ((ids, _),) = generate_batch(model, [prompt], most, end, vocab_size=size)
             text = tokenizer.decode(ids)
@@ -59,6 +60,14 @@ def harness_model(model: GPT, tokenizer: Tokenizer) -> Any:
             return text
 
     return PellucidLM()
+
+
+def end_that_fits(prompt: list[int], context_length: int, most: int) -> list[int]:
+    """The end of a prompt that leaves room for `most` tokens of an answer, but half of the context at least.
+
+    A small model then goes on past its context; with less of the prompt nobody would know what was asked.
+    """
+    return prompt[-max(context_length - most, (context_length + 1) // 2) :]
 
 
 def evaluate_tasks(run: Path, tasks: Sequence[str], folder: Path | None, limit: int) -> dict[str, Any]:
@@ -71,9 +80,11 @@ def evaluate_tasks(run: Path, tasks: Sequence[str], folder: Path | None, limit: 
     if unknown:
         advice = "Check the name, or give the folder of its yaml file with --task-folder."
         raise DataError(problem("--tasks", unknown[0], "a task of lm-evaluation-harness", advice))
-    model = harness_model(GPT.load(run), Tokenizer.load(run))
+    model, tokenizer = GPT.load(run), Tokenizer.load(run)
+    check_fits(model.config, tokenizer, run)
+    asked = harness_model(model, tokenizer)
     found = evaluator.simple_evaluate(
-        model, tasks=list(tasks), task_manager=manager, limit=limit or None, bootstrap_iters=0, log_samples=False
+        asked, tasks=list(tasks), task_manager=manager, limit=limit or None, bootstrap_iters=0, log_samples=False
     )
     plain = (int, float)
     return {

@@ -184,6 +184,7 @@ def plan(options: Plan) -> tuple[Json, str]:
         "parameters": {"all": sum(size for _, size in parts), **dict(parts)},
         "flops_per_token": flops_per_token(shape, context),
         "memory": {**vars(needed), "training": needed.training, "free": free},
+        "step": {"windows": config.batch_size, "tokens": config.batch_size * context, "lr": config.lr},
     }
     if options.probe:
         if free and needed.training > 0.9 * free:
@@ -223,6 +224,9 @@ def as_text(result: Json) -> str:
     for name in ("weights", "gradients", "optimizer", "activations", "training"):
         rows.append((name, f"{result['memory'][name] / GIB:.3f} GiB", ""))
     rows.append(("cache of one text, while generating", f"{result['memory']['cache'] / GIB:.3f} GiB", ""))
+    step = result["step"]
+    rows.append(("batch of a step", f"{step['tokens']:,} tokens", f"{step['windows']:,} windows"))
+    rows.append(("peak learning rate", f"{step['lr']:.2g}", ""))
     rows.append(("FLOPs to train on a token", f"{result['flops_per_token'] / 1e6:,.1f} million", ""))
     if run := result.get("run"):
         rows.append(("on this machine (trained for ten seconds)", "", ""))

@@ -20,7 +20,7 @@ from torch.nn import functional as F
 from pellucid.config import as_dict
 from pellucid.generation.compiled.model import TOGETHER, CompiledModel, kept_in
 from pellucid.generation.compiled.packing import BITS
-from pellucid.model.formats.folder import read_as_kept
+from pellucid.model.formats.folder import check_fits, read_as_kept
 from pellucid.model.formats.quantised import QUANTISED, Quantised, in_few_bits, write_quantised
 from pellucid.model.gpt import folder_of
 from pellucid.model.importing import TOKENIZER_FILES
@@ -55,6 +55,7 @@ def quantize(options: Quantize) -> tuple[dict[str, Any], str]:
     if "head" in weights:
         advice = "Quantise a language model or an assistant."
         raise DataError(problem(options.run, "a classifier", "a model that writes text", advice))
+    check_fits(config, tokenizer, options.run)
     parts: list[Part] = []
     if options.data is not None:
         tokens, offsets = tokens_to_judge(options.data, tokenizer, config.vocab_size)

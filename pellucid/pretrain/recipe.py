@@ -92,8 +92,7 @@ def fit_config(
         found = f"a batch of {batch} for {launched()} processes"
         raise ConfigError(problem("--batch-size", found, "a window for each at least", "Give a larger batch."))
     steps = options.steps or math.ceil(options.tokens / max(batch * context, 1))
-    if options.batch_size and batch > 0:
-        say_if_few(batch, context, steps * batch * context or budget(options, shape, context))
+    tell_if_small(batch, context, steps * batch * context or budget(options, shape, context))
     rate = rate_of(shape.d_model)
     scale = options.lr / rate if options.lr else 1.0
     return FitConfig(
@@ -108,14 +107,14 @@ def fit_config(
     )
 
 
-def say_if_few(batch: int, context: int, tokens: float) -> None:
-    """Say where a batch that was asked for is far below the rule's for so many tokens: the loss may stop falling."""
-    rule = batch_of(tokens, context)
-    if 2 * batch < rule:
+def tell_if_small(batch: int, context: int, tokens: float) -> None:
+    """Say that a batch is less than half of the rule's: a long run of such batches stops learning before its end."""
+    usual = batch_of(tokens, context, launched())
+    if 0 < 2 * batch < usual:
         inform(
-            f"--batch-size {batch}: {batch * context:,} tokens a step, where the rule for {tokens:,.0f} tokens has "
-            f"{rule * context:,}; with so few the loss may stop falling early. Leave it out, or raise it: what memory "
-            "asks for is --micro-batch-size."
+            f"a batch of {batch * context:,} tokens (--batch-size {batch}) is small for a run of {tokens:,.0f} tokens: "
+            f"the loss may stop falling early. The rule has {usual}; --batch-size {usual} --micro-batch-size {batch} "
+            "takes no more memory."
         )
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 from array import array
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -29,15 +29,18 @@ from pellucid.text.tokenizer import Tokenizer
 
 QUESTIONS = ("instruction", "prompt", "question")
 ANSWERS = ("output", "response", "answer", "completion", "chosen")
-CONVERSATIONS = ("messages", "conversations")
-SPEAKERS = ("assistant", "gpt", "model", "bot")
+CONVERSATIONS = ("messages", "conversations", "conversation")
+SPEAKERS = ("assistant", "gpt", "chatgpt", "model", "bot")
+Fault = Callable[[dict[str, Any]], str]
 
 
 class Examination:
     """All that is gathered while the files behind one argument are read, one document after the other."""
 
-    def __init__(self, path: Path, tokenizer: Tokenizer | None = None, compared: bool = False) -> None:
-        self.path, self.tokenizer, self.compared = path, tokenizer, compared
+    def __init__(
+        self, path: Path, tokenizer: Tokenizer | None = None, compared: bool = False, fault: Fault = lambda record: ""
+    ) -> None:
+        self.path, self.tokenizer, self.compared, self.fault = path, tokenizer, compared, fault
         self.sources: list[Source] = []
         self.bad, self.empty, self.twice, self.unanswered = Findings(), Findings(), Findings(), Findings()
         self.characters, self.tokens = array("q"), array("q")
@@ -110,10 +113,13 @@ class Examination:
         if not isinstance(record, dict) or not is_conversation(record):
             found = f"the keys {', '.join(record)}" if isinstance(record, dict) else f"a JSON {type(record).__name__}"
             raise DataError(problem(source.where(place), found, "an instruction and an answer", "Mend or remove it."))
-        text, answered = read_conversation(record)
+        said, answered = read_conversation(record)
+        text = to_document({"text": said}, source, place).text
         self.instructions += 1
         if not answered:
             self.unanswered.add(source.where(place))
+        elif fault := self.fault(record):
+            raise DataError(f"{source.where(place)}: {fault}")
         return text
 
     def _begin(self, place: str) -> None:
@@ -224,9 +230,16 @@ def leaks(ours: Examination, theirs: Examination) -> tuple[Findings, Findings]:
 # ---------------------------------------------------------------- the verb
 
 
-def doctor(options: Doctor) -> tuple[dict[str, Any], str]:
-    """`pellucid doctor`: the files, or without any the machine and the install."""
+def doctor(options: Doctor, fault: Fault = lambda record: "") -> tuple[dict[str, Any], str]:
+    """`pellucid doctor`: the files, or without any the machine and the install.
+
+    `fault` says in words what keeps a record with an answer from being one to finetune on, if anything does.
+    """
     if not options.files:
+        names = ("against", "tokenizer", "context_length")
+        if given := [f"--{name.replace('_', '-')}" for name in names if getattr(options, name)]:
+            advice = "Give one, or leave it out: without a file the machine is described."
+            raise ConfigError(problem(", ".join(given), "no file", "one to examine", advice))
         return describe_machine()
     if options.context_length and not options.tokenizer:
         advice = "Give --tokenizer, a folder or gpt2."
@@ -234,7 +247,7 @@ def doctor(options: Doctor) -> tuple[dict[str, Any], str]:
     tokenizer = Tokenizer.load(options.tokenizer) if options.tokenizer else None
     against = Examination(options.against, compared=True) if options.against else None
     found = [
-        Examination(path, tokenizer, compared=against is not None).report(options.context_length, against)
+        Examination(path, tokenizer, compared=against is not None, fault=fault).report(options.context_length, against)
         for path in options.files
     ]
     return {"files": found}, "\n\n".join(as_text(each, options.context_length) for each in found)

@@ -11,6 +11,7 @@ import numpy as np
 from pellucid.runtime import printable
 
 SHOWN = 10  # examples of each fault
+FEWEST = 3  # examples of a class: one to train on, one to validate and one to test with
 
 
 @dataclass
@@ -50,6 +51,9 @@ def to_mend(found: dict[str, Any]) -> list[str]:
         mend.append(f"fill in the missing answers ({unanswered:,})")
     if "labels" in found and len(found["labels"]) < 2:
         mend.append("add a second class")
+    rare = [label for label, count in found.get("labels", {}).items() if label and count < FEWEST]
+    if rare:
+        mend.append(f"add examples of labels with fewer than {FEWEST} ({len(rare):,}), or is that another column?")
     if unlabelled := found.get("labels", {}).get(""):
         mend.append(f"fill in the missing labels ({unlabelled:,})")
     if leaked := sum(found["leaks"][kind]["count"] for kind in ("exact", "near")) if "leaks" in found else 0:

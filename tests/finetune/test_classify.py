@@ -140,6 +140,15 @@ def test_labels_that_do_not_fit_the_head_are_refused(folder: Path, tmp_path: Pat
         Classifier.load(tmp_path)
 
 
+def test_a_classifier_and_a_tokenizer_that_do_not_belong_together_are_refused(folder: Path, tmp_path: Path) -> None:
+    shutil.copytree(folder, tmp_path / "odd")
+    larger = Tokenizer.load(folder)
+    larger.add_special_tokens([f"<|{number}|>" for number in range(9)])
+    larger.save(tmp_path / "odd")
+    with pytest.raises(DataError, match="tokens; expected at most"):
+        open_classifier(tmp_path / "odd")
+
+
 def test_probabilities_come_in_the_order_of_the_texts(classifier: Classifier, tokenizer: Tokenizer) -> None:
     texts = ["The fox", "Ben has none of the blue lamps", "a", "Where is the fox?"] * 5
     rows = encode_texts(texts, tokenizer, 64)

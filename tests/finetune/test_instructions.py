@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,8 @@ from pellucid.model.importing import import_model
 from pellucid.options import Import
 from pellucid.pretrain.alike import start_alike
 from pellucid.pretrain.fit import fit
-from pellucid.runtime import DataError
+from pellucid.pretrain.loss import Loss
+from pellucid.runtime import DataError, PellucidError
 from pellucid.text.tokenizer import Tokenizer
 
 ROLE = "<|system|>"  # the first of them
@@ -168,12 +170,14 @@ def task_of(tokenizer: Tokenizer, examples: list[Example], config: FitConfig, co
 
 
 def test_a_batch_trains_answers_and_their_end_and_neither_prompts_nor_padding(pair: tuple[GPT, Tokenizer]) -> None:
-    _, tokenizer = pair
+    model, tokenizer = pair
     examples = [Example("Say a.", "", "a"), Example("Where is the fox?", "The fox is with Anna.", "With Anna, Ben.")]
-    (batch,) = task_of(tokenizer, examples, FitConfig(steps=1, batch_size=2)).batches(0)
+    task = task_of(tokenizer, examples, FitConfig(steps=1, batch_size=2))
+    (batch,) = task.batches(0)
     learnt = {tokenizer.decode(row[mask].tolist()) for row, mask in zip(batch.targets, batch.trained, strict=True)}
     assert learnt == {"a<|endoftext|>", "With Anna, Ben.<|endoftext|>"}
     assert torch.equal(batch.inputs[:, 1:], batch.targets[:, :-1])
+    assert task.loss(model, batch).count == int(batch.trained.sum()), "and nothing else counts in the loss"
 
 
 def test_role_tokens_that_pretraining_left_alike_are_learnt_beside_adapters(base_folder: Path, tmp_path: Path) -> None:
@@ -240,13 +244,31 @@ def test_examples_longer_than_the_context_are_cut_or_left_out_and_counted(
     cut = Example("Say it.", "", "fox " * 200)
     rows = task_of(pair[1], [*many(4), cut], FitConfig(steps=1, batch_size=2)).rows["train"]
     assert [len(ids) for ids, _ in rows][-1] == 65, "64 inputs, and a target for the last"
-    assert "1 cut at the end, 0 left out" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "1 cut at the end, 0 left out" in said
+    assert "That leaves 5, 4 with the end of their answer" in said
+    assert [ids[-1] == pair[1].end_of_text and trained[-1] for ids, trained in rows] == [True] * 4 + [False]
     with pytest.raises(DataError, match="no train example that fits"):
         task_of(pair[1], [long] * 4, FitConfig(steps=1, batch_size=2))
     capsys.readouterr()
     task = task_of(pair[1], [long] * 3 + many(4), FitConfig(steps=1, batch_size=2))
     assert task.rows["val"] == task.rows["train"][:1]
     assert "the loss of one of train is shown instead" in capsys.readouterr().err
+
+
+class Broken(InstructionTuning):
+    """A task whose loss is no number."""
+
+    def loss(self, model: GPT, batch: Any) -> Loss:
+        loss = super().loss(model, batch)
+        return Loss(loss.total * math.nan, loss.count)
+
+
+def test_examples_with_which_the_loss_is_no_number_are_shown(pair: tuple[GPT, Tokenizer], tmp_path: Path) -> None:
+    config = FitConfig(steps=9, batch_size=2, dtype="float32")
+    task = Broken({"train": many(4), "val": many(1), "test": []}, pair[1], config, 64)
+    with pytest.raises(PellucidError, match=r"the loss is nan at step 1 \(texts that begin with '<\|user\|>Say \d\."):
+        fit(pair[0], task, config, tmp_path)
 
 
 def test_it_learns_to_answer_and_to_end(pair: tuple[GPT, Tokenizer], tmp_path: Path) -> None:

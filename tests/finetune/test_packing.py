@@ -91,6 +91,22 @@ def test_the_loss_of_a_packed_batch_and_its_gradients_are_those_of_the_padded_on
         torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=1e-4)
 
 
+def test_conversations_longer_than_a_row_clog_nothing(base_folder: Path) -> None:
+    model, tokenizer = GPT.load(base_folder), Tokenizer.load(base_folder)
+    prepare_model(model, tokenizer)
+    long = [Example("fox " * 200, "", "yes"), *(Example(f"Say {i}.", "", "fox " * 200) for i in range(3))]
+    examples = [*long, *(Example(f"Ask {i}.", "", "Yes.") for i in range(8))]
+    splits, config = {"train": examples, "val": examples, "test": []}, FitConfig(steps=2, batch_size=11)
+    task = InstructionTuning(splits, tokenizer, config, 64, packing=True)
+    for step in range(3):
+        (batch,) = task.batches(step)
+        assert batch.inputs.shape[1] <= 64
+        assert batch.segments is not None and int((batch.segments > 0).sum()) == 11, "all but what has no answer left"
+        assert batch.trained.any(dim=1).all(), "no row without a trained token"
+        loss = task.loss(model, batch)
+        assert torch.isfinite(loss.total) and loss.count == int(batch.trained.sum())
+
+
 def test_a_step_of_packed_training_has_the_same_examples_and_loss(base_folder: Path) -> None:
     model, tokenizer = GPT.load(base_folder), Tokenizer.load(base_folder)
     prepare_model(model, tokenizer)

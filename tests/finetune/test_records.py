@@ -15,6 +15,7 @@ from pellucid.finetune.instructions import Example, read_instructions, split_exa
 from pellucid.finetune.shown import show_examples
 from pellucid.runtime import DataError
 from pellucid.text.tokenizer import Tokenizer
+from tests.conftest import Cli
 
 TURNS = (Message("system", "Be brief."), Message("user", "Hi"), Message("assistant", "Hello."))
 WHOLE = Example("Where?", "", "Here.", earlier=TURNS)
@@ -47,8 +48,25 @@ def test_a_conversation_of_many_turns_is_found_in_each_kind(tmp_path: Path, kind
     records = [KINDS[kind], alpaca]
     file.write_text("\n".join(map(json.dumps, records)) if as_lines else json.dumps(records, indent=1))
     assert read_instructions(file) == [WHOLE, Example("Add.", "1 2", "3", split="train")]
-    file.write_text(json.dumps([{"prompt": "Where?", "completion": "Here."}]))
-    assert read_instructions(file) == [Example("Where?", "", "Here.")]
+    for asked in ("prompt", "instruction", "question"):
+        for answer in ("completion", "output", "response", "answer"):
+            file.write_text(json.dumps([{asked: "Where?", answer: "Here."}]))
+            assert read_instructions(file) == [Example("Where?", "", "Here.")]
+
+
+@pytest.mark.parametrize(("name", "between"), [("talk.csv", ","), ("talk.csv", ";"), ("talk.tsv", "\t")])
+def test_a_table_is_read_by_the_names_of_its_columns(tmp_path: Path, name: str, between: str) -> None:
+    file = tmp_path / name
+    file.write_text(
+        "\n".join(map(between.join, [["input", "question", "answer"], ["1 2", "Add.", "3"], ["", "Hi", "Ho"]]))
+    )
+    assert read_instructions(file) == [Example("Add.", "1 2", "3"), Example("Hi", "", "Ho")]
+    file.write_text("\n".join(map(between.join, [["question", "answer"], ["Hi", "Ho"], ["Hi", ""]])))
+    with pytest.raises(DataError, match=r"line 3, record 2: found no output \(the record has question, answer\)"):
+        read_instructions(file)
+    file.write_text("")
+    with pytest.raises(DataError, match="no record"):
+        read_instructions(file)
 
 
 def test_all_answers_of_a_conversation_are_trained(base_folder: Path) -> None:
@@ -95,7 +113,7 @@ BAD = {
     "a history without an answer": ('{"instruction": "a", "output": "b", "history": [["c", ""]]}', "an empty turn 2"),
     "a system of numbers": ('{"instruction": "a", "output": "b", "system": 5}', "system 5"),
     "no completion": ('{"prompt": "a"}', "no completion (the record has prompt)"),
-    "other keys": ('{"question": "a", "answer": "b"}', "no instruction (the record has question, answer)"),
+    "other keys": ('{"query": "a", "reply": "b"}', "no instruction (the record has query, reply)"),
 }  # fmt: skip
 
 
@@ -110,6 +128,20 @@ def test_a_bad_record_is_named_by_file_line_and_number(tmp_path: Path, kind: str
         read_instructions(file)
     assert f"{file}, line {3 if as_lines else 6}, record 2: found " in str(error.value)
     assert said in str(error.value)
+
+
+@pytest.mark.parametrize("kind", BAD)
+def test_doctor_does_not_call_well_what_finetuning_refuses(call: Cli, tmp_path: Path, kind: str) -> None:
+    content, said = BAD[kind]
+    good, file = '{"instruction": "a", "output": "b"}', tmp_path / "talk.jsonl"
+    file.write_text(f"{good}\n{content}\n")
+    found = json.loads(call("doctor", file, "--json").stdout)["files"][0]
+    bad, unanswered = found["bad"]["first"], found["instructions"]["without_answer"]["count"]
+    assert found["mend"] and len(bad) + unanswered == 1
+    if bad and kind not in ("half a character", "no completion", "other keys"):  # which it says in words of its own
+        assert f"{file}, line 2: found " in bad[0] and said in bad[0]
+    file.write_text(f"{good}\n{json.dumps(KINDS['messages'])}\n")
+    assert json.loads(call("doctor", file, "--json").stdout)["files"][0]["mend"] == []
 
 
 @pytest.mark.parametrize(("content", "said"), [("[" * 100_000, "without end"), ("[" + "9" * 5000 + "]", "line 1")])

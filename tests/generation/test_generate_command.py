@@ -160,10 +160,17 @@ def test_a_model_and_a_tokenizer_that_do_not_belong_together_are_refused(
         tmp_path
     )
     tokenizer.save(tmp_path)
-    for dtype in ("float32", "int8"):
-        done = call("generate", tmp_path, "--prompt", "The fox", "--dtype", dtype)
-        assert (done.returncode, done.stdout) == (2, "")
+    (tmp_path / "text.txt").write_text("The fox")
+    for verb in (
+        ("generate", tmp_path, "--prompt", "The fox", "--dtype", "float32"),
+        ("generate", tmp_path, "--prompt", "The fox", "--dtype", "int8"),
+        ("evaluate", tmp_path, "--data", tmp_path / "text.txt"),
+        ("quantize", tmp_path, "--to", "int8", "--out", tmp_path / "small", "--data", tmp_path / "text.txt"),
+    ):
+        done = call(*verb)
+        assert (done.returncode, done.stdout) == (2, ""), verb
         assert f"a tokenizer of {tokenizer.vocab_size} tokens" in done.stderr
+    assert not (tmp_path / "small").exists()
 
 
 @pytest.mark.parametrize("verb", ["generate", "chat", "serve"])

@@ -382,10 +382,17 @@ def shrink(folder: Path) -> None:
     (folder / "config.json").write_text(json.dumps(settings | {"vocab_size": 260}))
 
 
+def swell(folder: Path) -> None:
+    content = load_file(folder / WEIGHTS)
+    content["transformer.h.0.mlp.c_proj.weight"] *= 3e38
+    save_file(content, folder / WEIGHTS)
+
+
 @pytest.mark.parametrize(
     ("spoil", "name", "said"),
     [
         (shrink, "", "belong together"),
+        (swell, "", "logits that are no numbers"),
         (lambda folder: (folder / WEIGHTS).write_bytes(b"no"), "", "damaged file"),
         (lambda folder: (folder / "model.bin").write_bytes(b"no"), "model.bin", "It is pickled"),
         (lambda folder: None, "config.json", "Give its folder"),

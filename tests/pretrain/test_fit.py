@@ -21,6 +21,7 @@ from transformers import AutoModelForCausalLM
 from pellucid.config import FitConfig, ModelConfig
 from pellucid.model.gpt import GPT
 from pellucid.pretrain.checkpoint import Saver, State, newest_checkpoint, snapshot
+from pellucid.pretrain.commands import train_language_model
 from pellucid.pretrain.fit import fit
 from pellucid.pretrain.language import LanguageModelling
 from pellucid.pretrain.metrics import read_lines
@@ -217,6 +218,17 @@ def test_a_loss_that_is_no_number_stops_and_names_the_step(shards: Shards, shape
         model.final_norm.weight[0] = math.nan
     with pytest.raises(PellucidError, match="the loss is nan at step 1"):
         fit(model, LanguageModelling(shards, config, CONTEXT), config, tmp_path)
+
+
+def test_the_same_seed_gives_the_same_weights_whatever_was_drawn_before_and_another_seed_others(
+    shards: Shards, shape: ModelConfig, config: FitConfig, tmp_path: Path
+) -> None:
+    def weights(out: str, seed: int) -> bytes:
+        torch.manual_seed(len(list(tmp_path.iterdir())))
+        train_language_model(shards, shape, replace(config, steps=2, seed=seed), CONTEXT, tmp_path / out, False)
+        return (tmp_path / out / "model.safetensors").read_bytes()
+
+    assert weights("one", 5) == weights("again", 5) != weights("other", 6)
 
 
 # ---------------------------------------------------------------- stopped and gone on

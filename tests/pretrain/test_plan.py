@@ -75,6 +75,7 @@ def test_a_model_too_large_for_this_machine_is_planned_in_seconds_without_making
     assert result["memory"]["weights"] == 4 * 1_557_611_200
     assert "run" not in result
     assert "1,557,611,200" in text
+    assert result["step"]["tokens"] == 8 * 1024 and "8 windows" in text and "peak learning rate" in text
 
 
 def test_a_step_that_does_not_fit_is_refused_before_the_probe() -> None:

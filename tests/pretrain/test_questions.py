@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from pellucid.model.gpt import GPT
+from pellucid.pretrain.harness import end_that_fits
 from pellucid.pretrain.questions import Question, likelihoods, read_questions, score_questions, split_ids, wilson
 from pellucid.runtime import DataError
 from pellucid.text.tokenizer import Tokenizer
@@ -129,6 +130,17 @@ def test_the_verb_finds_questions_by_looking(call: Any, base_folder: Path, tmp_p
     assert "perplexity" in call("evaluate", base_folder, "--data", plain, "--last-word").stdout
     nothing = call("evaluate", base_folder)
     assert nothing.returncode == 2 and "--data" in nothing.stderr
+    for ignored, said in [(("--limit", 2), "--limit: found no --tasks"), (("--tasks", "x"), "--data: found --tasks")]:
+        done = call("evaluate", base_folder, "--data", plain, *ignored)
+        assert done.returncode == 2 and said in done.stderr
+
+
+def test_a_small_model_of_the_harness_is_told_what_is_asked_however_long_the_answer_may_be() -> None:
+    prompt = list(range(300))
+    assert end_that_fits(prompt, 1024, 256) == prompt
+    assert end_that_fits(prompt, 256, 128) == prompt[-128:]
+    assert end_that_fits(prompt, 128, 256) == prompt[-64:]
+    assert end_that_fits([], 128, 256) == []
 
 
 def test_the_harness_scores_a_local_task_as_we_do(base_folder: Path, call: Any, tmp_path: Path) -> None:

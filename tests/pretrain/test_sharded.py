@@ -71,6 +71,8 @@ def test_a_run_in_slices_that_was_stopped_ends_with_the_same_bits(
 ) -> None:
     assert shape.dropout > 0, "its dice go on where they were"
     assert called_by_ranks(2, stopped_and_whole, shards.folder, shape, tmp_path) == [[], []]
+    written = {file.suffix for file in tmp_path.glob("*/training/step-*/*")}
+    assert written == {".safetensors", ".json"}, "what PyTorch usually writes is a pickle"
 
 
 def with_little_room(rank: int, folder: Path, shape: ModelConfig, out: Path) -> str:

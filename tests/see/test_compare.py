@@ -183,6 +183,13 @@ def test_a_verdict_is_read_from_the_last_line_that_has_one(text: str, said: str)
     assert read_verdict(text, a_first=False) == {"a": "b", "b": "a"}.get(said, said)
 
 
+def test_what_a_judge_is_asked_holds_no_verdict_that_it_could_copy() -> None:
+    for a_first in (True, False):
+        asked = prompt_of(Question("How?", "So.", "So.", "No."), a_first)
+        assert read_verdict(asked, a_first) == "unclear"
+        assert not re.search(r"verdict\W+(\d|tie)", asked, re.IGNORECASE)
+
+
 class Server(ThreadingHTTPServer):
     """A judge on loopback that likes the longer answer; `broken` is what it sends instead, (status, body)."""
 

@@ -7,6 +7,7 @@ import time
 from collections import Counter
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import pytest
 import regex
@@ -15,6 +16,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from pellucid.runtime import DataError
+from pellucid.text import bpe_training
 from pellucid.text.bpe import LONG_PIECE, LONG_TEXT, PATTERNS, BPETokenizer
 from pellucid.text.pieces import cut
 from pellucid.text.tokenizer import Tokenizer
@@ -79,6 +81,20 @@ def test_merges_do_not_depend_on_the_order_of_the_texts(story: str) -> None:
     lines = story.splitlines(keepends=True)
     forwards, backwards = BPETokenizer.train(lines, 350), BPETokenizer.train(lines[::-1], 350)
     assert forwards.fingerprint() == backwards.fingerprint()
+
+
+def test_a_merge_touches_only_the_pieces_that_hold_its_pair(monkeypatch: pytest.MonkeyPatch) -> None:
+    touched: list[list[int]] = []
+    merge_in = bpe_training._merge_in
+
+    def watched(piece: list[int], *rest: Any) -> list[int]:
+        touched.append(piece)
+        return merge_in(piece, *rest)
+
+    monkeypatch.setattr(bpe_training, "_merge_in", watched)
+    letters = "abcdefghijklmnopqrstuvwxyz"
+    bpe_training.learn_merges({f" {a}{b}".encode(): 1 for a in letters for b in letters}, 26 + 74)
+    assert len(touched) == 26 * 26 + 74, "each letter behind a space stands in 26 pieces, each pair of letters in one"
 
 
 def test_vocab_size_counts_bytes_and_merges_and_special_tokens_come_on_top(bpe: BPETokenizer) -> None:

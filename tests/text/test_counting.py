@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import tracemalloc
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,6 +22,17 @@ from tests.conftest import Cli
 def test_all_pieces_are_counted_where_there_is_room(capsys: pytest.CaptureFixture[str]) -> None:
     assert count_pieces(["a b a", "", "b c"], str.split) == Counter(a=2, b=2, c=1)
     assert capsys.readouterr().err == ""
+
+
+def test_a_text_is_forgotten_once_it_is_counted() -> None:
+    tracemalloc.start()
+    try:
+        counts = count_pieces(("the fox " * 5_000 for _ in range(100)), str.split)  # 4 MB in parts of 40 kB
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert counts == Counter(the=500_000, fox=500_000)
+    assert peak < 2_000_000
 
 
 @pytest.mark.parametrize("quiet", [0.0, 99.0])

@@ -114,6 +114,10 @@ def test_labels_are_counted_with_and_without_a_header(examine: Examine, header: 
 def test_missing_labels_and_a_single_class_are_to_be_mended(examine: Examine) -> None:
     assert "fill in the missing labels (1)" in examine("a.csv", "text,label\na,x\nb,\n")[0]["mend"]
     assert "add a second class" in examine("a.csv", "text,label\na,x\nb,x\n")[0]["mend"]
+    rows = "".join(f"a {n},x\nb {n},y\n" for n in range(3))
+    assert examine("a.csv", f"text,label\n{rows}")[0]["mend"] == []
+    (mend,) = examine("a.csv", f"text,label\n{rows}c,z\nd,z\n")[0]["mend"]
+    assert mend.startswith("add examples of labels with fewer than 3 (1)")
 
 
 @pytest.mark.parametrize(
@@ -138,7 +142,7 @@ def test_instructions_without_an_answer_are_named(examine: Examine, records: lis
 
 def test_what_a_context_would_truncate_is_counted(examine: Examine, tmp_path: Path) -> None:
     BPETokenizer.train([FOX], 256).save(tmp_path / "tokenizer")
-    rows = "text,label\nshort,a\n" + "long " * 10 + ",b\n"
+    rows = "text,label\n" + "".join(f"short {n},a\nbrief {n},b\n" for n in range(3)) + "long " * 10 + ",b\n"
     found, text = examine("a.csv", rows, tokenizer=str(tmp_path / "tokenizer"), context_length=20)
     assert (found["tokens"]["max"], found["longer_than_context"]) == (50, 1)
     assert "1 of more than 20 tokens" in text

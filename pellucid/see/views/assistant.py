@@ -10,7 +10,7 @@ from typing import Any
 
 from pellucid.finetune.conversation import ROLE_TOKENS, ensure_role_tokens
 from pellucid.finetune.instructions import Example, to_example
-from pellucid.finetune.records import Record, open_records
+from pellucid.finetune.records import TABLES, Record, open_records
 from pellucid.opened import file_state
 from pellucid.runtime import PellucidError, read_json, sha256
 from pellucid.see.shelf import Opened, Shelf
@@ -53,7 +53,7 @@ def records_of(file: Path, digests: Collection[str] | None) -> Sequence[Record]:
     A run folder may come from anywhere: only who has had a file knows its hash, so its run.json opens no other.
     """
     try:
-        if file.suffix not in (".json", ".jsonl") or not file.is_file():
+        if file.suffix not in (".json", ".jsonl", *TABLES) or not file.is_file():
             return []
         return open_records(file) if digests is None or sha256(file) in digests else []
     except PellucidError:

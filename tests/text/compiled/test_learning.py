@@ -58,6 +58,13 @@ def test_merges_and_their_counts_are_those_of_the_readable_way(seed: int) -> Non
     assert learn_merges_fast(counted(pieces), 500) == learn_merges(pieces, 500)
 
 
+def test_counts_of_terabytes_are_exact() -> None:
+    pieces = {b" the": 3 * 2**40, b" fox": 2**40 + 1, b" hen": 2**40}
+    merges, met = learn_merges_fast(counted(pieces), 9)
+    assert (merges, met) == learn_merges(pieces, 9)
+    assert met[ord(" ")] == 5 * 2**40 + 1 and max(met[256:]) == 3 * 2**40
+
+
 @patterns
 def test_merges_of_all_kinds_of_text_are_those_of_the_readable_way(pattern: str) -> None:
     pieces = count_pieces_fast(strings(5_000, seed=8), pattern)
