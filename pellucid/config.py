@@ -225,6 +225,9 @@ class FitConfig:
         if self.shard and (self.average or self.best or self.early_stop):
             found = "shard with average, best or early_stop"
             raise ConfigError(problem("training", found, "one or the other", "Leave one of them out."))
+        if self.shard and self.optimizer == "adafactor":
+            reason = "its means over rows and columns are over whole matrices"
+            raise ConfigError(problem("training, shard", "adafactor", "muon or adamw", f"Choose one: {reason}."))
         for name in ("average", "warmup_share"):
             if not 0 <= getattr(self, name) < 1:
                 found = f"{getattr(self, name)}"
