@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import errno
 import gc
 import inspect
 import os
@@ -106,6 +107,13 @@ def main() -> None:
     except BrokenPipeError:  # the reader of our output has left, as `head` does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(0)
+    except OSError as error:
+        if error.errno != errno.ENAMETOOLONG:
+            raise
+        where = f"{str(error.filename)[:40]}…"
+        said = problem(where, "a name that is too long", "the path of a file or a folder", "Is it the text itself?")
+        print(f"pellucid: {printable(said)}", file=sys.stderr)
+        sys.exit(2)
     finally:
         gc.freeze()  # nothing is looked through for garbage on the way out: with torch that took half a second
 

@@ -129,6 +129,7 @@ def test_the_help_lists_every_verb_and_the_version_is_one_line(cli: Cli) -> None
         (["tokenizer", "report"], "found no tokenizers; expected one or more"),
         (["generate", "somewhere", "--prompt", "x", "--max-tokens", "ten"], "--max-tokens"),
         (["generate", "nowhere", "--prompt", "x"], "nowhere: found no such folder"),
+        (["doctor", "a word " * 50], "a wor…: found a name that is too long"),
         (["chat", "somewhere", "--config"], "--config needs a file"),
         (["chat", "somewhere", "--config", "no.toml"], "no.toml: cannot read"),
     ],
