@@ -6,6 +6,7 @@ one, because a misspelt setting that is silently ignored costs a night of traini
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import difflib
 import math
@@ -172,7 +173,7 @@ class FitConfig:
     """Peak learning rate of Muon: the matrices inside the blocks."""
     optimizer: Literal["muon", "adamw", "adafactor"] = "muon"
     """muon: Muon for the matrices inside the blocks and AdamW for the rest; adamw: AdamW for all; adafactor: Adafactor
-    for all matrices, AdamW for the rest."""
+    for all matrices, at lr or 0.02 / √step, whichever is less (optim.py), and AdamW for the rest."""
     weight_decay: float = 0.1
     """Decoupled weight decay of the matrices."""
     warmup_share: float = 0.05
@@ -225,6 +226,9 @@ class FitConfig:
         if self.shard and (self.average or self.best or self.early_stop):
             found = "shard with average, best or early_stop"
             raise ConfigError(problem("training", found, "one or the other", "Leave one of them out."))
+        if self.shard and self.optimizer == "adafactor":  # it takes the size of a slice for that of the matrix
+            advice = "Leave one of them out: slices take less memory, too."
+            raise ConfigError(problem("training", "shard with adafactor", "shard with muon or adamw", advice))
         for name in ("average", "warmup_share"):
             if not 0 <= getattr(self, name) < 1:
                 found = f"{getattr(self, name)}"
@@ -266,8 +270,12 @@ def from_dict(kind: type[T], values: dict[str, Any], where: str | Path, **defaul
 def _checked(value: Any, hint: Any, where: str) -> Any:
     """`value` as the type that `hint` asks for, or a ConfigError."""
     origin, options = typing.get_origin(hint), typing.get_args(hint)
-    if origin in (types.UnionType, typing.Union):  # `X | None`
-        return _checked(value, next(option for option in options if option is not type(None)), where)
+    if origin in (types.UnionType, typing.Union):  # `X | None`, or a number or a word
+        wanted = [option for option in options if option is not type(None)]
+        for option in wanted[:-1]:
+            with contextlib.suppress(ConfigError):
+                return _checked(value, option, where)
+        return _checked(value, wanted[-1], where)
     if origin is Literal:
         if value in options:
             return value

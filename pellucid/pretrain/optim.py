@@ -5,7 +5,9 @@ Muon turns each matrix's step into the nearest orthogonal one, which learns more
 hidden layers in neural networks"; scaled as in Liu et al. 2025, "Muon is Scalable for LLM Training".
 
 Adafactor is for a model whose training hardly fits: where AdamW keeps two numbers for each weight, it keeps one for
-each row and column. Page: Shazeer and Stern 2018, "Adafactor: Adaptive Learning Rates with Sublinear Memory Cost".
+each row and column. PyTorch's moves a matrix by no more than 1 / √step of its size, so a higher rate, and a plateau of
+the schedule, count only up to there. Page: Shazeer and Stern 2018, "Adafactor: Adaptive Learning Rates with Sublinear
+Memory Cost".
 """
 
 from __future__ import annotations

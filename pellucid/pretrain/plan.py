@@ -142,6 +142,7 @@ def probe(shape: ModelConfig, config: FitConfig, context: int) -> Json:
 def _probe(shape: ModelConfig, config: FitConfig, context: int) -> Json:
     keep_freed_memory()
     model = GPT(shape).to(pick_device(config.device))
+    model.recompute = config.recompute
     task = RandomText(config, shape.vocab_size, context)
     if config.dtype == "auto":
         config = replace(config, dtype=measure_speed(model, task, config, steps=1).dtype)  # type: ignore[arg-type]

@@ -25,7 +25,7 @@ from pellucid.model.outline import Outline
 from pellucid.options import Fitting, Training, WrittenRun
 from pellucid.pretrain.distributed import launched
 from pellucid.pretrain.loggers import check_installed
-from pellucid.runtime import ConfigError, problem
+from pellucid.runtime import ConfigError, inform, problem
 
 ASSUMED_FLOPS = {"cpu": 1e11, "mps": 1e12, "cuda": 1e14}
 WITH_STEPS = 32  # windows
@@ -83,7 +83,7 @@ def fit_config(
     settings, the batch stays what it was: the rule would have another one for another number of processes.
     """
     for name, amount in (("--tokens", options.tokens), ("--minutes", options.minutes)):
-        if amount < 0:
+        if not 0 <= amount < math.inf:
             raise ConfigError(problem(name, f"{amount}", "a number above 0", "Change it."))
     batch = (begun or {}).get("batch_size") if options.batch_size is None else options.batch_size
     if batch is None:
@@ -92,6 +92,8 @@ def fit_config(
         found = f"a batch of {batch} for {launched()} processes"
         raise ConfigError(problem("--batch-size", found, "a window for each at least", "Give a larger batch."))
     steps = options.steps or math.ceil(options.tokens / max(batch * context, 1))
+    if options.batch_size and batch > 0:
+        say_if_few(batch, context, steps * batch * context or budget(options, shape, context))
     rate = rate_of(shape.d_model)
     scale = options.lr / rate if options.lr else 1.0
     return FitConfig(
@@ -104,6 +106,17 @@ def fit_config(
             "matrix_lr": 0.03 * scale,
         }
     )
+
+
+def say_if_few(batch: int, context: int, tokens: float) -> None:
+    """Say where a batch that was asked for is far below the rule's for so many tokens: the loss may stop falling."""
+    rule = batch_of(tokens, context)
+    if 2 * batch < rule:
+        inform(
+            f"--batch-size {batch}: {batch * context:,} tokens a step, where the rule for {tokens:,.0f} tokens has "
+            f"{rule * context:,}; with so few the loss may stop falling early. Leave it out, or raise it: what memory "
+            "asks for is --micro-batch-size."
+        )
 
 
 def asked(options: Fitting, optimizer: str) -> dict[str, Any]:

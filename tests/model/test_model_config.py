@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from pellucid.config import PRESETS, ModelConfig, RopeScaling, as_dict, from_dict, model_config
+from pellucid.options import Pretrain
 from pellucid.runtime import ConfigError
 
 
@@ -84,3 +85,12 @@ def test_an_unknown_setting_in_a_table_names_the_file_the_table_and_the_nearest_
 def test_a_preset_takes_another_vocabulary_and_context(name: str) -> None:
     config = model_config(name, vocab_size=999, context_length=32)
     assert config == replace(PRESETS[name], vocab_size=999, context_length=32)
+
+
+def test_a_setting_that_is_a_number_or_a_word_is_either_in_a_file() -> None:
+    known = {"data": Path("shards"), "out": Path("run")}
+    for stride in (0, 64, "random"):
+        assert from_dict(Pretrain, {"stride": stride}, "settings.toml", **known).stride == stride
+    for wrong in ("often", 1.5, True):
+        with pytest.raises(ConfigError, match=r"settings\.toml, stride: found"):
+            from_dict(Pretrain, {"stride": wrong}, "settings.toml", **known)

@@ -13,7 +13,7 @@ from pellucid.config import PRESETS, FitConfig, ModelConfig
 from pellucid.model.gpt import GPT
 from pellucid.options import Plan
 from pellucid.pretrain import plan
-from pellucid.pretrain.loss import token_loss
+from pellucid.pretrain.loss import Loss, token_loss
 from pellucid.pretrain.optim import make_optimizers
 from pellucid.pretrain.step import precision, train_step
 from pellucid.runtime import ConfigError
@@ -80,6 +80,19 @@ def test_a_model_too_large_for_this_machine_is_planned_in_seconds_without_making
 def test_a_step_that_does_not_fit_is_refused_before_the_probe() -> None:
     with pytest.raises(ConfigError, match="Lower --batch-size"):
         plan.plan(Plan(model="gpt2-xl", batch_size=64))
+
+
+def test_the_probe_computes_blocks_again_where_the_run_will(monkeypatch: pytest.MonkeyPatch) -> None:
+    met = []
+
+    def watched(model: GPT, *more: object) -> Loss:
+        met.append(model.recompute)
+        return token_loss(model, *more)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(plan, "token_loss", watched)
+    monkeypatch.setattr(plan, "PROBE_SECONDS", 0.0)
+    plan._probe(SHAPE, replace(config(), recompute=True), 16)
+    assert all(met) and len(met) > 3
 
 
 @pytest.mark.slow

@@ -48,8 +48,33 @@ def test_what_is_given_wins_over_the_rule() -> None:
     assert fit_config(Training(steps=7, tokens=10**9), PRESETS["laptop"], 256).steps == 7
     with pytest.raises(ConfigError, match="--tokens"):
         fit_config(Training(tokens=-1), PRESETS["laptop"], 256)
+    for minutes in (math.inf, math.nan, -1.0):
+        with pytest.raises(ConfigError, match="--minutes"):
+            fit_config(Training(minutes=minutes), PRESETS["laptop"], 256)
     with pytest.raises(ConfigError, match="--evaluations"):
         fit_config(Training(evaluations=0), PRESETS["laptop"], 256)
+
+
+@pytest.mark.parametrize(
+    ("asked", "said"),
+    [
+        (
+            {"steps": 600_000, "batch_size": 3},
+            "3,072 tokens a step, where the rule for 1,843,200,000 tokens has 131,072",
+        ),
+        ({"tokens": 10**10, "batch_size": 64}, "65,536 tokens a step"),
+        ({"tokens": 10**10, "batch_size": 512}, ""),
+        ({"tokens": 10**10}, ""),
+        ({"steps": 60, "batch_size": 8}, ""),
+        ({"minutes": 1.0, "batch_size": 8}, ""),
+    ],
+)
+def test_a_batch_far_below_the_rule_is_said(
+    asked: dict[str, Any], said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fit_config(Training(**asked), PRESETS["gpt2"], 1024)
+    found = capsys.readouterr().err
+    assert said in found and bool(said) == bool(found)
 
 
 def test_a_llama_with_an_output_layer_counts_it() -> None:
