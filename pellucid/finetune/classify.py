@@ -60,6 +60,8 @@ class Classifier(nn.Module):
         self.rule = rule or Rule()
         self.head = nn.Linear(gpt.config.d_model, len(labels), bias=False, device=gpt.device)
         nn.init.normal_(self.head.weight, std=0.02)
+        if gpt.output_layer is not None:  # never asked here; several processes would wait for its gradients
+            gpt.output_layer.requires_grad_(False)
 
     @property
     def device(self) -> torch.device:

@@ -9,7 +9,10 @@ from typing import Any
 
 import pytest
 
+from pellucid.config import ModelConfig
+from pellucid.model.gpt import GPT
 from pellucid.pretrain.metrics import read_lines
+from pellucid.text.tokenizer import Tokenizer
 from tests.forked import finish, start_ranks
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="torchrun is tried on Linux and macOS")
@@ -65,3 +68,16 @@ def test_two_processes_have_the_losses_of_one(
     for (_, _, mine, _), (_, _, other, _) in zip(together, alone, strict=True):
         assert mine == pytest.approx(other, rel=1e-5, abs=1e-7)
     assert (tmp_path / "together" / "model.safetensors").stat().st_size
+
+
+def test_two_processes_make_a_classifier_of_a_model_whose_output_layer_it_does_not_need(
+    base_folder: Path, data: dict[str, Path], tmp_path: Path
+) -> None:
+    tokenizer = Tokenizer.load(base_folder)
+    shape = ModelConfig("llama", tokenizer.vocab_size, 64, d_model=32, n_layers=2, n_heads=2, tied=False)
+    GPT(shape).save(tmp_path / "base", bos_token_id=tokenizer.end_of_text, eos_token_id=tokenizer.end_of_text)
+    tokenizer.save(tmp_path / "base")
+    alone, together = (tuned(n, "classify", tmp_path / "base", data["classify"], tmp_path / f"{n}") for n in (1, 2))
+    assert len(together) > 5
+    for (_, _, mine, _), (_, _, other, _) in zip(together, alone, strict=True):
+        assert mine == pytest.approx(other, rel=1e-5, abs=1e-7)
