@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import shutil
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -87,7 +88,7 @@ def write_slices(path: Path, tensors: dict[str, Tensor], record: dict[str, Any])
             if first:
                 shutil.rmtree(temporary, ignore_errors=True)
                 temporary.mkdir(parents=True)
-        with all_or_none():
+        with all_or_none(), also_alone():
             save(dict(flat(tensors)), storage_writer=HuggingFaceStorageWriter(str(temporary), save_distributed=True))
         with all_or_none():
             if first:
@@ -108,7 +109,16 @@ def flat(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
 
 def read_slices(path: Path, tensors: dict[str, Tensor]) -> None:
     """Fill the tensors with what `path` holds, whatever the number of processes that wrote it."""
-    load(dict(flat(tensors)), storage_reader=HuggingFaceStorageReader(str(path)))
+    with also_alone():
+        load(dict(flat(tensors)), storage_reader=HuggingFaceStorageReader(str(path)))
+
+
+@contextlib.contextmanager
+def also_alone() -> Iterator[None]:
+    """Within the block torch does not warn that there is one process only: it reads and writes slices, too."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="torch.distributed is disabled")
+        yield
 
 
 def room_for(path: Path, tensors: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -164,11 +164,11 @@ class Cramped(GPT):
 
     passes: tuple[int, ...] = ()
 
-    def hidden(self, ids: torch.Tensor, *more: Any) -> torch.Tensor:
+    def hidden(self, ids: torch.Tensor, *more: Any, **named: Any) -> torch.Tensor:
         self.passes = (*self.passes, len(ids))
         if len(ids) > 3:
             raise MemoryError("out of memory")
-        return super().hidden(ids, *more)
+        return super().hidden(ids, *more, **named)
 
 
 def test_where_memory_runs_out_fewer_texts_are_read_at_once_and_the_scores_are_the_same() -> None:

@@ -83,7 +83,7 @@ def test_a_step_that_does_not_fit_is_refused_before_the_probe() -> None:
 
 
 def test_the_probe_computes_blocks_again_where_the_run_will(monkeypatch: pytest.MonkeyPatch) -> None:
-    met = []
+    met: list[bool] = []
 
     def watched(model: GPT, *more: object) -> Loss:
         met.append(model.recompute)

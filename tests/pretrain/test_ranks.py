@@ -58,7 +58,8 @@ class Cramped(LanguageModelling):
 
 def cramped(rank: int, folder: Path, shape: ModelConfig, out: Path, rows: int, fitting: int) -> tuple[bool, str]:
     """Whether a run that finds too little memory for `rows` is that of `fitting` from the beginning; what is said."""
-    shards, models = Shards.open(folder), []
+    shards = Shards.open(folder)
+    models: list[GPT] = []
     with joined(), contextlib.redirect_stderr(io.StringIO()) as said:
         for kind, size in ((Cramped, rows), (LanguageModelling, fitting)):
             config = FitConfig(steps=4, batch_size=8, micro_batch_size=size, dtype="float32", evaluate_share=1.0)

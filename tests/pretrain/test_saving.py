@@ -109,7 +109,8 @@ def test_a_copy_of_a_checkpoint_under_another_name_is_neither_taken_nor_removed(
 def test_a_disk_that_is_slower_than_checkpoints_are_due_holds_up_no_step(
     shards: Shards, shape: ModelConfig, config: FitConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    written, write = [], checkpoint.write_checkpoint
+    written: list[int] = []
+    write = checkpoint.write_checkpoint
 
     def slowly(folder: Path, content: Any, keep: int) -> None:
         time.sleep(1)
