@@ -56,6 +56,22 @@ def test_what_is_given_wins_over_the_rule() -> None:
 
 
 @pytest.mark.parametrize(
+    ("more", "found"),
+    [
+        ({"optimizer": "adafactor"}, "shard with adafactor; expected shard with muon or adamw"),
+        ({"average": 0.9}, "shard with average, best or early_stop"),
+        ({"best": True}, "shard with average, best or early_stop"),
+        ({"early_stop": 2}, "shard with average, best or early_stop"),
+    ],
+)
+def test_what_slices_of_weights_do_not_have_is_refused(more: dict[str, Any], found: str) -> None:
+    with pytest.raises(ConfigError, match=found):
+        fit_config(Training(steps=3, shard=True, **more), PRESETS["laptop"], 256)
+    fit_config(Training(steps=3, **more), PRESETS["laptop"], 256)
+    fit_config(Training(steps=3, shard=True), PRESETS["laptop"], 256)
+
+
+@pytest.mark.parametrize(
     ("asked", "said"),
     [
         (
