@@ -101,6 +101,9 @@ def test_the_python_blocks_of_a_page_run_one_after_the_other(
         assert done.returncode == 0, f"{block}\n{done.stderr}"
 
 
+OTHERS = ("nproc_per_node", "rdzv_id", "requeue")  # of torchrun and sbatch
+
+
 def benchmarks_options() -> set[str]:
     sources = (file.read_text(encoding="utf-8") for file in (ROOT / "benchmarks").rglob("*.py"))
     return {name for source in sources for name in regex.findall(r'"--([a-z-]+)"', source)}
@@ -110,7 +113,7 @@ def benchmarks_options() -> set[str]:
 def test_every_verb_and_option_that_a_page_names_is_one(page: Path) -> None:
     text = regex.sub(r"^```console\n.*?^```", "", page.read_text(encoding="utf-8"), flags=regex.M | regex.S)
     known = {field.name for verb in VERBS.values() for field in fields(getattr(options, verb.settings))}
-    known |= {"config", "help", "rdzv_id"} | {name.replace("-", "_") for name in benchmarks_options()}
+    known |= {"config", "help", *OTHERS} | {name.replace("-", "_") for name in benchmarks_options()}
     named = {name.replace("-", "_").removeprefix("no_") for name in regex.findall(r"(?<![\w-])--([a-z][a-z-]*)", text)}
     assert named - known == set()
     assert set(regex.findall(r"`pellucid ([a-z]+)", text)) - {name.split()[0] for name in VERBS} == set()
