@@ -66,7 +66,7 @@ def serve() -> Serve:
             yield f"http://127.0.0.1:{listener.getsockname()[1]}"
         finally:
             server.should_exit = True
-            thread.join(20)
+            thread.join(60)  # a pass that is being compiled is waited for
             models.runs.close()
             assert not thread.is_alive()
 
