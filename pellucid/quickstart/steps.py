@@ -264,8 +264,8 @@ def instruct(run: Run) -> Results:
     if not run.options.instructions:
         is_right, leads = solves, leading(run, config)
         config = replace(config, minutes=minutes - sum(lead.config.minutes for lead in leads))
-        stories = leads[-1].splits["train"]  # what was hard to learn is practised on
-        examples["train"] += stories[: len(examples["train"]) // 8]
+        if len(leads) > 1:  # what was hard to learn is practised on, where there is time for it
+            examples["train"] += leads[-1].splits["train"][: len(examples["train"]) // 8]
     questions = max(50, min(1000, int(1000 * run.minutes)))
     shards = Shards.open(run.out / "shards")  # the text goes on beside the answers, so that its facts are not forgotten
     replay = LanguageModelling(shards, replace(config, batch_size=2), training_context(run, shards))
