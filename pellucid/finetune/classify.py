@@ -25,7 +25,7 @@ from pellucid.finetune.padded import LengthGroupedSampler, named, pad
 from pellucid.model.formats.folder import check_fits, read_model_folder, write_model_folder
 from pellucid.model.gpt import GPT
 from pellucid.pretrain.loss import Loss
-from pellucid.runtime import DataError, inform, problem
+from pellucid.runtime import DataError, problem
 from pellucid.text.tokenizer import Tokenizer
 
 # B batch, T tokens, D width of the model, C classes
@@ -151,17 +151,6 @@ def encode_texts(texts: Sequence[str], tokenizer: Tokenizer, context_length: int
     """Ids of each text, cut to the context; an empty text is one end-of-text token."""
     rows = [ids or [tokenizer.end_of_text] for ids in tokenizer.encode_batch(texts)]
     return [cut_row(ids, context_length, cut) for ids in rows]
-
-
-def tell_cut(
-    texts: Sequence[str], rows: Sequence[Sequence[int]], tokenizer: Tokenizer, context_length: int, cut: Cut
-) -> None:
-    """Say how many texts are longer than the context, and what is left out of them; `rows` is what was kept."""
-    full = [text for text, row in zip(texts, rows, strict=True) if len(row) == context_length]
-    longer = sum(len(ids) > context_length for ids in tokenizer.encode_batch(full)) if full else 0
-    if longer:
-        many = f"{longer} of {len(texts)} texts are longer"
-        inform(f"{many} than the context of {context_length} tokens; their {cut} is cut.")
 
 
 def cut_row(ids: list[int], limit: int, cut: Cut) -> list[int]:

@@ -19,10 +19,9 @@ from pellucid.finetune.classify import (
     decide,
     predict,
     predict_logits,
-    tell_cut,
     to_probabilities,
 )
-from pellucid.finetune.classify_texts import names_of, one_line, sureness
+from pellucid.finetune.classify_texts import names_of, one_line, sureness, tell_cut
 from pellucid.finetune.labelled import Columns, Labelled
 from pellucid.finetune.linear import can_teach, lesson, made_up_count, rounds, svm_answers, word_count_answers
 from pellucid.finetune.lora import Lora, merge_adapters, save_adapter, train_part

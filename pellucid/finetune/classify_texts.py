@@ -11,13 +11,14 @@ from typing import Any
 
 import numpy as np
 
-from pellucid.finetune.classify import Array, decide, encode_texts, open_classifier, predict, tell_cut
+from pellucid.finetune.classify import Array, Cut, decide, encode_texts, open_classifier, predict
 from pellucid.finetune.labelled import BETWEEN, has_columns, read_texts
 from pellucid.options import Classify
 from pellucid.runtime import (
     ConfigError,
     DataError,
     Verbatim,
+    inform,
     one_line_of_json,
     printable,
     problem,
@@ -25,6 +26,7 @@ from pellucid.runtime import (
     utf8_input,
 )
 from pellucid.text.documents import read_text
+from pellucid.text.tokenizer import Tokenizer
 
 
 def classify(options: Classify) -> tuple[dict[str, Any], str]:
@@ -42,7 +44,7 @@ def classify(options: Classify) -> tuple[dict[str, Any], str]:
         {"text": text, "label": names_of(answer, model.labels), "probability": sureness(row, answer)}
         for text, row, answer in zip(texts, probabilities, said, strict=True)
     ]
-    if model.rule.several and (options.json or options.format == "jsonl"):  # a label may have a comma of its own
+    if model.rule.several and (options.json or options.format == "jsonl"):  # for programs
         for result, answer in zip(results, said, strict=True):
             result["labels"] = labels_of(answer, model.labels)
     if options.json or options.format == "table":
@@ -90,6 +92,17 @@ def lines_of(file: Path | None) -> list[str]:
     with utf8_input():
         content = sys.stdin.read() if file is None or str(file) == "-" else read_text(file)
     return [line for line in content.split("\n") if line.strip()]
+
+
+def tell_cut(
+    texts: Sequence[str], rows: Sequence[Sequence[int]], tokenizer: Tokenizer, context_length: int, cut: Cut
+) -> None:
+    """Say how many texts are longer than the context, and what is left out of them; `rows` is what was kept."""
+    full = [text for text, row in zip(texts, rows, strict=True) if len(row) == context_length]
+    longer = sum(len(ids) > context_length for ids in tokenizer.encode_batch(full)) if full else 0
+    if longer:
+        many = f"{longer} of {len(texts)} texts are longer"
+        inform(f"{many} than the context of {context_length} tokens; their {cut} is cut.")
 
 
 def one_line(text: str) -> str:
