@@ -18,7 +18,7 @@ from pellucid.generation.compiled import model as compiled_model
 from pellucid.generation.compiled.model import CompiledModel
 from pellucid.generation.compiled.packing import Dtype, pack
 from pellucid.generation.compiled.products import INT8_OFFSET, NONE, int8_rows, product, span_of, to_bytes
-from pellucid.generation.compiled.sixteens import rows_in_sixteens
+from pellucid.generation.compiled.sixteens import FEWEST, LEAST, rows_in_sixteens
 from pellucid.generation.compiled.steps import largest, meet
 from pellucid.generation.compiled.team import Team
 from pellucid.generation.compiled.vectors import (
@@ -339,7 +339,7 @@ def test_a_vector_times_bytes_has_the_same_bits_alone_and_among_any_number(count
         np.testing.assert_array_equal(alone, found)
 
 
-@pytest.mark.parametrize("count", [19, 20, 32, 33, 50, 64, 90])
+@pytest.mark.parametrize("count", [3, 9, 19, 20, 32, 33, 50, 64, 90])
 def test_sixteen_vectors_side_by_side_get_the_bits_that_they_get_alone(count: int) -> None:
     dice = np.random.default_rng(count)
     rows, width, span = 76, 512, 256
@@ -351,7 +351,8 @@ def test_sixteen_vectors_side_by_side_get_the_bits_that_they_get_alone(count: in
     matrix = (numbers, scales, width, 0, 0, rows)
     int8_rows(expected.reshape(-1), rows, *taken, span, 0, count, *matrix)
     done = rows_in_sixteens(found.reshape(-1), rows, *taken, span, count, *matrix, INT8_OFFSET)
-    assert done == (count if count % 32 >= 20 else count // 32 * 32)
+    together = 16 * LEAST
+    assert done == (count if count % together >= FEWEST else count // together * together)
     np.testing.assert_array_equal(found[:done], expected[:done])
     assert not found[done:].any()
     int8_rows(found.reshape(-1), rows, *taken, span, done, count, *matrix)

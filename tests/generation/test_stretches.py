@@ -10,9 +10,9 @@ import pytest
 import torch
 
 from pellucid.generation.compiled import stretches
-from pellucid.generation.compiled.dots import bytes_are_fastest
 from pellucid.generation.compiled.model import CompiledModel
 from pellucid.generation.compiled.stretches import LONG, Stretches
+from pellucid.generation.compiled.tiles import bytes_are_fastest
 from pellucid.generation.engine import continue_plainly, stream_ids
 from pellucid.generation.fast import FastReader
 from pellucid.generation.sampling import GREEDY

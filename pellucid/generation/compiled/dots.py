@@ -27,11 +27,6 @@ def has(feature: str) -> bool:
     return f"+{feature}" in get_host_cpu_features().split(",")
 
 
-def bytes_are_fastest() -> bool:
-    """Whether no other product is as fast here as that of bytes: AMX multiplies bfloat16 several times as fast."""
-    return WAY is not without and not has("amx-bf16")
-
-
 # ---------------------------------------------------------------- the ways
 
 

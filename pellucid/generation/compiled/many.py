@@ -30,7 +30,7 @@ from pellucid.generation.compiled.eights import (
     put_times,
     put_wide,
 )
-from pellucid.generation.compiled.vectors import BYTES, COMPILED, LANES, WITHIN, fetch, load_bytes
+from pellucid.generation.compiled.vectors import ALLOCATES, BYTES, COMPILED, LANES, WITHIN, fetch, load_bytes
 from pellucid.generation.compiled.vectors import first as first_lane
 
 # N vectors, in E eights; R rows of the matrix at a time
@@ -90,6 +90,29 @@ def _rows_times_eights(
 
 
 @njit(**COMPILED)
+def _times_all(
+    out: Any, o_step: Any, room: Any, n: Any, count: Any, w: Any, w_scales: Any, width: Any, span: Any, first_row: Any,
+    start: Any, end: Any,
+) -> None:  # fmt: skip
+    """Rows `start` to `end` times so many eights, which have the first n vectors."""
+    for begin in range(start, end, BLOCK):
+        stop, eight = min(begin + BLOCK, end), 0
+        while eight < count:
+            if eight + 4 <= count:
+                eights = 4
+                _rows_times_eights(room, w, begin, stop, width, first_row, span, eight, 2, 4)
+            else:
+                eights = 2
+                _rows_times_eights(room, w, begin, stop, width, first_row, span, eight, 4, 2)
+            for v in range(0, 8 * eights, 8):
+                to, most = (8 * eight + v) * o_step, min(n - 8 * eight - v, 8) - 1
+                for row in range(begin, stop, ROWS):
+                    at = (row - begin) * eights * 8 + v
+                    put_eight(out, to + row, o_step, most, room[4], at, eights * 8, w_scales, first_row + row)
+            eight += eights
+
+
+@njit(**ALLOCATES)
 def many_rows(
     out: Any, o_step: Any, numbers: Any, x_scales: Any, x_sums: Any, span: Any, n: Any, w: Any, w_scales: Any,
     width: Any, first_row: Any, start: Any, end: Any, offset: Any,
@@ -104,21 +127,7 @@ def many_rows(
     sums = np.empty(BLOCK * MOST_EIGHTS * 8, np.float32)
     side_by_side(numbers, x_scales, x_sums, span, done, width, offset, sides, scales, begins)
     room = (sides, scales, begins, wide, sums)
-    for begin in range(start, end, BLOCK):
-        stop, eight = min(begin + BLOCK, end), 0
-        while eight < count:
-            if eight + 4 <= count:
-                eights = 4
-                _rows_times_eights(room, w, begin, stop, width, first_row, span, eight, 2, 4)
-            else:
-                eights = 2
-                _rows_times_eights(room, w, begin, stop, width, first_row, span, eight, 4, 2)
-            for v in range(0, 8 * eights, 8):
-                to, most = (8 * eight + v) * o_step, min(done - 8 * eight - v, 8) - 1
-                for row in range(begin, stop, ROWS):
-                    at = (row - begin) * eights * 8 + v
-                    put_eight(out, to + row, o_step, most, sums, at, eights * 8, w_scales, first_row + row)
-            eight += eights
+    _times_all(out, o_step, room, done, count, w, w_scales, width, span, first_row, start, end)
     return done
 
 

@@ -13,11 +13,12 @@ from numpy.typing import NDArray
 
 from pellucid.compute import keep_freed_memory, settle_threads
 from pellucid.config import ModelConfig
-from pellucid.generation.compiled.dots import bytes_are_fastest
+from pellucid.generation.compiled.attention import SIDE
 from pellucid.generation.compiled.packing import BITS, Dtype, pack
-from pellucid.generation.compiled.passes import SIDE, Cache, Room, forward
+from pellucid.generation.compiled.passes import Cache, Room, forward
 from pellucid.generation.compiled.stretches import LONG, Stretches
 from pellucid.generation.compiled.team import Team
+from pellucid.generation.compiled.tiles import bytes_are_fastest
 from pellucid.model.formats.folder import find_tensors, is_quantised, read_in_pieces, read_settings
 from pellucid.model.formats.quantised import GROUP, QUANTISED
 from pellucid.model.formats.tensor_files import Piece, read_header
@@ -160,7 +161,7 @@ class CompiledModel:
                 [again[row] for row in wanted])  # fmt: skip
 
     def _room_for(self, slots: Slots, rows: int) -> Room:
-        keys, values = slots.cache.keys, slots.cache.values
+        keys = slots.cache.keys
         room, length = self._room, keys.shape[3]
         threads = self.team.threads
         if room is None or rows > self._rows or len(room.scores) < threads * 4 * length:
@@ -186,7 +187,7 @@ class CompiledModel:
                 np.zeros(rows * bytes_ // GROUP, np.float32),
                 np.zeros(rows * bytes_ // GROUP, np.int32),
                 np.zeros(threads * 4 * length, np.float32),
-                np.zeros(threads * 4 * values.shape[3], np.float32),
+                np.zeros(threads * 4 * keys.shape[4], np.float32),
             )
         return room
 
@@ -203,14 +204,12 @@ class Slots:
 
     def _of(self, length: int) -> Cache:
         config, length = self.config, -(-length // SIDE) * SIDE
-        width, rows = -(-config.d_head // SIDE) * SIDE, -(-config.d_head // 4) * 4
-        shape = (config.n_layers, self.count, config.n_kv_heads)
+        shape = (config.n_layers, self.count, config.n_kv_heads, length, -(-config.d_head // SIDE) * SIDE)
         angles = np.zeros((length, 0), np.float32)
         if config.positions == "rotary":
             frequencies = rotary_frequencies(config.d_head, config.rope_theta, config.rope_scaling)
             angles = (torch.arange(length)[:, None].float() * frequencies).numpy()
-        keys, values = np.zeros((*shape, length, width), self.dtype), np.zeros((*shape, rows, length), self.dtype)
-        return Cache(keys, values, np.cos(angles), np.sin(angles))
+        return Cache(np.zeros(shape, self.dtype), np.zeros(shape, self.dtype), np.cos(angles), np.sin(angles))
 
     def grow(self, length: int) -> None:
         """Room for `length` tokens in each slot, at least."""
@@ -218,14 +217,14 @@ class Slots:
         if length > old:
             cache = self._of(max(length, min(2 * old, self.config.context_length)))
             cache.keys[:, :, :, :old] = self.cache.keys
-            cache.values[:, :, :, :, :old] = self.cache.values
+            cache.values[:, :, :, :old] = self.cache.values
             self.cache = cache
 
     def copy(self, source: int, target: int, tokens: int) -> None:
         """Let `target` begin with the first `tokens` of `source`."""
         if source != target:
             self.cache.keys[:, target, :, :tokens] = self.cache.keys[:, source, :, :tokens]
-            self.cache.values[:, target, :, :, :tokens] = self.cache.values[:, source, :, :, :tokens]
+            self.cache.values[:, target, :, :tokens] = self.cache.values[:, source, :, :tokens]
 
 
 def check_threads(threads: int) -> None:

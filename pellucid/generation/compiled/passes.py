@@ -14,22 +14,21 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from pellucid.generation.compiled.products import NONE, float_rows, product
+from pellucid.generation.compiled.attention import attend, file_head
+from pellucid.generation.compiled.products import product
 from pellucid.generation.compiled.steps import (
     add_bias,
     add_to,
+    copy,
     gate,
     gelu,
-    keep,
     look_up,
     meet,
     norm,
     share,
     share_of_rows,
-    softmax,
     take,
     take_all,
-    turn,
 )
 from pellucid.generation.compiled.vectors import COMPILED, WITHIN
 
@@ -37,7 +36,6 @@ from pellucid.generation.compiled.vectors import COMPILED, WITHIN
 
 Floats = NDArray[np.float32]
 Matrix = tuple[NDArray[Any], Floats, int]  # numbers, scales, and inputs with their padding
-SIDE = 32  # places that attention looks at together: S, and K in the cache, are padded to multiples
 
 
 class Sizes(NamedTuple):
@@ -84,7 +82,7 @@ class Vectors(NamedTuple):
 
 
 class Cache(NamedTuple):
-    """Keys (layers, slots, G, S, K) and values (layers, slots, G, K, S), so that both are read as matrices are."""
+    """Keys and values, each (layers, slots, G, S, K)."""
 
     keys: NDArray[Any]
     values: NDArray[Any]
@@ -109,83 +107,6 @@ class Room(NamedTuple):
     mixed: Floats
 
 
-# ---------------------------------------------------------------- attention
-
-
-@njit(**WITHIN)
-def _file_head(j: Any, layer: Any, slots: Any, places: Any, sizes: Any, vectors: Any, cache: Any, room: Any) -> None:
-    """Head j of queries, keys and values side by side: normed and rotated, then to the queries or into the cache."""
-    width, padded = sizes.d_head, cache.keys.shape[4]
-    step = (sizes.heads + 2 * sizes.kv_heads) * width
-    pitch = (step + 3) // 4 * 4
-    scale = np.float32(1 / np.sqrt(width))
-    key, value = j - sizes.heads, j - sizes.heads - sizes.kv_heads
-    for row in range(slots.shape[0]):
-        at, slot, place = row * pitch + j * width, slots[row], places[row]
-        head = room.heads[at : at + width]
-        if value < 0:
-            if sizes.headed:
-                weight = vectors.query_norms[layer] if key < 0 else vectors.key_norms[layer]
-                norm(room.heads, at, weight, vectors.nothing, room.heads, at, sizes.eps, not sizes.gated)
-            if sizes.turned:
-                turn(room.heads, at, cache.cosines[place], cache.sines[place])
-        if key < 0:
-            query = room.queries[(row * sizes.heads + j) * padded :]
-            for i in range(width):
-                query[i] = head[i] * scale
-        elif value < 0:
-            target = cache.keys[layer, slot, key, place]
-            for i in range(width):
-                keep(target, i, head[i])
-        else:
-            target = cache.values[layer, slot, value, :, place]
-            for i in range(width):
-                keep(target, i, head[i])
-
-
-@njit(**COMPILED)
-def _are_of_one_text(slots: Any, row: Any) -> Any:
-    if row + 4 > slots.shape[0]:
-        return False
-    slot = slots[row]
-    return slots[row + 1] == slot and slots[row + 2] == slot and slots[row + 3] == slot
-
-
-@njit(**WITHIN)
-def _attend(
-    head: Any, layer: Any, slots: Any, places: Any, sizes: Any, cache: Any, room: Any, step: Any, thread: Any
-) -> None:
-    """One head's context vectors, for up to four tokens of the same text at a time."""
-    group = head // (sizes.heads // sizes.kv_heads)
-    length, padded, rows = cache.keys.shape[3], cache.keys.shape[4], cache.values.shape[3]
-    scores, mixed = thread * 4 * length, thread * 4 * rows
-    n, row = slots.shape[0], 0
-    while row < n:
-        slot = slots[row]
-        together = 4 if _are_of_one_text(slots, row) else 1
-        begin = max(0, places[row] + 1 - sizes.window) if sizes.window else 0
-        low, high = begin // SIDE * SIDE, (places[row + together - 1] + SIDE) // SIDE * SIDE
-        start = (row * sizes.heads + head) * padded
-        keys, values = cache.keys[layer, slot, group].reshape(-1), cache.values[layer, slot, group].reshape(-1)
-        float_rows(
-            room.scores, scores, length, room.queries, start, sizes.heads * padded, together, keys, NONE, padded,
-            padded, low, high,
-        )  # fmt: skip
-        for t in range(together):
-            end = places[row + t] + 1
-            begin = max(0, end - sizes.window) if sizes.window else 0
-            at = scores + t * length
-            softmax(room.scores, at + begin, at + end, at + low, at + high)
-        float_rows(
-            room.mixed, mixed, rows, room.scores, scores + low, length, together, values, low, high - low, length,
-            NONE, rows,
-        )  # fmt: skip
-        for t in range(together):
-            to, found = (row + t) * step + head * sizes.d_head, mixed + t * rows
-            room.context[to : to + sizes.d_head] = room.mixed[found : found + sizes.d_head]
-        row += together
-
-
 # ---------------------------------------------------------------- the pass
 
 
@@ -197,7 +118,9 @@ def _begin(
     for row in range(*share(ids.shape[0], thread, threads)):
         look_up(matrices.embedding, ids[row], room.x, row * width, d)
         if vectors.positions.shape[0]:
-            room.x[row * width : row * width + d] += vectors.positions[places[row]]
+            x, position = room.x[row * width :], vectors.positions[places[row]]
+            for i in range(d):
+                x[i] += position[i]
 
 
 @njit(**WITHIN)
@@ -219,21 +142,23 @@ def _queries_keys_values(
     add_bias(room.heads, pitch, vectors.attention[layer], n, start, end)
     meet(arrived, threads)
     for j in range(*share(sizes.heads + 2 * sizes.kv_heads, thread, threads)):
-        _file_head(j, layer, slots, places, sizes, vectors, cache, room)
+        file_head(j, layer, slots, places, sizes, vectors, cache, room)
     meet(arrived, threads)
 
 
 @njit(**WITHIN)
 def _keep_only(
-    wanted: Any, sizes: Any, width: Any, padded: Any, room: Any, arrived: Any, thread: Any, threads: Any
-) -> None:
-    """Of the vectors and the queries the rows `wanted`, which are in order: they move to the front."""
+    wanted: Any, slots: Any, places: Any, sizes: Any, width: Any, padded: Any, room: Any, arrived: Any, thread: Any,
+    threads: Any,
+) -> None:  # fmt: skip
+    """Of the vectors, queries, slots and places the rows `wanted`, which are in order: they move to the front."""
     if thread == 0:
         heads = sizes.heads * padded
         for to in range(wanted.shape[0]):
             row = wanted[to]
-            room.x[to * width : (to + 1) * width] = room.x[row * width : (row + 1) * width]
-            room.queries[to * heads : (to + 1) * heads] = room.queries[row * heads : (row + 1) * heads]
+            slots[to], places[to] = slots[row], places[row]
+            copy(room.x, row * width, room.x, to * width, width)
+            copy(room.queries, row * heads, room.queries, to * heads, heads)
     meet(arrived, threads)
 
 
@@ -246,7 +171,7 @@ def _attention(
     n, taken = slots.shape[0], (room.numbers, room.scales, room.sums)
     width, joined = matrices.attention[2], matrices.output[2]
     for head in range(*share(sizes.heads, thread, threads)):
-        _attend(head, layer, slots, places, sizes, cache, room, joined, thread)
+        attend(head, layer, slots, places, sizes, cache, room, joined, thread)
     meet(arrived, threads)
     take_all(room.context, n, joined, matrices.output, taken, arrived, thread, threads)
     start, end = share_of_rows(sizes.d_model, thread, threads)
@@ -305,8 +230,8 @@ def forward(
     for layer in range(sizes.layers):
         _queries_keys_values(layer, slots, places, sizes, matrices, vectors, cache, room, arrived, thread, threads)
         if layer == sizes.layers - 1 and wanted.shape[0] < slots.shape[0]:
-            _keep_only(wanted, sizes, width, cache.keys.shape[4], room, arrived, thread, threads)
-            slots, places = slots[wanted], places[wanted]
+            _keep_only(wanted, slots, places, sizes, width, cache.keys.shape[4], room, arrived, thread, threads)
+            slots, places = slots[: wanted.shape[0]], places[: wanted.shape[0]]
         _attention(layer, slots, places, sizes, matrices, vectors, cache, room, arrived, thread, threads)
         _feed_forward(layer, slots.shape[0], sizes, matrices, vectors, room, arrived, thread, threads)
     for row in range(*share(wanted.shape[0], thread, threads)):

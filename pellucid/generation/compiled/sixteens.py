@@ -15,14 +15,15 @@ from numba.extending import intrinsic
 
 from pellucid.generation.compiled import dots
 from pellucid.generation.compiled.eights import EIGHT, columns_of_four, put_eight, span_adder
-from pellucid.generation.compiled.vectors import BYTES, COMPILED, OCTETS, WITHIN, fetch, place_of
+from pellucid.generation.compiled.tiles import TILES_FIT, add_tiles, begin_tiles, end_tiles
+from pellucid.generation.compiled.vectors import ALLOCATES, BYTES, COMPILED, OCTETS, WITHIN, fetch, place_of
 
 # N vectors, in S sixteens; R rows of the matrix at a time
 
 SIXTEENS_FIT = dots.WAY is dots.by_vnni
-FEWEST = 20  # vectors that are worth being filled up to 32
+LEAST, FEWEST = (1, 4) if TILES_FIT else (2, 20)  # sixteens at a time, and vectors that are worth being filled up to it
+ROWS, MOST = (16 if TILES_FIT else 4), 4  # at a time, and of sixteens: their sums take half of the registers
 BLOCK = 64  # rows that a span of the vectors is kept near for
-ROWS, MOST = 4, 4  # at a time, and of sixteens: their sums take half of the registers
 
 
 def add_products_of_bytes(builder: Any, sums: Any, weights: Any, vectors: Any) -> Any:
@@ -31,7 +32,7 @@ def add_products_of_bytes(builder: Any, sums: Any, weights: Any, vectors: Any) -
     return way(builder, sums, *(builder.bitcast(one, OCTETS) for one in (weights, vectors)))
 
 
-add_span = span_adder(16, 4, add_products_of_bytes)
+add_span = add_tiles if TILES_FIT else span_adder(16, 4, add_products_of_bytes)
 
 
 @intrinsic
@@ -73,12 +74,15 @@ def side_by_side(
 
 @njit(**WITHIN)
 def _rows_times_sixteens(
-    room: Any, w: Any, begin: Any, end: Any, width: Any, first_row: Any, span: Any, sixteen: Any, count: Any
+    room: Any, w: Any, begin: Any, end: Any, last: Any, width: Any, first_row: Any, span: Any, sixteen: Any, count: Any
 ) -> None:
-    """Rows `begin` to `end` times so many sixteens, from the one numbered `sixteen` on."""
+    """Rows `begin` to `end` times so many sixteens, from the one numbered `sixteen` on.
+
+    Rows are taken a few at a time, and none of these few behind the one numbered `last`.
+    """
     sides, scales, begins, sums = room
     spans = width // span
-    sums[: (end - begin) * count * 16] = 0
+    sums[: BLOCK * count * 16] = 0
     for s in range(spans):
         at, group = 4 * (sixteen * width + s * span), 16 * (sixteen * spans + s)
         for row in range(begin, end, ROWS):
@@ -86,41 +90,71 @@ def _rows_times_sixteens(
                 ahead = (first_row + end) * width + (s * (end - begin) + row - begin) * span
                 for k in range(0, ROWS * span, BYTES):
                     fetch(w, ahead + k)
-            to, place = (row - begin) * count * 16, (first_row + row) * width + s * span
+            to, place = (row - begin) * count * 16, (first_row + min(row, last)) * width + s * span
             add_span(
                 sums, to, w, place, width, span, sides, at, 4 * width, scales, begins, group, 16 * spans, ROWS, count
             )
 
 
+@njit(**WITHIN)
+def _put_sixteens(
+    out: Any, o_step: Any, begin: Any, end: Any, last: Any, sums: Any, w_scales: Any, first_row: Any, vector: Any,
+    n: Any, count: Any,
+) -> None:  # fmt: skip
+    """Their sums times the rows' scales; the first is that of the vector numbered `vector`, and there are n."""
+    for v in range(0, 16 * count, 8):
+        to, most = (vector + v) * o_step, min(n - vector - v, 8) - 1
+        if most < 0:  # filled up
+            break
+        for row in range(begin, end, ROWS):
+            at = (row - begin) * count * 16 + v
+            for r in range(0, ROWS, 4):
+                there = min(row, last) + r
+                put_eight(
+                    out, to + there, o_step, most, sums, at + r * count * 16, count * 16, w_scales, first_row + there
+                )
+
+
 @njit(**COMPILED)
+def _times_all(
+    out: Any, o_step: Any, room: Any, n: Any, count: Any, w: Any, w_scales: Any, width: Any, span: Any, first_row: Any,
+    start: Any, end: Any,
+) -> None:  # fmt: skip
+    """Rows `start` to `end` times so many sixteens, which have the first n vectors."""
+    last = end - ROWS
+    for begin in range(start, end, BLOCK):
+        stop, sixteen = min(begin + BLOCK, end), 0
+        while sixteen < count:
+            if sixteen + 4 <= count:
+                together = 4
+                _rows_times_sixteens(room, w, begin, stop, last, width, first_row, span, sixteen, 4)
+            elif LEAST == 2 or sixteen + 2 <= count:
+                together = 2
+                _rows_times_sixteens(room, w, begin, stop, last, width, first_row, span, sixteen, 2)
+            else:
+                together = 1
+                _rows_times_sixteens(room, w, begin, stop, last, width, first_row, span, sixteen, 1)
+            _put_sixteens(out, o_step, begin, stop, last, room[3], w_scales, first_row, 16 * sixteen, n, together)
+            sixteen += together
+
+
+@njit(**ALLOCATES)
 def rows_in_sixteens(
     out: Any, o_step: Any, numbers: Any, x_scales: Any, x_sums: Any, span: Any, n: Any, w: Any, w_scales: Any,
     width: Any, first_row: Any, start: Any, end: Any, offset: Any,
 ) -> Any:  # fmt: skip
-    """As `int8_rows`, for the first of n vectors, as many as 32 at a time are worth it for; how many these were."""
-    count = n // 32 * 2 + (2 if n % 32 >= FEWEST else 0)
-    if count == 0:
+    """As `int8_rows`, for the first of n vectors, as many as it is worth it for; how many these were."""
+    count = n // (16 * LEAST) * LEAST + (LEAST if n % (16 * LEAST) >= FEWEST else 0)
+    if count == 0 or end - start < ROWS:
         return 0
     done, spans = min(n, 16 * count), width // span
     sides, scales = np.empty(4 * count * width, np.int32), np.empty(16 * count * spans, np.float32)
     begins, sums = np.empty(16 * count * spans, np.int32), np.empty(BLOCK * MOST * 16, np.float32)
     side_by_side(numbers, x_scales, x_sums, span, done, width, offset, sides, scales, begins)
     room = (sides, scales, begins, sums)
-    for begin in range(start, end, BLOCK):
-        stop, sixteen = min(begin + BLOCK, end), 0
-        while sixteen < count:
-            if sixteen + 4 <= count:
-                together = 4
-                _rows_times_sixteens(room, w, begin, stop, width, first_row, span, sixteen, 4)
-            else:
-                together = 2
-                _rows_times_sixteens(room, w, begin, stop, width, first_row, span, sixteen, 2)
-            for v in range(0, 16 * together, 8):
-                to, most = (16 * sixteen + v) * o_step, min(done - 16 * sixteen - v, 8) - 1
-                if most < 0:  # filled up
-                    break
-                for row in range(begin, stop, ROWS):
-                    at = (row - begin) * together * 16 + v
-                    put_eight(out, to + row, o_step, most, sums, at, together * 16, w_scales, first_row + row)
-            sixteen += together
+    if TILES_FIT:
+        begin_tiles()
+    _times_all(out, o_step, room, done, count, w, w_scales, width, span, first_row, start, end)
+    if TILES_FIT:
+        end_tiles()
     return done

@@ -66,6 +66,14 @@ def exp(x: Any) -> Any:
 
 
 @njit(**LOOSE)
+def copy(x: Any, at: Any, out: Any, to: Any, width: Any) -> None:
+    """So many numbers. A slice that is assigned to another one would first be copied elsewhere: they might overlap."""
+    source, target = x[at : at + width], out[to : to + width]
+    for i in range(width):
+        target[i] = source[i]
+
+
+@njit(**LOOSE)
 def norm(x: Any, at: Any, weight: Any, bias: Any, out: Any, to: Any, eps: Any, centred: Any) -> None:
     """LayerNorm, or RMSNorm, of as many numbers as `weight` has."""
     width = weight.shape[0]
@@ -171,7 +179,7 @@ def look_up(matrix: Any, row: Any, out: Any, at: Any, width: Any) -> None:
 @overload(look_up, strict=False)
 def _look_up(matrix: Any, row: Any, out: Any, at: Any, width: Any) -> Any:
     def floats(matrix, row, out, at, width):  # type: ignore[no-untyped-def]
-        out[at : at + width] = matrix[0][row * matrix[2] : row * matrix[2] + width]
+        copy(matrix[0], row * matrix[2], out, at, width)
 
     def halves(matrix, row, out, at, width):  # type: ignore[no-untyped-def]
         kept, vector = matrix[0][row * matrix[2] : row * matrix[2] + width], out[at : at + width]

@@ -64,13 +64,13 @@ class Row(KVCache):
 
     def __init__(self, config: ModelConfig, cache: Cache, slot: int, used: int, dtype: torch.dtype) -> None:
         self.keys = as_tensor(cache.keys)[:, slot : slot + 1, :, :, : config.d_head]
-        self.values = as_tensor(cache.values)[:, slot : slot + 1, :, : config.d_head].mT
+        self.values = as_tensor(cache.values)[:, slot : slot + 1, :, :, : config.d_head]
         self.padding, self.used, self.dtype = None, used, dtype
 
     def store(self, layer: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
         """Put the new (1, G, T, K) behind the old ones; all of them, (1, G, S, K), in the precision of the products."""
         all_keys, all_values = super().store(layer, keys, values)
-        return all_keys.to(self.dtype), all_values.to(self.dtype).contiguous()
+        return all_keys.to(self.dtype), all_values.to(self.dtype)
 
 
 class Kept(nn.Module):

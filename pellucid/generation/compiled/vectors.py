@@ -18,7 +18,9 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic, models, register_model
 
-COMPILED: dict[str, Any] = {"cache": True, "nogil": True, "error_model": "numpy"}
+# Arrays are counted nowhere but where one is made: threads that count the same ones wait for each other.
+COMPILED: dict[str, Any] = {"cache": True, "nogil": True, "error_model": "numpy", "_nrt": False}
+ALLOCATES: dict[str, Any] = {**COMPILED, "_nrt": True}
 WITHIN: dict[str, Any] = {**COMPILED, "inline": "always"}  # a part of its caller, and not compiled on its own
 
 LANES = 16
@@ -114,6 +116,18 @@ def load_four(_: Any, array: Any, index: Any) -> Any:
         return builder.shuffle_vector(four, four, ir.Constant(INTS, [0, 1, 2, 3] * 4))
 
     return floats(array, types.intp), generate
+
+
+@intrinsic
+def put(_: Any, array: Any, index: Any, a: Any) -> Any:
+    """array[index : index + 16] = a, of float32."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        place = place_of(context, builder, signature.args[0], *arguments[:2])
+        builder.store(arguments[2], builder.bitcast(place, FLOATS.as_pointer()), align=4)
+        return context.get_dummy_value()
+
+    return types.void(array, types.intp, floats), generate
 
 
 @intrinsic

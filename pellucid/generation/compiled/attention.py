@@ -1,0 +1,124 @@
+"""One head's attention, compiled: keys and values go into the cache, queries look at them.
+
+A text's places lie one behind the other, each with K numbers. So a key meets a query as a row of a matrix meets a
+vector, what a token leaves is written in one piece, and values are added up place by place.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numba import njit
+
+from pellucid.generation.compiled.products import NONE, float_rows
+from pellucid.generation.compiled.steps import copy, keep, norm, softmax, turn
+from pellucid.generation.compiled.vectors import COMPILED, LANES, WITHIN, load, multiply_add, put, spread, zeros
+
+# N tokens, H heads of queries, G of keys and values, K width of a head, S places in the cache
+
+SIDE = 32  # places that are looked at together: S, and K in the cache, are padded to multiples
+
+
+@njit(**WITHIN)
+def file_head(j: Any, layer: Any, slots: Any, places: Any, sizes: Any, vectors: Any, cache: Any, room: Any) -> None:
+    """Head j of queries, keys and values side by side: normed and rotated, then to the queries or into the cache."""
+    width, padded = sizes.d_head, cache.keys.shape[4]
+    step = (sizes.heads + 2 * sizes.kv_heads) * width
+    pitch = (step + 3) // 4 * 4
+    scale = np.float32(1 / np.sqrt(width))
+    key, value = j - sizes.heads, j - sizes.heads - sizes.kv_heads
+    for row in range(slots.shape[0]):
+        at, slot, place = row * pitch + j * width, slots[row], places[row]
+        head = room.heads[at : at + width]
+        if value < 0:
+            if sizes.headed:
+                weight = vectors.query_norms[layer] if key < 0 else vectors.key_norms[layer]
+                norm(room.heads, at, weight, vectors.nothing, room.heads, at, sizes.eps, not sizes.gated)
+            if sizes.turned:
+                turn(room.heads, at, cache.cosines[place], cache.sines[place])
+        if key < 0:
+            query = room.queries[(row * sizes.heads + j) * padded :]
+            for i in range(width):
+                query[i] = head[i] * scale
+        elif value < 0:
+            target = cache.keys[layer, slot, key, place]
+            for i in range(width):
+                keep(target, i, head[i])
+        else:
+            target = cache.values[layer, slot, value, place]
+            for i in range(width):
+                keep(target, i, head[i])
+
+
+@njit(**COMPILED)
+def _are_of_one_text(slots: Any, row: Any) -> Any:
+    if row + 4 > slots.shape[0]:
+        return False
+    slot = slots[row]
+    return slots[row + 1] == slot and slots[row + 2] == slot and slots[row + 3] == slot
+
+
+@njit(**COMPILED)
+def mix(
+    out: Any, o: Any, weights: Any, at: Any, step: Any, n: Any, values: Any, i: Any, width: Any, places: Any
+) -> None:  # fmt: skip
+    """Weighted sums of so many places' values, from values[i] on, for one token or for four.
+
+    Those of token t begin at weights[at + t × step] and go to out[o + t × width]. Added up in the order of the places
+    by both ways, so that they give the same bits.
+    """
+    if n == 4:
+        for k in range(0, width, LANES):
+            a, b, c, d = zeros(), zeros(), zeros(), zeros()
+            for s in range(places):
+                value, w = load(values, i + s * width + k), at + s
+                a = multiply_add(spread(weights[w]), value, a)
+                b = multiply_add(spread(weights[w + step]), value, b)
+                c = multiply_add(spread(weights[w + 2 * step]), value, c)
+                d = multiply_add(spread(weights[w + 3 * step]), value, d)
+            put(out, o + k, a)
+            put(out, o + width + k, b)
+            put(out, o + 2 * width + k, c)
+            put(out, o + 3 * width + k, d)
+        return
+    for k in range(0, width, 2 * LANES):
+        a, b = zeros(), zeros()
+        for s in range(places):
+            weight, value = spread(weights[at + s]), i + s * width + k
+            a = multiply_add(weight, load(values, value), a)
+            b = multiply_add(weight, load(values, value + LANES), b)
+        put(out, o + k, a)
+        put(out, o + k + LANES, b)
+
+
+@njit(**WITHIN)
+def attend(
+    head: Any, layer: Any, slots: Any, places: Any, sizes: Any, cache: Any, room: Any, step: Any, thread: Any
+) -> None:
+    """One head's context vectors, for up to four tokens of the same text at a time."""
+    group = head // (sizes.heads // sizes.kv_heads)
+    length, padded = cache.keys.shape[3], cache.keys.shape[4]
+    scores, mixed = thread * 4 * length, thread * 4 * padded
+    n, row = slots.shape[0], 0
+    while row < n:
+        slot = slots[row]
+        together = 4 if _are_of_one_text(slots, row) else 1
+        begin = max(0, places[row] + 1 - sizes.window) if sizes.window else 0
+        low, high = begin // SIDE * SIDE, (places[row + together - 1] + SIDE) // SIDE * SIDE
+        start = (row * sizes.heads + head) * padded
+        keys, values = cache.keys[layer, slot, group].reshape(-1), cache.values[layer, slot, group].reshape(-1)
+        float_rows(
+            room.scores, scores, length, room.queries, start, sizes.heads * padded, together, keys, NONE, padded,
+            padded, low, high,
+        )  # fmt: skip
+        for t in range(together):
+            end = places[row + t] + 1
+            begin = max(0, end - sizes.window) if sizes.window else 0
+            at = scores + t * length
+            softmax(room.scores, at + begin, at + end, at + low, at + high)
+        mix(room.mixed, mixed, room.scores, scores + low, length, together, values, low * padded, padded, end - low)
+        for t in range(together):
+            to, found = (row + t) * step + head * sizes.d_head, mixed + t * padded
+            copy(room.mixed, found, room.context, to, sizes.d_head)
+        row += together
