@@ -135,10 +135,13 @@ def draw(logits: Tensor, sampling: Sampling, seen: Tensor | None, numbers: Seque
 
 
 def likeliest(logits: Tensor) -> Tensor:
-    """The id of the largest logit in each row, (B,). NumPy finds it ten times as fast as torch, by one thread."""
+    """The id of the largest logit in each row, (B,). NumPy finds it ten times as fast as torch, by one thread.
+
+    Row by row, as it would copy all of them first where the rows are not next to each other.
+    """
     if logits.device.type != "cpu":
         return logits.argmax(dim=1)
-    return torch.from_numpy(logits.numpy().argmax(axis=1))
+    return torch.tensor([int(row.argmax()) for row in logits.numpy()])
 
 
 def _checked(chosen: Tensor, good: Tensor) -> Tensor:

@@ -11,13 +11,14 @@ from typing import Any
 import numpy as np
 from numba import njit
 
-from pellucid.generation.compiled.products import NONE, float_rows
+from pellucid.generation.compiled.products import float_rows
 from pellucid.generation.compiled.steps import copy, keep, norm, softmax, turn
-from pellucid.generation.compiled.vectors import COMPILED, LANES, WITHIN, load, multiply_add, put, spread, zeros
+from pellucid.generation.compiled.vectors import COMPILED, LANES, WITHIN, fetch, load, multiply_add, put, spread, zeros
 
 # N tokens, H heads of queries, G of keys and values, K width of a head, S places in the cache
 
 SIDE = 32  # places that are looked at together: S, and K in the cache, are padded to multiples
+MOST_AHEAD = 64  # places of the next text that are asked for ahead: the nearest cache keeps no more
 
 
 @njit(**WITHIN)
@@ -92,24 +93,38 @@ def mix(
         put(out, o + k + LANES, b)
 
 
+@njit(**COMPILED)
+def _ask_for(array: Any, start: Any, count: Any) -> None:
+    """So many numbers of the cache, which are read soon."""
+    for line in range(0, count, 64 // array.itemsize):
+        fetch(array, start + line)
+
+
 @njit(**WITHIN)
 def attend(
     head: Any, layer: Any, slots: Any, places: Any, sizes: Any, cache: Any, room: Any, step: Any, thread: Any
 ) -> None:
-    """One head's context vectors, for up to four tokens of the same text at a time."""
-    group = head // (sizes.heads // sizes.kv_heads)
-    length, padded = cache.keys.shape[3], cache.keys.shape[4]
-    scores, mixed = thread * 4 * length, thread * 4 * padded
+    """One head's context vectors, for up to four tokens of the same text at a time.
+
+    Those of another text are asked for one text ahead: they lie elsewhere, and memory does not guess where.
+    """
+    _, texts, groups, length, padded = cache.keys.shape
+    keys, values, group = cache.keys.reshape(-1), cache.values.reshape(-1), head // (sizes.heads // sizes.kv_heads)
+    scores, mixed, size = thread * 4 * length, thread * 4 * padded, length * padded
     n, row = slots.shape[0], 0
     while row < n:
-        slot = slots[row]
+        first = ((layer * texts + slots[row]) * groups + group) * size
         together = 4 if _are_of_one_text(slots, row) else 1
         begin = max(0, places[row] + 1 - sizes.window) if sizes.window else 0
         low, high = begin // SIDE * SIDE, (places[row + together - 1] + SIDE) // SIDE * SIDE
+        if row + together < n and slots[row + together] != slots[row]:
+            ahead = ((layer * texts + slots[row + together]) * groups + group) * size + low * padded
+            count = min(places[row + together] + 1 - low, MOST_AHEAD) * padded
+            _ask_for(keys, ahead, count)
+            _ask_for(values, ahead, count)
         start = (row * sizes.heads + head) * padded
-        keys, values = cache.keys[layer, slot, group].reshape(-1), cache.values[layer, slot, group].reshape(-1)
         float_rows(
-            room.scores, scores, length, room.queries, start, sizes.heads * padded, together, keys, NONE, padded,
+            room.scores, scores, length, room.queries, start, sizes.heads * padded, together, keys, first, padded,
             padded, low, high,
         )  # fmt: skip
         for t in range(together):
@@ -117,7 +132,8 @@ def attend(
             begin = max(0, end - sizes.window) if sizes.window else 0
             at = scores + t * length
             softmax(room.scores, at + begin, at + end, at + low, at + high)
-        mix(room.mixed, mixed, room.scores, scores + low, length, together, values, low * padded, padded, end - low)
+        start = first + low * padded
+        mix(room.mixed, mixed, room.scores, scores + low, length, together, values, start, padded, end - low)
         for t in range(together):
             to, found = (row + t) * step + head * sizes.d_head, mixed + t * padded
             copy(room.mixed, found, room.context, to, sizes.d_head)

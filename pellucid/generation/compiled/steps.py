@@ -197,17 +197,21 @@ def _look_up(matrix: Any, row: Any, out: Any, at: Any, width: Any) -> Any:
 @njit(**LOOSE)
 def add_to(x: Any, x_step: Any, more: Any, step: Any, bias: Any, n: Any, start: Any, end: Any) -> None:
     """Columns `start` to `end` of n rows: x += more + bias."""
+    offset = bias[start:end]
     for row in range(n):
-        for i in range(start, min(end, bias.shape[0])):
-            x[row * x_step + i] += more[row * step + i] + bias[i]
+        to, found = x[row * x_step + start :], more[row * step + start :]
+        for i in range(offset.shape[0]):
+            to[i] += found[i] + offset[i]
 
 
 @njit(**LOOSE)
 def add_bias(x: Any, step: Any, bias: Any, n: Any, start: Any, end: Any) -> None:
     """Columns `start` to `end` of n rows: x += bias."""
+    offset = bias[start:end]
     for row in range(n):
-        for i in range(start, min(end, bias.shape[0])):
-            x[row * step + i] += bias[i]
+        to = x[row * step + start :]
+        for i in range(offset.shape[0]):
+            to[i] += offset[i]
 
 
 def take_all(x: Any, n: Any, width: Any, matrix: Any, taken: Any, arrived: Any, thread: Any, threads: Any) -> None:
