@@ -228,7 +228,7 @@ class FitConfig:
         if self.shard and (self.average or self.best or self.early_stop):
             found = "shard with average, best or early_stop"
             raise ConfigError(problem("training", found, "one or the other", "Leave one of them out."))
-        if self.shard and self.optimizer == "adafactor":  # PyTorch's ends in an error: it knows no slices
+        if self.shard and self.optimizer == "adafactor":  # a slice's columns are not whole
             advice = "Leave one of them out: slices take less memory, too."
             raise ConfigError(problem("training", "shard with adafactor", "shard with muon or adamw", advice))
         for name in ("average", "warmup_share"):

@@ -5,7 +5,7 @@ Muon turns each matrix's step into the nearest orthogonal one, which learns more
 hidden layers in neural networks"; scaled as in Liu et al. 2025, "Muon is Scalable for LLM Training".
 
 Adafactor is for a model whose training hardly fits: where AdamW keeps two numbers for each weight, it keeps one for
-each row and column. Page: Shazeer and Stern 2018, "Adafactor: Adaptive Learning Rates with Sublinear Memory Cost".
+each row and column.
 """
 
 from __future__ import annotations
@@ -16,18 +16,14 @@ import torch
 from torch import nn
 
 from pellucid.config import FitConfig
+from pellucid.pretrain.adafactor import Adafactor
 from pellucid.pretrain.muon import Muon
 
 BETAS = (0.9, 0.99)
-WHOLE = 1e3  # larger than any matrix's root mean square
 
 
 def make_optimizers(model: nn.Module, config: FitConfig) -> list[torch.optim.Optimizer]:
-    """Muon for the matrices inside the blocks, or Adafactor for all matrices, and AdamW for the rest; or it for all.
-
-    Adafactor moves as far as AdamW would, whatever the weights' own size, so that rates and schedules hold for both.
-    PyTorch's moves by max(eps2, size) × min(rate, 1/√step): by the rate itself, at every step, where eps2 is large.
-    """
+    """Muon for the matrices inside the blocks, or Adafactor for all matrices, and AdamW for the rest; or it for all."""
     named = [(name, parameter) for name, parameter in model.named_parameters() if parameter.requires_grad]
     matrices = [parameter for name, parameter in named if parameter.dim() == 2 and "blocks." in name]
     embeddings = [parameter for name, parameter in named if parameter.dim() == 2 and "blocks." not in name]
@@ -38,8 +34,7 @@ def make_optimizers(model: nn.Module, config: FitConfig) -> list[torch.optim.Opt
         dtype = torch.bfloat16 if config.dtype == "bfloat16" else torch.float32
         special, rest = [Muon(matrices, config.matrix_lr, decay, dtype=dtype)], [(embeddings, 0.0)]
     elif config.optimizer == "adafactor" and tables:
-        rate, decay = config.lr / WHOLE, decay * WHOLE
-        special, rest = [torch.optim.Adafactor(tables, lr=rate, eps=(None, WHOLE), weight_decay=decay)], []
+        special, rest = [Adafactor(tables, config.lr, decay)], []
     else:
         rest = [(tables, decay)]
     groups = [{"params": some, "weight_decay": decay} for some, decay in [*rest, (vectors, 0.0)] if some]
@@ -48,7 +43,7 @@ def make_optimizers(model: nn.Module, config: FitConfig) -> list[torch.optim.Opt
 
 def numbers_kept(optimizer: torch.optim.Optimizer, parameter: nn.Parameter) -> int:
     """How many numbers an optimizer keeps for a parameter."""
-    if isinstance(optimizer, torch.optim.Adafactor):
+    if isinstance(optimizer, Adafactor):
         return sum(parameter.shape)
     return parameter.numel() * (2 if isinstance(optimizer, torch.optim.AdamW) else 1)
 
