@@ -22,9 +22,9 @@ from pellucid.pretrain.optim import make_optimizers
 from pellucid.pretrain.step import TroubleError, train_step
 from pellucid.pretrain.task import Task, cut, rows_of
 
-DTYPES = ("float32", "bfloat16")
+DTYPES = ("bfloat16", "float32")
 TRIAL_TOKENS = 1024  # of each step of a trial: enough to tell, and a trial takes no more memory than the run
-LONG = 1.0  # seconds of a step that make one enough
+LONG = 1.0  # seconds of a step that make one enough: products are most of it
 AT_THE_END = 1.0  # of a run, where a linear schedule's rate is 0
 SLOWER = 2.0  # times as long as in another precision: that, too
 
@@ -84,7 +84,7 @@ def settle_precision(
         return replace(config, dtype="bfloat16" if torch.cuda.is_available() else "float32"), {}
     choices = worth_trying(model)
     tried = measure_speed(model, task, config).tried if len(choices) > 1 else {}
-    (fastest,) = world().told(DTYPES.index(min(choices, key=lambda dtype: tried.get(dtype, 0.0))))
+    (fastest,) = world().told(DTYPES.index(min(tried or choices, key=lambda dtype: tried.get(dtype, 0.0))))
     return replace(config, dtype=DTYPES[int(fastest)]), tried  # type: ignore[arg-type]
 
 
@@ -99,12 +99,19 @@ def worth_trying(model: nn.Module) -> Sequence[str]:
 
 
 def measure_speed(model: nn.Module, task: Task, config: FitConfig, steps: int = 3) -> Speed:
-    """Seconds per step in each precision worth a try. Its steps go nowhere: their rate is 0, as at a run's end."""
+    """Seconds per step in each precision worth a try. Its steps go nowhere: their rate is 0, as at a run's end.
+
+    Where a step in bfloat16 is long, and products are faster in it, float32's would be longer: it is not waited for,
+    and its larger activations do not make the peak of the run's memory.
+    """
     keep_freed_memory()
     state = torch.get_rng_state()
     trial_task = Few(task)
     tried: dict[str, float] = {}
     for dtype in worth_trying(model) if config.dtype == "auto" else (config.dtype,):
+        (enough,) = world().told(min(tried.values(), default=0.0) > LONG)
+        if enough:
+            break
         trial = replace(config, dtype=dtype, schedule="linear")  # type: ignore[arg-type]
         optimizers = make_optimizers(model, trial)
         with suppress(TroubleError):  # the run itself will say so

@@ -15,6 +15,7 @@ from pellucid.compute import most_threads
 from pellucid.config import FitConfig, ModelConfig
 from pellucid.model.gpt import GPT
 from pellucid.model.precision import fastest_precision
+from pellucid.pretrain import speed as speed_module
 from pellucid.pretrain.fit import fit
 from pellucid.pretrain.language import LanguageModelling
 from pellucid.pretrain.metrics import read_lines
@@ -41,6 +42,18 @@ def test_measuring_the_speed_changes_neither_the_model_nor_the_random_numbers(
         assert torch.equal(one, other)
     assert speed.dtype == min(speed.tried, key=lambda name: speed.tried[name])
     assert all(parameter.grad is None for parameter in model.parameters())
+
+
+def test_where_a_step_in_bfloat16_is_long_already_float32_is_not_waited_for(
+    shards: Shards, shape: ModelConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(speed_module, "worth_trying", lambda model: speed_module.DTYPES)
+    config, model = FitConfig(steps=3, batch_size=4), fresh(shape)
+    task = LanguageModelling(shards, config, CONTEXT)
+    assert set(measure_speed(model, task, config).tried) == {"bfloat16", "float32"}
+    monkeypatch.setattr(speed_module, "LONG", 0.0)
+    settled, tried = settle_precision(model, task, config, tmp_path, resume=False)
+    assert (settled.dtype, set(tried)) == ("bfloat16", {"bfloat16"})
 
 
 class Untried(LanguageModelling):
