@@ -18,7 +18,7 @@ from pellucid.generation.compiled import model as compiled_model
 from pellucid.generation.compiled.model import CompiledModel
 from pellucid.generation.compiled.packing import Dtype, pack
 from pellucid.generation.compiled.products import INT8_OFFSET, NONE, int8_rows, product, span_of, to_bytes
-from pellucid.generation.compiled.sixteens import FEWEST, LEAST, rows_in_sixteens
+from pellucid.generation.compiled.sixteens import FEWEST, rows_in_sixteens, sixteens_of
 from pellucid.generation.compiled.steps import largest, meet
 from pellucid.generation.compiled.team import Team
 from pellucid.generation.compiled.vectors import (
@@ -351,8 +351,7 @@ def test_sixteen_vectors_side_by_side_get_the_bits_that_they_get_alone(count: in
     matrix = (numbers, scales, width, 0, 0, rows)
     int8_rows(expected.reshape(-1), rows, *taken, span, 0, count, *matrix)
     done = rows_in_sixteens(found.reshape(-1), rows, *taken, span, count, *matrix, INT8_OFFSET)
-    together = 16 * LEAST
-    assert done == (count if count % together >= FEWEST else count // together * together)
+    assert done == min(count, 16 * sixteens_of(count)) and (done == count or count % 32 < FEWEST)
     np.testing.assert_array_equal(found[:done], expected[:done])
     assert not found[done:].any()
     int8_rows(found.reshape(-1), rows, *taken, span, done, count, *matrix)

@@ -21,7 +21,7 @@ from pellucid.generation.compiled.vectors import ALLOCATES, BYTES, COMPILED, OCT
 # N vectors, in S sixteens; R rows of the matrix at a time
 
 SIXTEENS_FIT = dots.WAY is dots.by_vnni
-LEAST, FEWEST = (1, 4) if TILES_FIT else (2, 20)  # sixteens at a time, and vectors that are worth being filled up to it
+FEWEST = 12 if TILES_FIT else 20  # vectors that are worth being filled up, to a tile or to 32
 ROWS, MOST = (16 if TILES_FIT else 4), 4  # at a time, and of sixteens: their sums take half of the registers
 BLOCK = 64  # rows that a span of the vectors is kept near for
 
@@ -70,6 +70,14 @@ def side_by_side(
         first, to = min(v, n - 1) * spans, v // 16 * 16 * spans + v % 16
         for s in range(spans):
             scales[to + 16 * s], begins[to + 16 * s] = x_scales[first + s], -offset * x_sums[first + s]
+
+
+@njit(**COMPILED)
+def sixteens_of(n: Any) -> Any:
+    """How many sixteens are made of n vectors. What is left goes another way, which reads all rows again."""
+    if TILES_FIT:
+        return (n + 15) // 16 if n >= FEWEST else 0
+    return n // 32 * 2 + (2 if n % 32 >= FEWEST else 0)
 
 
 @njit(**WITHIN)
@@ -128,7 +136,7 @@ def _times_all(
             if sixteen + 4 <= count:
                 together = 4
                 _rows_times_sixteens(room, w, begin, stop, last, width, first_row, span, sixteen, 4)
-            elif LEAST == 2 or sixteen + 2 <= count:
+            elif sixteen + 2 <= count:
                 together = 2
                 _rows_times_sixteens(room, w, begin, stop, last, width, first_row, span, sixteen, 2)
             else:
@@ -144,7 +152,7 @@ def rows_in_sixteens(
     width: Any, first_row: Any, start: Any, end: Any, offset: Any,
 ) -> Any:  # fmt: skip
     """As `int8_rows`, for the first of n vectors, as many as it is worth it for; how many these were."""
-    count = n // (16 * LEAST) * LEAST + (LEAST if n % (16 * LEAST) >= FEWEST else 0)
+    count = sixteens_of(n)
     if count == 0 or end - start < ROWS:
         return 0
     done, spans = min(n, 16 * count), width // span
