@@ -106,7 +106,7 @@ def attend(
 ) -> None:
     """One head's context vectors, for up to four tokens of the same text at a time.
 
-    Those of another text are asked for one text ahead: they lie elsewhere, and memory does not guess where.
+    What the next text left is asked for meanwhile: it lies elsewhere, and the processor does not guess where.
     """
     _, texts, groups, length, padded = cache.keys.shape
     keys, values, group = cache.keys.reshape(-1), cache.values.reshape(-1), head // (sizes.heads // sizes.kv_heads)

@@ -33,18 +33,6 @@ def load_wide(_: Any, array: Any, index: Any) -> Any:
     return halves(array, types.intp), generate
 
 
-@intrinsic
-def put_wide(_: Any, array: Any, index: Any, numbers: Any) -> Any:
-    """array[index : index + 16] = numbers."""
-
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        place = place_of(context, builder, signature.args[0], *arguments[:2])
-        builder.store(arguments[2], builder.bitcast(place, HALVES.as_pointer()), align=2)
-        return context.get_dummy_value()
-
-    return types.void(array, types.intp, halves), generate
-
-
 def columns_of_four(builder: Any, lines: list[Any], targets: list[Any]) -> None:
     """Four lines of eight numbers become eight columns of four."""
 

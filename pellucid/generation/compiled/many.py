@@ -28,9 +28,8 @@ from pellucid.generation.compiled.eights import (
     put_eight,
     put_side_by_side,
     put_times,
-    put_wide,
 )
-from pellucid.generation.compiled.vectors import ALLOCATES, BYTES, COMPILED, LANES, WITHIN, fetch, load_bytes
+from pellucid.generation.compiled.vectors import ALLOCATES, BYTES, COMPILED, LANES, WITHIN, fetch, load_bytes, put
 from pellucid.generation.compiled.vectors import first as first_lane
 
 # N vectors, in E eights; R rows of the matrix at a time
@@ -78,7 +77,7 @@ def _rows_times_eights(
             for r in range(rows):
                 place = (first_row + row + r) * width + s * span
                 for k in range(0, span, LANES):
-                    put_wide(wide, r * span + k, load_wide(w, place + k))
+                    put(wide, r * span + k, load_wide(w, place + k))
             if eight == 0:  # the next rows are asked for in the order in which they lie, as much as is read here
                 ahead = (first_row + end) * width + (s * (end - begin) + row - begin) * span
                 for k in range(0, rows * span, BYTES):

@@ -2,7 +2,8 @@
 
 As many.py does with eights, without making anything wider: a whole number is four bytes. Those of 16 vectors lie side
 by side, and four bytes of a row, repeated, meet them, so that a register holds a sum of each of 16 vectors and there is
-nothing to put together. With `int8_rows` four registers are put together after every 256 products of each.
+nothing to put together. With `int8_rows` four registers are put together after every 256 products of each. Where the
+processor has tiles (tiles.py), 16 rows at a time meet the same sixteens.
 """
 
 from __future__ import annotations
@@ -22,7 +23,10 @@ from pellucid.generation.compiled.vectors import ALLOCATES, BYTES, COMPILED, OCT
 
 SIXTEENS_FIT = dots.WAY is dots.by_vnni
 FEWEST = 12 if TILES_FIT else 20  # vectors that are worth being filled up, to a tile or to 32
-ROWS, MOST = (16 if TILES_FIT else 4), 4  # at a time, and of sixteens: their sums take half of the registers
+ROWS, MOST = (
+    (16 if TILES_FIT else 4),
+    4,
+)  # at a time, and of sixteens: their sums take half of the registers (tiles)
 BLOCK = 64  # rows that a span of the vectors is kept near for
 
 

@@ -21,7 +21,6 @@ from pellucid.generation.compiled.vectors import BYTE, FLOATS, INT, INTS, call, 
 
 SIDE = 16  # rows of a tile, and vectors of one
 DEEP = 64  # numbers of a row in a tile
-TILE = SIDE * DEEP  # bytes
 VOID, LONG = ir.VoidType(), ir.IntType(64)
 WEIGHTS, VECTORS = 6, 7  # the tiles that are not sums; those are numbered from 0 on
 ASK_FOR, TILE_DATA = 0x1023, 18  # of Linux's arch_prctl, number 158

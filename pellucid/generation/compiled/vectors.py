@@ -120,14 +120,14 @@ def load_four(_: Any, array: Any, index: Any) -> Any:
 
 @intrinsic
 def put(_: Any, array: Any, index: Any, a: Any) -> Any:
-    """array[index : index + 16] = a, of float32."""
+    """array[index : index + as many as there are] = a."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         place = place_of(context, builder, signature.args[0], *arguments[:2])
-        builder.store(arguments[2], builder.bitcast(place, FLOATS.as_pointer()), align=4)
+        builder.store(arguments[2], builder.bitcast(place, a.of.as_pointer()), align=array.dtype.bitwidth // 8)
         return context.get_dummy_value()
 
-    return types.void(array, types.intp, floats), generate
+    return types.void(array, types.intp, a), generate
 
 
 @intrinsic
