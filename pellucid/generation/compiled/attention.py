@@ -9,16 +9,18 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numba import njit
+from numba import njit, types
+from numba.extending import overload
 
 from pellucid.generation.compiled.products import float_rows
-from pellucid.generation.compiled.steps import copy, keep, norm, softmax, turn
-from pellucid.generation.compiled.vectors import COMPILED, LANES, WITHIN, fetch, load, multiply_add, put, spread, zeros
+from pellucid.generation.compiled.steps import MOST_AHEAD, ask_for, copy, first_seen, keep, norm, softmax, turn
+from pellucid.generation.compiled.tiled import AT_ONCE, attend_by_tiles
+from pellucid.generation.compiled.tiles import TILES_FIT
+from pellucid.generation.compiled.vectors import COMPILED, LANES, WITHIN, load, multiply_add, put, spread, zeros
 
 # N tokens, H heads of queries, G of keys and values, K width of a head, S places in the cache
 
 SIDE = 32  # places that are looked at together: S, and K in the cache, are padded to multiples
-MOST_AHEAD = 64  # places of the next text that are asked for ahead: the nearest cache keeps no more
 
 
 @njit(**WITHIN)
@@ -53,9 +55,8 @@ def file_head(j: Any, layer: Any, slots: Any, places: Any, sizes: Any, vectors: 
 
 
 @njit(**COMPILED)
-def _are_of_one_text(slots: Any, row: Any) -> Any:
-    if row + 4 > slots.shape[0]:
-        return False
+def are_of_one_text(slots: Any, row: Any) -> Any:
+    """Whether four rows are."""
     slot = slots[row]
     return slots[row + 1] == slot and slots[row + 2] == slot and slots[row + 3] == slot
 
@@ -94,47 +95,67 @@ def mix(
 
 
 @njit(**COMPILED)
-def _ask_for(array: Any, start: Any, count: Any) -> None:
-    """So many numbers of the cache, which are read soon."""
-    for line in range(0, count, 64 // array.itemsize):
-        fetch(array, start + line)
-
-
-@njit(**WITHIN)
-def attend(
-    head: Any, layer: Any, slots: Any, places: Any, sizes: Any, cache: Any, room: Any, step: Any, thread: Any
-) -> None:
-    """One head's context vectors, for up to four tokens of the same text at a time.
+def attend_by_rows(
+    head: Any, layer: Any, begin: Any, end: Any, slots: Any, places: Any, sizes: Any, cache: Any, room: Any, step: Any,
+    thread: Any,
+) -> None:  # fmt: skip
+    """One head's context vectors of the tokens `begin` to `end`, for up to four of the same text at a time.
 
     What the next text left is asked for meanwhile: it lies elsewhere, and the processor does not guess where.
     """
     _, texts, groups, length, padded = cache.keys.shape
     keys, values, group = cache.keys.reshape(-1), cache.values.reshape(-1), head // (sizes.heads // sizes.kv_heads)
-    scores, mixed, size = thread * 4 * length, thread * 4 * padded, length * padded
-    n, row = slots.shape[0], 0
-    while row < n:
+    scores, mixed, size = thread * AT_ONCE * length, thread * AT_ONCE * padded, length * padded
+    row = begin
+    while row < end:
         first = ((layer * texts + slots[row]) * groups + group) * size
-        together = 4 if _are_of_one_text(slots, row) else 1
-        begin = max(0, places[row] + 1 - sizes.window) if sizes.window else 0
-        low, high = begin // SIDE * SIDE, (places[row + together - 1] + SIDE) // SIDE * SIDE
-        if row + together < n and slots[row + together] != slots[row]:
+        together = 4 if row + 4 <= end and are_of_one_text(slots, row) else 1
+        low, high = first_seen(places[row], sizes) // SIDE * SIDE, (places[row + together - 1] + SIDE) // SIDE * SIDE
+        if row + together < end and slots[row + together] != slots[row]:
             ahead = ((layer * texts + slots[row + together]) * groups + group) * size + low * padded
             count = min(places[row + together] + 1 - low, MOST_AHEAD) * padded
-            _ask_for(keys, ahead, count)
-            _ask_for(values, ahead, count)
+            ask_for(keys, ahead, count)
+            ask_for(values, ahead, count)
         start = (row * sizes.heads + head) * padded
         float_rows(
             room.scores, scores, length, room.queries, start, sizes.heads * padded, together, keys, first, padded,
             padded, low, high,
         )  # fmt: skip
         for t in range(together):
-            end = places[row + t] + 1
-            begin = max(0, end - sizes.window) if sizes.window else 0
-            at = scores + t * length
-            softmax(room.scores, at + begin, at + end, at + low, at + high)
-        start = first + low * padded
-        mix(room.mixed, mixed, room.scores, scores + low, length, together, values, start, padded, end - low)
+            place, at = places[row + t], scores + t * length
+            softmax(room.scores, at + first_seen(place, sizes), at + place + 1, at + low, at + high)
+        start, last = first + low * padded, places[row + together - 1] + 1
+        mix(room.mixed, mixed, room.scores, scores + low, length, together, values, start, padded, last - low)
         for t in range(together):
             to, found = (row + t) * step + head * sizes.d_head, mixed + t * padded
             copy(room.mixed, found, room.context, to, sizes.d_head)
         row += together
+
+
+def attend(
+    head: Any, layer: Any, slots: Any, places: Any, long: Any, sizes: Any, cache: Any, room: Any, step: Any, thread: Any
+) -> None:
+    """One head's context vectors of all tokens, each row `step` numbers long; by tiles of those that are `long`."""
+    raise NotImplementedError("compiled only")
+
+
+@overload(attend, strict=False)
+def _attend(
+    head: Any, layer: Any, slots: Any, places: Any, long: Any, sizes: Any, cache: Any, room: Any, step: Any, thread: Any
+) -> Any:
+    def by_rows(head, layer, slots, places, long, sizes, cache, room, step, thread):  # type: ignore[no-untyped-def]
+        attend_by_rows(head, layer, 0, slots.shape[0], slots, places, sizes, cache, room, step, thread)
+
+    def by_both(head, layer, slots, places, long, sizes, cache, room, step, thread):  # type: ignore[no-untyped-def]
+        row = 0
+        while row < slots.shape[0]:
+            end = row + 1
+            while end < slots.shape[0] and long[end] == long[row]:
+                end += 1
+            if long[row]:
+                attend_by_tiles(head, layer, row, end, slots, places, sizes, cache, room, step, thread)
+            else:
+                attend_by_rows(head, layer, row, end, slots, places, sizes, cache, room, step, thread)
+            row = end
+
+    return by_both if TILES_FIT and cache[0].dtype == types.uint16 else by_rows

@@ -18,7 +18,8 @@ from pellucid.generation.compiled.packing import BITS, Dtype, pack
 from pellucid.generation.compiled.passes import Cache, Room, forward
 from pellucid.generation.compiled.stretches import LONG, Stretches
 from pellucid.generation.compiled.team import Team
-from pellucid.generation.compiled.tiles import bytes_are_fastest
+from pellucid.generation.compiled.tiled import AT_ONCE, tiles_wanted
+from pellucid.generation.compiled.tiles import TILES_FIT, bytes_are_fastest
 from pellucid.model.formats.folder import find_tensors, is_quantised, read_in_pieces, read_settings
 from pellucid.model.formats.quantised import GROUP, QUANTISED
 from pellucid.model.formats.tensor_files import Piece, read_header
@@ -102,9 +103,11 @@ class CompiledModel:
     def slots(self, count: int, alike: bool = False) -> Slots:
         """Room for `count` texts. `alike`: their numbers must not depend on how a prompt is cut into calls.
 
-        The compiled pass rounds what it multiplies bytes with; the readable model, to which long parts go, does not.
+        The compiled pass rounds what it multiplies bytes with; the readable model, to which long parts go, does not,
+        and tiles sum up in an order of their own.
         """
         slots = Slots(self.config, count, np.uint16 if self.number_bytes == 2 else np.float32)
+        slots.alike = alike
         slots.stretches = not (self._passes_are_fastest or (alike and self.dtype in BITS))
         return slots
 
@@ -132,6 +135,7 @@ class CompiledModel:
                 ids, which, places, wanted = self._after_stretches(slots, ids, which, places, wanted)
             room = self._room_for(slots, min(len(ids), TOGETHER))
             read = [np.array(one, np.int64) for one in (ids, which, places)]
+            read.append(np.zeros(len(ids), np.bool_) if slots.alike else in_long_parts(read[1]))
             done = 0
             for start in range(0, len(ids), TOGETHER):
                 part = slice(start, start + TOGETHER)
@@ -164,7 +168,7 @@ class CompiledModel:
         keys = slots.cache.keys
         room, length = self._room, keys.shape[3]
         threads = self.team.threads
-        if room is None or rows > self._rows or len(room.scores) < threads * 4 * length:
+        if room is None or rows > self._rows or len(room.scores) < threads * AT_ONCE * length:
             self._rows = rows = max(rows, self._rows)
             sizes, matrices = self.packed.sizes, self.packed.matrices
             widths = [matrix[2] for matrix in matrices]
@@ -181,13 +185,16 @@ class CompiledModel:
             }
             floats = [np.zeros(rows * width, np.float32) for width in shapes.values()]
             bytes_ = max(widths) if self.dtype in BITS else 0
+            halves, paired = tiles_wanted(length, keys.shape[4]) if TILES_FIT and self.number_bytes == 2 else (0, 0)
             self._room = room = Room(
                 *floats,
                 np.zeros(rows * bytes_, np.int8),
                 np.zeros(rows * bytes_ // GROUP, np.float32),
                 np.zeros(rows * bytes_ // GROUP, np.int32),
-                np.zeros(threads * 4 * length, np.float32),
-                np.zeros(threads * 4 * keys.shape[4], np.float32),
+                np.zeros(threads * AT_ONCE * length, np.float32),
+                np.zeros(threads * AT_ONCE * keys.shape[4], np.float32),
+                np.zeros(threads * halves, np.uint16),
+                np.zeros(threads * paired, np.int32),
             )
         return room
 
@@ -196,6 +203,7 @@ class Slots:
     """Keys and values of texts, flush left. All slots grow together, doubling, up to the model's window."""
 
     looks_ahead = True  # a few tokens of one text wait for the same weights as one
+    alike = False  # whether all parts of a prompt are read in one way
     stretches = True  # whether long parts of a prompt may be read by the readable model
 
     def __init__(self, config: ModelConfig, count: int, dtype: type[np.float32] | type[np.uint16]) -> None:
@@ -225,6 +233,13 @@ class Slots:
         if source != target:
             self.cache.keys[:, target, :, :tokens] = self.cache.keys[:, source, :, :tokens]
             self.cache.values[:, target, :, :tokens] = self.cache.values[:, source, :, :tokens]
+
+
+def in_long_parts(which: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """Whether each of some tokens, of the texts `which`, comes with many more of the same one beside it."""
+    begins = np.flatnonzero(np.diff(which, prepend=-1))
+    counts = np.diff(begins, append=len(which))
+    return np.repeat(counts >= AT_ONCE, counts)
 
 
 def check_threads(threads: int) -> None:

@@ -105,6 +105,8 @@ class Room(NamedTuple):
     sums: NDArray[np.int32]
     scores: Floats
     mixed: Floats
+    halves: NDArray[np.uint16]
+    paired: NDArray[np.int32]
 
 
 # ---------------------------------------------------------------- the pass
@@ -148,15 +150,15 @@ def _queries_keys_values(
 
 @njit(**WITHIN)
 def _keep_only(
-    wanted: Any, slots: Any, places: Any, sizes: Any, width: Any, padded: Any, room: Any, arrived: Any, thread: Any,
-    threads: Any,
+    wanted: Any, slots: Any, places: Any, long: Any, sizes: Any, width: Any, padded: Any, room: Any, arrived: Any,
+    thread: Any, threads: Any,
 ) -> None:  # fmt: skip
-    """Of the vectors, queries, slots and places the rows `wanted`, which are in order: they move to the front."""
+    """Of the vectors, queries, slots, places and so on the rows `wanted`, which are in order: they move to the front."""
     if thread == 0:
         heads = sizes.heads * padded
         for to in range(wanted.shape[0]):
             row = wanted[to]
-            slots[to], places[to] = slots[row], places[row]
+            slots[to], places[to], long[to] = slots[row], places[row], long[row]
             copy(room.x, row * width, room.x, to * width, width)
             copy(room.queries, row * heads, room.queries, to * heads, heads)
     meet(arrived, threads)
@@ -164,14 +166,14 @@ def _keep_only(
 
 @njit(**WITHIN)
 def _attention(
-    layer: Any, slots: Any, places: Any, sizes: Any, matrices: Any, vectors: Any, cache: Any, room: Any, arrived: Any,
-    thread: Any, threads: Any,
+    layer: Any, slots: Any, places: Any, long: Any, sizes: Any, matrices: Any, vectors: Any, cache: Any, room: Any,
+    arrived: Any, thread: Any, threads: Any,
 ) -> None:  # fmt: skip
     """Attention of the queries, shortcut."""
     n, taken = slots.shape[0], (room.numbers, room.scales, room.sums)
     width, joined = matrices.attention[2], matrices.output[2]
     for head in range(*share(sizes.heads, thread, threads)):
-        attend(head, layer, slots, places, sizes, cache, room, joined, thread)
+        attend(head, layer, slots, places, long, sizes, cache, room, joined, thread)
     meet(arrived, threads)
     take_all(room.context, n, joined, matrices.output, taken, arrived, thread, threads)
     start, end = share_of_rows(sizes.d_model, thread, threads)
@@ -216,10 +218,12 @@ def _feed_forward(
 
 @njit(**COMPILED)
 def forward(
-    ids: Any, slots: Any, places: Any, wanted: Any, out: Any, sizes: Any, matrices: Any, vectors: Any, cache: Any,
-    room: Any, arrived: Any, thread: Any, threads: Any,
+    ids: Any, slots: Any, places: Any, long: Any, wanted: Any, out: Any, sizes: Any, matrices: Any, vectors: Any,
+    cache: Any, room: Any, arrived: Any, thread: Any, threads: Any,
 ) -> None:  # fmt: skip
     """Read N tokens: `ids` at `places` of their `slots`. `out` gets the logits of the rows `wanted`. All in order.
+
+    `long` are those of a long part of a text, however much of it is here.
 
     In the last layer the other rows leave their keys and values, and no more. Nothing is checked here. Each of the
     threads calls it with the same arguments and its own number.
@@ -230,9 +234,9 @@ def forward(
     for layer in range(sizes.layers):
         _queries_keys_values(layer, slots, places, sizes, matrices, vectors, cache, room, arrived, thread, threads)
         if layer == sizes.layers - 1 and wanted.shape[0] < slots.shape[0]:
-            _keep_only(wanted, slots, places, sizes, width, cache.keys.shape[4], room, arrived, thread, threads)
-            slots, places = slots[: wanted.shape[0]], places[: wanted.shape[0]]
-        _attention(layer, slots, places, sizes, matrices, vectors, cache, room, arrived, thread, threads)
+            _keep_only(wanted, slots, places, long, sizes, width, cache.keys.shape[4], room, arrived, thread, threads)
+            slots, places, long = slots[: wanted.shape[0]], places[: wanted.shape[0]], long[: wanted.shape[0]]
+        _attention(layer, slots, places, long, sizes, matrices, vectors, cache, room, arrived, thread, threads)
         _feed_forward(layer, slots.shape[0], sizes, matrices, vectors, room, arrived, thread, threads)
     for row in range(*share(wanted.shape[0], thread, threads)):
         weight, bias = vectors.norms[2 * sizes.layers], vectors.norm_biases[2 * sizes.layers]

@@ -13,9 +13,11 @@ from numba import njit, types
 from numba.extending import overload
 
 from pellucid.generation.compiled.products import INT8_OFFSET, span_of, to_bytes
-from pellucid.generation.compiled.vectors import COMPILED, add_together, let_others
+from pellucid.generation.compiled.vectors import COMPILED, add_together, fetch, let_others
 
 LOOSE = {**COMPILED, "fastmath": {"reassoc", "contract", "nsz"}}  # sums in vectors, in an order of their own
+
+MOST_AHEAD = 64  # places of the next text that are asked for ahead: the nearest cache keeps no more
 
 # ---------------------------------------------------------------- threads
 
@@ -43,6 +45,19 @@ def meet(arrived: Any, threads: Any) -> None:
     while add_together(arrived, 0, 0) < all_of_them:
         waited += 1
         let_others(waited % 256 == 0)
+
+
+@njit(**COMPILED)
+def ask_for(array: Any, start: Any, count: Any) -> None:
+    """So many numbers, which are read soon."""
+    for line in range(0, count, 64 // array.itemsize):
+        fetch(array, start + line)
+
+
+@njit(**COMPILED)
+def first_seen(place: Any, sizes: Any) -> Any:
+    """The first place that a token looks at: its own and those before it, as many as the window has."""
+    return max(0, place + 1 - sizes.window) if sizes.window else 0
 
 
 # ---------------------------------------------------------------- small steps

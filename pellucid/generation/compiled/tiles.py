@@ -1,8 +1,9 @@
-"""Products of bytes by AMX, which multiplies tiles: 16 rows of a matrix times 16 vectors, 64 numbers deep, at once.
+"""Products by AMX, which multiplies tiles of bytes: 16 rows of a matrix times 16 vectors, 64 numbers deep, at once.
 
 A tile of the matrix is 64 bytes of 16 rows as they lie in memory. One of the vectors is what sixteens.py lays side by
 side: four bytes of each of 16 vectors in a line. Their sums are the same whole numbers as by any other way.
-Page: Intel's guide for tdpbusd; Linux's documentation, "Using XSTATE features in user space applications".
+Of bfloat16 it multiplies tiles half as deep (tiled.py).
+Page: Intel's guide for tdpbusd and tdpbf16ps; Linux's documentation, "Using XSTATE features in user space applications".
 """
 
 from __future__ import annotations
@@ -70,6 +71,56 @@ def end_tiles(_: Any) -> Any:
         return context.get_dummy_value()
 
     return types.void(), generate
+
+
+@intrinsic(prefer_literal=True)
+def clear_tile(_: Any, tile: Any) -> Any:
+    """All zeros."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        call(builder, "llvm.x86.tilezero", VOID, [number(tile.literal_value)])
+        return context.get_dummy_value()
+
+    return types.void(tile), generate
+
+
+@intrinsic(prefer_literal=True)
+def load_tile(_: Any, tile: Any, array: Any, index: Any, pitch: Any) -> Any:
+    """16 lines of 64 bytes from array[index] on, each `pitch` numbers behind the one before."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        _, found, at, apart = arguments
+        place = builder.bitcast(place_of(context, builder, array, found, at), BYTE.as_pointer())
+        between = builder.mul(apart, apart.type(array.dtype.bitwidth // 8))
+        call(builder, "llvm.x86.tileloadd64", VOID, [number(tile.literal_value), place, between])
+        return context.get_dummy_value()
+
+    return types.void(tile, array, types.intp, types.intp), generate
+
+
+@intrinsic(prefer_literal=True)
+def put_tile(_: Any, tile: Any, array: Any, index: Any, pitch: Any) -> Any:
+    """The other way round."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        _, found, at, apart = arguments
+        place = builder.bitcast(place_of(context, builder, array, found, at), BYTE.as_pointer())
+        between = builder.mul(apart, apart.type(array.dtype.bitwidth // 8))
+        call(builder, "llvm.x86.tilestored64", VOID, [number(tile.literal_value), place, between])
+        return context.get_dummy_value()
+
+    return types.void(tile, array, types.intp, types.intp), generate
+
+
+@intrinsic(prefer_literal=True)
+def add_products(_: Any, sums: Any, a: Any, b: Any) -> Any:
+    """A tile of 16 × 16 floats += one of bfloat16, 16 lines of 32 numbers, times one of 16 such, two in each lane."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        call(builder, "llvm.x86.tdpbf16ps", VOID, [number(one.literal_value) for one in (sums, a, b)])
+        return context.get_dummy_value()
+
+    return types.void(sums, a, b), generate
 
 
 @intrinsic(prefer_literal=True)
