@@ -21,7 +21,7 @@ LEAST = 2e7  # products that are timed at once
 @njit
 def multiply(out: Any, x: Any, taken: Any, n: Any, matrix: Any, rows: Any) -> None:
     """n vectors times all rows."""
-    product(out, rows, x, matrix[2], taken, n, matrix, NONE, NONE, rows)
+    product(out, rows, x, matrix[2], taken, NONE, n, matrix, NONE, NONE, rows)
 
 
 def prepared(n: int, rows: int, width: int) -> tuple[Any, ...]:

@@ -300,7 +300,7 @@ def bytes_times(x: Any, n: Any, matrix: Any, out: Any) -> Any:
     width, span = matrix[2], span_of(matrix)
     numbers, scales, sums = np.zeros(n * width, np.int8), np.zeros(n * width, np.float32), np.zeros(n * width, np.int32)
     to_bytes(x, 0, n * width // span, span, numbers, scales, sums, 0)
-    product(out, len(matrix[1]), x, width, (numbers, scales, sums), n, matrix, NONE, NONE, np.int64(len(matrix[1])))
+    product(out, len(matrix[1]), x, width, (numbers, scales, sums), NONE, n, matrix, NONE, NONE, np.int64(len(matrix[1])))
     for place in range(n * width):
         x[place] = np.float32(numbers[place]) * scales[place // span]
     return span

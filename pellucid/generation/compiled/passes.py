@@ -25,8 +25,8 @@ from pellucid.generation.compiled.steps import (
     look_up,
     meet,
     norm,
+    part,
     share,
-    share_of_rows,
     take,
     take_all,
 )
@@ -139,9 +139,9 @@ def _queries_keys_values(
         norm(room.x, row * width, weight, bias, room.normed, row * width, sizes.eps, sizes.centred)
         take(room.normed, row * width, width, matrices.attention, taken, row)
     meet(arrived, threads)
-    start, end = share_of_rows(heads, thread, threads)
-    product(room.heads, pitch, room.normed, width, taken, n, matrices.attention, layer * pitch, start, end)
-    add_bias(room.heads, pitch, vectors.attention[layer], n, start, end)
+    first, count, start, end = part(n, heads, thread, threads)
+    product(room.heads, pitch, room.normed, width, taken, first, count, matrices.attention, layer * pitch, start, end)
+    add_bias(room.heads, pitch, vectors.attention[layer], first, count, start, end)
     meet(arrived, threads)
     for j in range(*share(sizes.heads + 2 * sizes.kv_heads, thread, threads)):
         file_head(j, layer, slots, places, sizes, vectors, cache, room)
@@ -176,10 +176,10 @@ def _attention(
         attend(head, layer, slots, places, long, sizes, cache, room, joined, thread)
     meet(arrived, threads)
     take_all(room.context, n, joined, matrices.output, taken, arrived, thread, threads)
-    start, end = share_of_rows(sizes.d_model, thread, threads)
+    first, count, start, end = part(n, sizes.d_model, thread, threads)
     d4 = (sizes.d_model + 3) // 4 * 4
-    product(room.normed, width, room.context, joined, taken, n, matrices.output, layer * d4, start, end)
-    add_to(room.x, width, room.normed, width, vectors.output[layer], n, start, end)
+    product(room.normed, width, room.context, joined, taken, first, count, matrices.output, layer * d4, start, end)
+    add_to(room.x, width, room.normed, width, vectors.output[layer], first, count, start, end)
     meet(arrived, threads)
 
 
@@ -195,24 +195,25 @@ def _feed_forward(
         norm(room.x, row * width, weight, bias, room.normed, row * width, sizes.eps, sizes.centred)
         take(room.normed, row * width, width, matrices.expand, taken, row)
     meet(arrived, threads)
-    start, end = share_of_rows(sizes.d_ff, thread, threads)
+    first, count, start, end = part(n, sizes.d_ff, thread, threads)
     rows = (sizes.d_ff + 3) // 4 * 4
     if sizes.gated:
-        product(room.gate, wide, room.normed, width, taken, n, matrices.expand, 2 * layer * rows, start, end)
-        product(room.wide, wide, room.normed, width, taken, n, matrices.expand, (2 * layer + 1) * rows, start, end)
-        for row in range(n):
+        at = 2 * layer * rows
+        product(room.gate, wide, room.normed, width, taken, first, count, matrices.expand, at, start, end)
+        product(room.wide, wide, room.normed, width, taken, first, count, matrices.expand, at + rows, start, end)
+        for row in range(first, first + count):
             gate(room.wide, room.gate, row * wide + start, row * wide + end)
     else:
-        product(room.wide, wide, room.normed, width, taken, n, matrices.expand, layer * rows, start, end)
-        add_bias(room.wide, wide, vectors.expand[layer], n, start, end)
-        for row in range(n):
+        product(room.wide, wide, room.normed, width, taken, first, count, matrices.expand, layer * rows, start, end)
+        add_bias(room.wide, wide, vectors.expand[layer], first, count, start, end)
+        for row in range(first, first + count):
             gelu(room.wide, row * wide + start, row * wide + end)
     meet(arrived, threads)
     take_all(room.wide, n, wide, matrices.contract, taken, arrived, thread, threads)
-    start, end = share_of_rows(sizes.d_model, thread, threads)
+    first, count, start, end = part(n, sizes.d_model, thread, threads)
     d4 = (sizes.d_model + 3) // 4 * 4
-    product(room.normed, width, room.wide, wide, taken, n, matrices.contract, layer * d4, start, end)
-    add_to(room.x, width, room.normed, width, vectors.contract[layer], n, start, end)
+    product(room.normed, width, room.wide, wide, taken, first, count, matrices.contract, layer * d4, start, end)
+    add_to(room.x, width, room.normed, width, vectors.contract[layer], first, count, start, end)
     meet(arrived, threads)
 
 
@@ -243,6 +244,7 @@ def forward(
         norm(room.x, row * width, weight, bias, room.normed, row * width, sizes.eps, sizes.centred)
         take(room.normed, row * width, width, matrices.logits, taken, row)
     meet(arrived, threads)
-    start, end = share_of_rows(out.shape[1], thread, threads)
-    product(out.reshape(-1), out.shape[1], room.normed, width, taken, wanted.shape[0], matrices.logits, 0, start, end)
+    first, count, start, end = part(wanted.shape[0], out.shape[1], thread, threads)
+    flat = out.reshape(-1)
+    product(flat, out.shape[1], room.normed, width, taken, first, count, matrices.logits, 0, start, end)
     meet(arrived, threads)

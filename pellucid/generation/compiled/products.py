@@ -312,45 +312,58 @@ def int4_rows(
 # ---------------------------------------------------------------- one product, whatever the matrix is kept in
 
 
+@njit(**COMPILED)
+def behind(taken: Any, first: Any, width: Any, span: Any) -> Any:
+    """Vectors as bytes, from the one numbered `first` on."""
+    numbers, scales, sums, spans = *taken, width // span
+    return numbers[first * width :], scales[first * spans :], sums[first * spans :]
+
+
 def product(
-    out: Any, o_step: Any, x: Any, i_step: Any, taken: Any, n: Any, matrix: Any, first_row: Any, start: Any, end: Any
+    out: Any, o_step: Any, x: Any, i_step: Any, taken: Any, first: Any, n: Any, matrix: Any, first_row: Any, start: Any,
+    end: Any,
 ) -> None:  # fmt: skip
     """Rows `start` to `end` of a matrix that begins at row `first_row` of `matrix`, times n vectors.
 
-    `matrix` is (numbers, scales, width); `taken` the vectors as bytes (numbers, scales, sums), where bytes are wanted.
+    The vectors are those from the one numbered `first` on. `matrix` is (numbers, scales, width); `taken` the vectors as bytes (numbers, scales, sums), where bytes are wanted.
     """
     raise NotImplementedError("compiled only")
 
 
 @overload(product, strict=False)
 def _product(
-    out: Any, o_step: Any, x: Any, i_step: Any, taken: Any, n: Any, matrix: Any, first_row: Any, start: Any, end: Any
+    out: Any, o_step: Any, x: Any, i_step: Any, taken: Any, first: Any, n: Any, matrix: Any, first_row: Any, start: Any,
+    end: Any,
 ) -> Any:  # fmt: skip
     numbers, scales = matrix[0], matrix[1]
 
-    def of_floats(out, o_step, x, i_step, taken, n, matrix, first_row, start, end):  # type: ignore[no-untyped-def]
+    def of_floats(out, o_step, x, i_step, taken, first, n, matrix, first_row, start, end):  # type: ignore[no-untyped-def]
         w, _, width = matrix
-        float_rows(out, NONE, o_step, x, NONE, i_step, n, w, first_row * width, width, width, start, end)
+        float_rows(out, first * o_step, o_step, x, first * i_step, i_step, n, w, first_row * width, width, width, start, end)
 
-    def of_bytes(out, o_step, x, i_step, taken, n, matrix, first_row, start, end):  # type: ignore[no-untyped-def]
-        w, scales, width = matrix
-        int8_rows(out, o_step, *taken, span_of(matrix), NONE, n, w, scales, width, first_row, start, end)
-
-    def in_sixteens(out, o_step, x, i_step, taken, n, matrix, first_row, start, end):  # type: ignore[no-untyped-def]
+    def of_bytes(out, o_step, x, i_step, taken, first, n, matrix, first_row, start, end):  # type: ignore[no-untyped-def]
         (w, scales, width), span = matrix, span_of(matrix)
+        out, taken = out[first * o_step :], behind(taken, first, width, span)
+        int8_rows(out, o_step, *taken, span, NONE, n, w, scales, width, first_row, start, end)
+
+    def in_sixteens(out, o_step, x, i_step, taken, first, n, matrix, first_row, start, end):  # type: ignore[no-untyped-def]
+        (w, scales, width), span = matrix, span_of(matrix)
+        out, taken = out[first * o_step :], behind(taken, first, width, span)
         done = rows_in_sixteens(out, o_step, *taken, span, n, w, scales, width, first_row, start, end, INT8_OFFSET)
         if done < n:
             int8_rows(out, o_step, *taken, span, done, n, w, scales, width, first_row, start, end)
 
-    def in_eights(out, o_step, x, i_step, taken, n, matrix, first_row, start, end):  # type: ignore[no-untyped-def]
+    def in_eights(out, o_step, x, i_step, taken, first, n, matrix, first_row, start, end):  # type: ignore[no-untyped-def]
         (w, scales, width), span = matrix, span_of(matrix)
+        out, taken = out[first * o_step :], behind(taken, first, width, span)
         done = many_rows(out, o_step, *taken, span, n, w, scales, width, first_row, start, end, INT8_OFFSET)
         if done < n:
             few_rows(out, o_step, *taken, span, done, n, w, scales, width, first_row, start, end, INT8_OFFSET)
 
-    def of_nibbles(out, o_step, x, i_step, taken, n, matrix, first_row, start, end):  # type: ignore[no-untyped-def]
+    def of_nibbles(out, o_step, x, i_step, taken, first, n, matrix, first_row, start, end):  # type: ignore[no-untyped-def]
         w, scales, width = matrix
-        int4_rows(out, o_step, *taken, width // GROUP, n, w, scales.reshape(-1), first_row, start, end)
+        taken = behind(taken, first, width, GROUP)
+        int4_rows(out[first * o_step :], o_step, *taken, width // GROUP, n, w, scales.reshape(-1), first_row, start, end)
 
     if numbers.dtype != types.uint8:
         return of_floats

@@ -17,6 +17,7 @@ from pellucid.generation.compiled.vectors import COMPILED, add_together, fetch, 
 
 LOOSE = {**COMPILED, "fastmath": {"reassoc", "contract", "nsz"}}  # sums in vectors, in an order of their own
 
+MANY = 64  # vectors for each thread, from which on it reads all of the matrix
 MOST_AHEAD = 64  # places of the next text that are asked for ahead: the nearest cache keeps no more
 
 # ---------------------------------------------------------------- threads
@@ -29,10 +30,17 @@ def share(count: Any, thread: Any, threads: Any) -> Any:
 
 
 @njit(**COMPILED)
-def share_of_rows(count: Any, thread: Any, threads: Any) -> Any:
-    """A share of a matrix's rows, in fours."""
-    fours = (count + 3) // 4
-    return fours * thread // threads * 4, fours * (thread + 1) // threads * 4
+def part(n: Any, rows: Any, thread: Any, threads: Any) -> Any:
+    """A thread's part of a product of n vectors: its first vector and how many, its first row and where rows end.
+
+    Few vectors wait for the matrix, of which each thread reads some rows, in fours. Of many each thread takes some:
+    then what it makes is what it goes on with, and stays in its core's cache.
+    """
+    if n >= MANY * threads:
+        first, last = share(n, thread, threads)
+        return first, last - first, 0, (rows + 3) // 4 * 4
+    fours = (rows + 3) // 4
+    return 0, n, fours * thread // threads * 4, fours * (thread + 1) // threads * 4
 
 
 @njit(**COMPILED)
@@ -210,20 +218,22 @@ def _look_up(matrix: Any, row: Any, out: Any, at: Any, width: Any) -> Any:
 
 
 @njit(**LOOSE)
-def add_to(x: Any, x_step: Any, more: Any, step: Any, bias: Any, n: Any, start: Any, end: Any) -> None:
-    """Columns `start` to `end` of n rows: x += more + bias."""
+def add_to(
+    x: Any, x_step: Any, more: Any, step: Any, bias: Any, first: Any, n: Any, start: Any, end: Any
+) -> None:
+    """Columns `start` to `end` of n rows, from `first` on: x += more + bias."""
     offset = bias[start:end]
-    for row in range(n):
+    for row in range(first, first + n):
         to, found = x[row * x_step + start :], more[row * step + start :]
         for i in range(offset.shape[0]):
             to[i] += found[i] + offset[i]
 
 
 @njit(**LOOSE)
-def add_bias(x: Any, step: Any, bias: Any, n: Any, start: Any, end: Any) -> None:
-    """Columns `start` to `end` of n rows: x += bias."""
+def add_bias(x: Any, step: Any, bias: Any, first: Any, n: Any, start: Any, end: Any) -> None:
+    """Columns `start` to `end` of n rows, from `first` on: x += bias."""
     offset = bias[start:end]
-    for row in range(n):
+    for row in range(first, first + n):
         to = x[row * step + start :]
         for i in range(offset.shape[0]):
             to[i] += offset[i]
