@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from pellucid.generation.compiled.model import CompiledModel
 from pellucid.generation.compiled.packing import Dtype, pack
 from pellucid.generation.compiled.products import INT8_OFFSET, NONE, int8_rows, product, span_of, to_bytes
 from pellucid.generation.compiled.sixteens import FEWEST, rows_in_sixteens, sixteens_of
-from pellucid.generation.compiled.steps import largest, meet
+from pellucid.generation.compiled.steps import MANY, largest, meet
 from pellucid.generation.compiled.team import Team
 from pellucid.generation.compiled.vectors import (
     load,
@@ -90,6 +91,20 @@ def test_a_number_that_is_none_is_found_in_any_piece(tmp_path: Path, monkeypatch
     monkeypatch.setattr(tensor_files, "CHUNK", 500)
     with pytest.raises(DataError, match=r"NaN or infinity in .*wte\.weight"):
         CompiledModel.load(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["gpt2", "llama"])
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "int8", "int4"])
+def test_many_tokens_get_the_same_bits_whether_threads_share_rows_or_tokens(name: str, dtype: Any) -> None:
+    model = lively(replace(TINY[name], context_length=3 * MANY))
+    ids = some_ids(model.config, 1, 2 * MANY + 9)[0].tolist()
+    found = []
+    for threads in (1, 2, 3):  # three share rows, as there are too few tokens for them
+        compiled = CompiledModel.of(model, dtype, threads)
+        slots = compiled.slots(1, alike=True)
+        slots.stretches = False
+        found.append(compiled.logits(slots, ids, [0] * len(ids), range(len(ids)), range(len(ids))))
+    assert np.array_equal(found[0], found[1]) and np.array_equal(found[0], found[2])
 
 
 @pytest.mark.parametrize("name", ["gpt2", "llama", "mistral", "qwen3 window"])
@@ -300,7 +315,9 @@ def bytes_times(x: Any, n: Any, matrix: Any, out: Any) -> Any:
     width, span = matrix[2], span_of(matrix)
     numbers, scales, sums = np.zeros(n * width, np.int8), np.zeros(n * width, np.float32), np.zeros(n * width, np.int32)
     to_bytes(x, 0, n * width // span, span, numbers, scales, sums, 0)
-    product(out, len(matrix[1]), x, width, (numbers, scales, sums), NONE, n, matrix, NONE, NONE, np.int64(len(matrix[1])))
+    product(
+        out, len(matrix[1]), x, width, (numbers, scales, sums), NONE, n, matrix, NONE, NONE, np.int64(len(matrix[1]))
+    )
     for place in range(n * width):
         x[place] = np.float32(numbers[place]) * scales[place // span]
     return span
@@ -350,7 +367,7 @@ def test_sixteen_vectors_side_by_side_get_the_bits_that_they_get_alone(count: in
     expected, found = np.zeros((2, count, rows), np.float32)
     matrix = (numbers, scales, width, 0, 0, rows)
     int8_rows(expected.reshape(-1), rows, *taken, span, 0, count, *matrix)
-    done = rows_in_sixteens(found.reshape(-1), rows, *taken, span, count, *matrix, INT8_OFFSET)
+    done = rows_in_sixteens(found.reshape(-1), rows, *taken, span, NONE, count, *matrix, INT8_OFFSET)
     assert done == min(count, 16 * sixteens_of(count)) and (done == count or count % 32 < FEWEST)
     np.testing.assert_array_equal(found[:done], expected[:done])
     assert not found[done:].any()

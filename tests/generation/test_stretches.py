@@ -65,9 +65,10 @@ def test_a_stretch_leaves_in_the_slot_what_the_compiled_pass_would(
     assert not slots.cache.keys[:, 0].any() and not slots.cache.values[:, 2].any()
 
 
-def test_long_and_short_texts_together_get_the_bits_that_each_gets_alone() -> None:
+@pytest.mark.parametrize("dtype", TOLERANCE)
+def test_long_and_short_texts_together_get_the_bits_that_each_gets_alone(dtype: Any) -> None:
     model = lively(WIDE["gpt2"])
-    compiled = CompiledModel.of(model)
+    compiled = CompiledModel.of(model, dtype)
     texts = [some_ids(model.config, 1, length, seed=length)[0].tolist() for length in (TOKENS, 5, LONG + 1, LONG)]
     together = FastReader(compiled).read(texts)
     alone = torch.cat([FastReader(compiled).read([text]) for text in texts])

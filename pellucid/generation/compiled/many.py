@@ -43,8 +43,8 @@ ROWS, MOST_EIGHTS = 4, 4  # at a time, and of the eight sums: with what is multi
 
 @njit(**COMPILED)
 def side_by_side(
-    numbers: Any, x_scales: Any, x_sums: Any, span: Any, n: Any, width: Any, offset: Any, sides: Any, scales: Any,
-    begins: Any,
+    numbers: Any, x_scales: Any, x_sums: Any, span: Any, begun: Any, n: Any, width: Any, offset: Any, sides: Any,
+    scales: Any, begins: Any,
 ) -> None:  # fmt: skip
     """Bytes of n vectors as pairs of 16 bits, (E, width / 2, 8); scales, and where sums begin, (E, spans, 8).
 
@@ -52,13 +52,13 @@ def side_by_side(
     """
     spans = width // span
     for v in range(0, len(scales) // spans, 4):
-        to, last = v // 8 * 4 * width + v % 8, (n - 1) * width
-        a = min(v * width, last)
+        to, last = v // 8 * 4 * width + v % 8, (begun + n - 1) * width
+        a = min((begun + v) * width, last)
         b, c, d = min(a + width, last), min(a + 2 * width, last), min(a + 3 * width, last)
         for k in range(0, width, LANES):
             put_side_by_side(sides, to + 4 * k, numbers, a + k, b + k, c + k, d + k)
     for v in range(len(scales) // spans):
-        first, to = min(v, n - 1) * spans, v // 8 * 8 * spans + v % 8
+        first, to = (begun + min(v, n - 1)) * spans, v // 8 * 8 * spans + v % 8
         for s in range(spans):
             scales[to + 8 * s], begins[to + 8 * s] = x_scales[first + s], -offset * x_sums[first + s]
 
@@ -90,8 +90,8 @@ def _rows_times_eights(
 
 @njit(**COMPILED)
 def _times_all(
-    out: Any, o_step: Any, room: Any, n: Any, count: Any, w: Any, w_scales: Any, width: Any, span: Any, first_row: Any,
-    start: Any, end: Any,
+    out: Any, o: Any, o_step: Any, room: Any, n: Any, count: Any, w: Any, w_scales: Any, width: Any, span: Any,
+    first_row: Any, start: Any, end: Any,
 ) -> None:  # fmt: skip
     """Rows `start` to `end` times so many eights, which have the first n vectors."""
     for begin in range(start, end, BLOCK):
@@ -104,7 +104,7 @@ def _times_all(
                 eights = 2
                 _rows_times_eights(room, w, begin, stop, width, first_row, span, eight, 4, 2)
             for v in range(0, 8 * eights, 8):
-                to, most = (8 * eight + v) * o_step, min(n - 8 * eight - v, 8) - 1
+                to, most = o + (8 * eight + v) * o_step, min(n - 8 * eight - v, 8) - 1
                 for row in range(begin, stop, ROWS):
                     at = (row - begin) * eights * 8 + v
                     put_eight(out, to + row, o_step, most, room[4], at, eights * 8, w_scales, first_row + row)
@@ -113,10 +113,10 @@ def _times_all(
 
 @njit(**ALLOCATES)
 def many_rows(
-    out: Any, o_step: Any, numbers: Any, x_scales: Any, x_sums: Any, span: Any, n: Any, w: Any, w_scales: Any,
-    width: Any, first_row: Any, start: Any, end: Any, offset: Any,
+    out: Any, o_step: Any, numbers: Any, x_scales: Any, x_sums: Any, span: Any, begun: Any, n: Any, w: Any,
+    w_scales: Any, width: Any, first_row: Any, start: Any, end: Any, offset: Any,
 ) -> Any:  # fmt: skip
-    """As `int8_rows`, for the first of n vectors, as many as 16 at a time are worth it for; how many these were."""
+    """As `int8_rows`, for the first of the n vectors from `begun` on, as many as it is worth it for; how many."""
     count = n // 16 * 2 + (2 if n % 16 >= FEWEST else 0)
     if count == 0:
         return 0
@@ -124,9 +124,9 @@ def many_rows(
     sides, scales = np.empty(4 * count * width, np.int32), np.empty(8 * count * spans, np.float32)
     begins, wide = np.empty(8 * count * spans, np.int32), np.empty(ROWS * span, np.int16)
     sums = np.empty(BLOCK * MOST_EIGHTS * 8, np.float32)
-    side_by_side(numbers, x_scales, x_sums, span, done, width, offset, sides, scales, begins)
+    side_by_side(numbers, x_scales, x_sums, span, begun, done, width, offset, sides, scales, begins)
     room = (sides, scales, begins, wide, sums)
-    _times_all(out, o_step, room, done, count, w, w_scales, width, span, first_row, start, end)
+    _times_all(out, begun * o_step, o_step, room, done, count, w, w_scales, width, span, first_row, start, end)
     return done
 
 

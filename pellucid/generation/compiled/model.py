@@ -135,7 +135,7 @@ class CompiledModel:
                 ids, which, places, wanted = self._after_stretches(slots, ids, which, places, wanted)
             room = self._room_for(slots, min(len(ids), TOGETHER))
             read = [np.array(one, np.int64) for one in (ids, which, places)]
-            read.append(np.zeros(len(ids), np.bool_) if slots.alike else in_long_parts(read[1]))
+            read += [np.zeros(len(ids), np.int64) if slots.alike else in_long_parts(read[1])]
             done = 0
             for start in range(0, len(ids), TOGETHER):
                 part = slice(start, start + TOGETHER)
@@ -235,11 +235,11 @@ class Slots:
             self.cache.values[:, target, :, :tokens] = self.cache.values[:, source, :, :tokens]
 
 
-def in_long_parts(which: NDArray[np.int64]) -> NDArray[np.bool_]:
-    """Whether each of some tokens, of the texts `which`, comes with many more of the same one beside it."""
+def in_long_parts(which: NDArray[np.int64]) -> NDArray[np.int64]:
+    """1 or 0: whether each of some tokens, of the texts `which`, stands in a long part of one."""
     begins = np.flatnonzero(np.diff(which, prepend=-1))
     counts = np.diff(begins, append=len(which))
-    return np.repeat(counts >= AT_ONCE, counts)
+    return np.repeat((counts >= LONG).astype(np.int64), counts)
 
 
 def check_threads(threads: int) -> None:

@@ -153,7 +153,7 @@ def _keep_only(
     wanted: Any, slots: Any, places: Any, long: Any, sizes: Any, width: Any, padded: Any, room: Any, arrived: Any,
     thread: Any, threads: Any,
 ) -> None:  # fmt: skip
-    """Of the vectors, queries, slots, places and so on the rows `wanted`, which are in order: they move to the front."""
+    """Of vectors, queries, slots and what else a row has, the rows `wanted`, which are in order, move to the front."""
     if thread == 0:
         heads = sizes.heads * padded
         for to in range(wanted.shape[0]):

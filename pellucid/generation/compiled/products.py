@@ -275,8 +275,8 @@ def _add_nibbles(x: Any, scale: Any, begin: Any, w: Any, w_scale: Any, so_far: A
 
 @njit(**COMPILED)
 def int4_rows(
-    out: Any, o_step: Any, numbers: Any, x_scales: Any, x_sums: Any, groups: Any, n: Any, w: Any, w_scales: Any,
-    first_row: Any, start: Any, end: Any,
+    out: Any, o_step: Any, numbers: Any, x_scales: Any, x_sums: Any, groups: Any, begun: Any, n: Any, w: Any,
+    w_scales: Any, first_row: Any, start: Any, end: Any,
 ) -> None:  # fmt: skip
     """As `int8_rows`, two numbers to a byte: the lower halves of 64 bytes are a group, the upper halves the next.
 
@@ -286,13 +286,13 @@ def int4_rows(
     far = _ahead(w, width)
     for row in range(start, end, ROWS):
         place, scale = (first_row + row) * width, (first_row + row) * groups
-        for v in range(n):
+        for v in range(begun, n):
             sums = _nothing()
             for g in range(0, groups, 2):
                 x, x_scale, begin = _group(numbers, x_scales, x_sums, v * groups + g, INT4_OFFSET)
                 y, y_scale, y_begin = _group(numbers, x_scales, x_sums, v * groups + g + 1, INT4_OFFSET)
                 k, s = place + g * (GROUP // 2), scale + g
-                _ask_by_turns(w, place, g * (GROUP // 2), BYTES, width, far, v, n)
+                _ask_by_turns(w, place, g * (GROUP // 2), BYTES, width, far, v - begun, n - begun)
                 a, b = load_bytes(w, k), load_bytes(w, k + width)
                 c, d = load_bytes(w, k + 2 * width), load_bytes(w, k + 3 * width)
                 s0 = _add_nibbles(x, x_scale, begin, low_nibbles(a), w_scales[s], sums[0])
@@ -312,20 +312,14 @@ def int4_rows(
 # ---------------------------------------------------------------- one product, whatever the matrix is kept in
 
 
-@njit(**COMPILED)
-def behind(taken: Any, first: Any, width: Any, span: Any) -> Any:
-    """Vectors as bytes, from the one numbered `first` on."""
-    numbers, scales, sums, spans = *taken, width // span
-    return numbers[first * width :], scales[first * spans :], sums[first * spans :]
-
-
 def product(
     out: Any, o_step: Any, x: Any, i_step: Any, taken: Any, first: Any, n: Any, matrix: Any, first_row: Any, start: Any,
     end: Any,
 ) -> None:  # fmt: skip
     """Rows `start` to `end` of a matrix that begins at row `first_row` of `matrix`, times n vectors.
 
-    The vectors are those from the one numbered `first` on. `matrix` is (numbers, scales, width); `taken` the vectors as bytes (numbers, scales, sums), where bytes are wanted.
+    Vectors are numbered from `first` on. `matrix` is (numbers, scales, width); `taken` all vectors as bytes (numbers,
+    scales, sums), where bytes are wanted.
     """
     raise NotImplementedError("compiled only")
 
@@ -339,31 +333,33 @@ def _product(
 
     def of_floats(out, o_step, x, i_step, taken, first, n, matrix, first_row, start, end):  # type: ignore[no-untyped-def]
         w, _, width = matrix
-        float_rows(out, first * o_step, o_step, x, first * i_step, i_step, n, w, first_row * width, width, width, start, end)
+        float_rows(
+            out, first * o_step, o_step, x, first * i_step, i_step, n, w, first_row * width, width, width, start, end
+        )
 
     def of_bytes(out, o_step, x, i_step, taken, first, n, matrix, first_row, start, end):  # type: ignore[no-untyped-def]
-        (w, scales, width), span = matrix, span_of(matrix)
-        out, taken = out[first * o_step :], behind(taken, first, width, span)
-        int8_rows(out, o_step, *taken, span, NONE, n, w, scales, width, first_row, start, end)
+        (w, scales, width), last = matrix, first + n
+        int8_rows(out, o_step, *taken, span_of(matrix), first, last, w, scales, width, first_row, start, end)
 
     def in_sixteens(out, o_step, x, i_step, taken, first, n, matrix, first_row, start, end):  # type: ignore[no-untyped-def]
-        (w, scales, width), span = matrix, span_of(matrix)
-        out, taken = out[first * o_step :], behind(taken, first, width, span)
-        done = rows_in_sixteens(out, o_step, *taken, span, n, w, scales, width, first_row, start, end, INT8_OFFSET)
-        if done < n:
-            int8_rows(out, o_step, *taken, span, done, n, w, scales, width, first_row, start, end)
+        (w, scales, width), span, last = matrix, span_of(matrix), first + n
+        done = first + rows_in_sixteens(
+            out, o_step, *taken, span, first, n, w, scales, width, first_row, start, end, INT8_OFFSET
+        )
+        if done < last:
+            int8_rows(out, o_step, *taken, span, done, last, w, scales, width, first_row, start, end)
 
     def in_eights(out, o_step, x, i_step, taken, first, n, matrix, first_row, start, end):  # type: ignore[no-untyped-def]
-        (w, scales, width), span = matrix, span_of(matrix)
-        out, taken = out[first * o_step :], behind(taken, first, width, span)
-        done = many_rows(out, o_step, *taken, span, n, w, scales, width, first_row, start, end, INT8_OFFSET)
-        if done < n:
-            few_rows(out, o_step, *taken, span, done, n, w, scales, width, first_row, start, end, INT8_OFFSET)
+        (w, scales, width), span, last = matrix, span_of(matrix), first + n
+        done = first + many_rows(
+            out, o_step, *taken, span, first, n, w, scales, width, first_row, start, end, INT8_OFFSET
+        )
+        if done < last:
+            few_rows(out, o_step, *taken, span, done, last, w, scales, width, first_row, start, end, INT8_OFFSET)
 
     def of_nibbles(out, o_step, x, i_step, taken, first, n, matrix, first_row, start, end):  # type: ignore[no-untyped-def]
         w, scales, width = matrix
-        taken = behind(taken, first, width, GROUP)
-        int4_rows(out[first * o_step :], o_step, *taken, width // GROUP, n, w, scales.reshape(-1), first_row, start, end)
+        int4_rows(out, o_step, *taken, width // GROUP, first, first + n, w, scales.reshape(-1), first_row, start, end)
 
     if numbers.dtype != types.uint8:
         return of_floats

@@ -3,7 +3,7 @@
 As many.py does with eights, without making anything wider: a whole number is four bytes. Those of 16 vectors lie side
 by side, and four bytes of a row, repeated, meet them, so that a register holds a sum of each of 16 vectors and there is
 nothing to put together. With `int8_rows` four registers are put together after every 256 products of each. Where the
-processor has tiles (tiles.py), 16 rows at a time meet the same sixteens.
+processor has tiles (tiles.py), 32 rows at a time meet the same sixteens.
 """
 
 from __future__ import annotations
@@ -23,10 +23,7 @@ from pellucid.generation.compiled.vectors import ALLOCATES, BYTES, COMPILED, OCT
 
 SIXTEENS_FIT = dots.WAY is dots.by_vnni
 FEWEST = 12 if TILES_FIT else 20  # vectors that are worth being filled up, to a tile or to 32
-ROWS, MOST = (
-    (16 if TILES_FIT else 4),
-    4,
-)  # at a time, and of sixteens: their sums take half of the registers (tiles)
+ROWS, MOST = (32, 2) if TILES_FIT else (4, 4)  # at a time, and of sixteens: their sums take half of the registers
 BLOCK = 64  # rows that a span of the vectors is kept near for
 
 
@@ -56,8 +53,8 @@ def put_side_by_side(_: Any, sides: Any, to: Any, numbers: Any, a: Any, b: Any, 
 
 @njit(**COMPILED)
 def side_by_side(
-    numbers: Any, x_scales: Any, x_sums: Any, span: Any, n: Any, width: Any, offset: Any, sides: Any, scales: Any,
-    begins: Any,
+    numbers: Any, x_scales: Any, x_sums: Any, span: Any, begun: Any, n: Any, width: Any, offset: Any, sides: Any,
+    scales: Any, begins: Any,
 ) -> None:  # fmt: skip
     """Bytes of n vectors, (S, width / 4, 16) of four each; scales, and where sums begin, (S, spans, 16).
 
@@ -65,13 +62,13 @@ def side_by_side(
     """
     spans = width // span
     for v in range(0, len(scales) // spans, 4):
-        to, last = v // 16 * 4 * width + v % 16, (n - 1) * width
-        a = min(v * width, last)
+        to, last = v // 16 * 4 * width + v % 16, (begun + n - 1) * width
+        a = min((begun + v) * width, last)
         b, c, d = min(a + width, last), min(a + 2 * width, last), min(a + 3 * width, last)
         for k in range(0, width, 32):
             put_side_by_side(sides, to + 4 * k, numbers, a + k, b + k, c + k, d + k)
     for v in range(len(scales) // spans):
-        first, to = min(v, n - 1) * spans, v // 16 * 16 * spans + v % 16
+        first, to = (begun + min(v, n - 1)) * spans, v // 16 * 16 * spans + v % 16
         for s in range(spans):
             scales[to + 16 * s], begins[to + 16 * s] = x_scales[first + s], -offset * x_sums[first + s]
 
@@ -110,12 +107,12 @@ def _rows_times_sixteens(
 
 @njit(**WITHIN)
 def _put_sixteens(
-    out: Any, o_step: Any, begin: Any, end: Any, last: Any, sums: Any, w_scales: Any, first_row: Any, vector: Any,
-    n: Any, count: Any,
+    out: Any, o: Any, o_step: Any, begin: Any, end: Any, last: Any, sums: Any, w_scales: Any, first_row: Any,
+    vector: Any, n: Any, count: Any,
 ) -> None:  # fmt: skip
     """Their sums times the rows' scales; the first is that of the vector numbered `vector`, and there are n."""
     for v in range(0, 16 * count, 8):
-        to, most = (vector + v) * o_step, min(n - vector - v, 8) - 1
+        to, most = o + (vector + v) * o_step, min(n - vector - v, 8) - 1
         if most < 0:  # filled up
             break
         for row in range(begin, end, ROWS):
@@ -129,15 +126,15 @@ def _put_sixteens(
 
 @njit(**COMPILED)
 def _times_all(
-    out: Any, o_step: Any, room: Any, n: Any, count: Any, w: Any, w_scales: Any, width: Any, span: Any, first_row: Any,
-    start: Any, end: Any,
+    out: Any, o: Any, o_step: Any, room: Any, n: Any, count: Any, w: Any, w_scales: Any, width: Any, span: Any,
+    first_row: Any, start: Any, end: Any,
 ) -> None:  # fmt: skip
     """Rows `start` to `end` times so many sixteens, which have the first n vectors."""
     last = end - ROWS
     for begin in range(start, end, BLOCK):
         stop, sixteen = min(begin + BLOCK, end), 0
         while sixteen < count:
-            if sixteen + 4 <= count:
+            if sixteen + 4 <= count and MOST == 4:
                 together = 4
                 _rows_times_sixteens(room, w, begin, stop, last, width, first_row, span, sixteen, 4)
             elif sixteen + 2 <= count:
@@ -146,27 +143,27 @@ def _times_all(
             else:
                 together = 1
                 _rows_times_sixteens(room, w, begin, stop, last, width, first_row, span, sixteen, 1)
-            _put_sixteens(out, o_step, begin, stop, last, room[3], w_scales, first_row, 16 * sixteen, n, together)
+            _put_sixteens(out, o, o_step, begin, stop, last, room[3], w_scales, first_row, 16 * sixteen, n, together)
             sixteen += together
 
 
 @njit(**ALLOCATES)
 def rows_in_sixteens(
-    out: Any, o_step: Any, numbers: Any, x_scales: Any, x_sums: Any, span: Any, n: Any, w: Any, w_scales: Any,
-    width: Any, first_row: Any, start: Any, end: Any, offset: Any,
+    out: Any, o_step: Any, numbers: Any, x_scales: Any, x_sums: Any, span: Any, begun: Any, n: Any, w: Any,
+    w_scales: Any, width: Any, first_row: Any, start: Any, end: Any, offset: Any,
 ) -> Any:  # fmt: skip
-    """As `int8_rows`, for the first of n vectors, as many as it is worth it for; how many these were."""
+    """As `int8_rows`, for the first of the n vectors from `begun` on, as many as it is worth it for; how many."""
     count = sixteens_of(n)
     if count == 0 or end - start < ROWS:
         return 0
     done, spans = min(n, 16 * count), width // span
     sides, scales = np.empty(4 * count * width, np.int32), np.empty(16 * count * spans, np.float32)
     begins, sums = np.empty(16 * count * spans, np.int32), np.empty(BLOCK * MOST * 16, np.float32)
-    side_by_side(numbers, x_scales, x_sums, span, done, width, offset, sides, scales, begins)
+    side_by_side(numbers, x_scales, x_sums, span, begun, done, width, offset, sides, scales, begins)
     room = (sides, scales, begins, sums)
     if TILES_FIT:
         begin_tiles()
-    _times_all(out, o_step, room, done, count, w, w_scales, width, span, first_row, start, end)
+    _times_all(out, begun * o_step, o_step, room, done, count, w, w_scales, width, span, first_row, start, end)
     if TILES_FIT:
         end_tiles()
     return done

@@ -218,9 +218,7 @@ def _look_up(matrix: Any, row: Any, out: Any, at: Any, width: Any) -> Any:
 
 
 @njit(**LOOSE)
-def add_to(
-    x: Any, x_step: Any, more: Any, step: Any, bias: Any, first: Any, n: Any, start: Any, end: Any
-) -> None:
+def add_to(x: Any, x_step: Any, more: Any, step: Any, bias: Any, first: Any, n: Any, start: Any, end: Any) -> None:
     """Columns `start` to `end` of n rows, from `first` on: x += more + bias."""
     offset = bias[start:end]
     for row in range(first, first + n):

@@ -2,7 +2,8 @@
 
 A tile is 16 lines of 64 bytes: 16 keys as they lie in the cache, 32 numbers of each, meet 16 queries side by side.
 Queries and weights, which are float32, go as two numbers of bfloat16 each, so that 16 of their 24 bits count. Each sum
-is made in the order of the places by itself, whatever stands beside it: a token has the same bits alone and in a prompt.
+is made by itself, in the order of the places: a token has the same bits whatever stands beside it. To arrange all that
+is worth it for many tokens alone, so these have other bits than one by one.
 Page: Intel's guide for tdpbf16ps.
 """
 
@@ -23,7 +24,7 @@ from pellucid.generation.compiled.vectors import COMPILED, place_of
 # N tokens, H heads of queries, G of keys and values, K width of a head, S places in the cache
 
 SIDE, DEEP = 16, 32  # lines of a tile, and numbers of bfloat16 in each
-AT_ONCE = 16  # tokens of one text; where so many come, tiles are faster
+AT_ONCE = 16  # tokens of one text
 
 
 @njit(**COMPILED)
@@ -62,7 +63,9 @@ def pair_values(values: Any, first: Any, begin: Any, end: Any, width: Any, out: 
 
 
 @njit(**COMPILED)
-def sixteen_queries(queries: Any, at: Any, step: Any, most: Any, width: Any, halves: Any, h: Any, out: Any, to: Any) -> None:
+def sixteen_queries(
+    queries: Any, at: Any, step: Any, most: Any, width: Any, halves: Any, h: Any, out: Any, to: Any
+) -> None:
     """Queries from queries[at] on, `step` apart, as tiles take them: (2, width / 2, 16), two numbers in each lane.
 
     Those behind the one numbered `most` are the same as it. `halves` is used meanwhile, from `h` on.
@@ -75,12 +78,14 @@ def sixteen_queries(queries: Any, at: Any, step: Any, most: Any, width: Any, hal
             b, c, d = a + min(t + 1, most) * width, a + min(t + 2, most) * width, a + min(t + 3, most) * width
             a += min(t, most) * width
             for k in range(0, width, 16):
-                put_side_by_side(out, to + half * SIDE * width // 2 + k // 2 * SIDE + t, halves, a + k, b + k, c + k, d + k)
+                put_side_by_side(
+                    out, to + half * SIDE * width // 2 + k // 2 * SIDE + t, halves, a + k, b + k, c + k, d + k
+                )
 
 
 @intrinsic
 def put_turned(_: Any, out: Any, to: Any, step: Any, most: Any, lines: Any, at: Any) -> Any:
-    """Four lines of eight numbers, 16 apart, as eight of four, `step` apart; those behind the one numbered `most` on it."""
+    """Four lines of eight numbers, 16 apart, as eight of four, `step` apart; of those behind `most` that one again."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         out, to, step, most, lines, at = arguments
