@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from pellucid.compute import keep_freed_memory, settle_threads
 from pellucid.config import ModelConfig
 from pellucid.generation.compiled.attention import SIDE
-from pellucid.generation.compiled.packing import BITS, Dtype, pack
+from pellucid.generation.compiled.packing import BITS, Dtype, pack, zeros
 from pellucid.generation.compiled.passes import Cache, Room, forward
 from pellucid.generation.compiled.stretches import LONG, Stretches
 from pellucid.generation.compiled.team import Team
@@ -183,18 +183,18 @@ class CompiledModel:
                 "wide": wide,
                 "gate": wide if sizes.gated else 0,
             }
-            floats = [np.zeros(rows * width, np.float32) for width in shapes.values()]
+            floats = [zeros((rows * width,), np.float32) for width in shapes.values()]
             bytes_ = max(widths) if self.dtype in BITS else 0
             halves, paired = tiles_wanted(length, keys.shape[4]) if TILES_FIT and self.number_bytes == 2 else (0, 0)
             self._room = room = Room(
                 *floats,
-                np.zeros(rows * bytes_, np.int8),
-                np.zeros(rows * bytes_ // GROUP, np.float32),
-                np.zeros(rows * bytes_ // GROUP, np.int32),
-                np.zeros(threads * AT_ONCE * length, np.float32),
-                np.zeros(threads * AT_ONCE * keys.shape[4], np.float32),
-                np.zeros(threads * halves, np.uint16),
-                np.zeros(threads * paired, np.int32),
+                zeros((rows * bytes_,), np.int8),
+                zeros((rows * bytes_ // GROUP,), np.float32),
+                zeros((rows * bytes_ // GROUP,), np.int32),
+                zeros((threads * AT_ONCE * length,), np.float32),
+                zeros((threads * AT_ONCE * keys.shape[4],), np.float32),
+                zeros((threads * halves,), np.uint16),
+                zeros((threads * paired,), np.int32),
             )
         return room
 
@@ -217,7 +217,7 @@ class Slots:
         if config.positions == "rotary":
             frequencies = rotary_frequencies(config.d_head, config.rope_theta, config.rope_scaling)
             angles = (torch.arange(length)[:, None].float() * frequencies).numpy()
-        return Cache(np.zeros(shape, self.dtype), np.zeros(shape, self.dtype), np.cos(angles), np.sin(angles))
+        return Cache(zeros(shape, self.dtype), zeros(shape, self.dtype), np.cos(angles), np.sin(angles))
 
     def grow(self, length: int) -> None:
         """Room for `length` tokens in each slot, at least."""

@@ -7,6 +7,7 @@ file: half a gigabyte is neither written twice nor held twice.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from contextlib import nullcontext
 from typing import Any, Literal, NamedTuple
@@ -26,6 +27,7 @@ from pellucid.model.formats.tensor_files import Piece
 Dtype = Literal["float32", "bfloat16", "int8", "int4"]
 NUMBERS = {"float32": np.float32, "bfloat16": np.uint16, "int8": np.uint8, "int4": np.uint8}
 BITS = {"int8": 8, "int4": 4}
+LINE = 64  # bytes of the cache that are read together
 
 
 class Packed(NamedTuple):
@@ -151,7 +153,9 @@ def room_for_matrix(
     width, pitch = -(-inputs // step) * step, -(-sum(blocks[0].values()) // ROWS) * ROWS
     shape = (len(blocks) * pitch, width // 2 if dtype == "int4" else width)
     offset = {"int8": INT8_OFFSET, "int4": INT4_OFFSET * 17}.get(dtype, 0)
-    numbers = np.full(shape, offset, np.uint8) if offset else np.zeros(shape, NUMBERS[dtype])
+    numbers = zeros(shape, NUMBERS[dtype])
+    if offset:
+        numbers.fill(offset)
     scales = np.zeros({"int8": (shape[0],), "int4": (shape[0], width // GROUP)}.get(dtype, (0,)), np.float32)
     places = {}
     for i, block in enumerate(blocks):
@@ -160,6 +164,14 @@ def room_for_matrix(
             places[name] = Place(numbers[at : at + rows], scales[at : at + rows], dtype)
             at += rows
     return (numbers.reshape(-1), scales, width), places
+
+
+def zeros(shape: tuple[int, ...], dtype: Any) -> NDArray[Any]:
+    """As NumPy's, but where a line of the cache begins: vectors and tiles of 64 bytes then take one line, not two."""
+    size = math.prod(shape) * np.dtype(dtype).itemsize
+    room = np.zeros(size + LINE, np.uint8)
+    start = -room.ctypes.data % LINE
+    return room[start : start + size].view(dtype).reshape(shape)
 
 
 def fill(numbers: NDArray[Any], scales: NDArray[np.float32], part: Tensor | Quantised, dtype: Dtype) -> None:

@@ -3,7 +3,7 @@
 As many.py does with eights, without making anything wider: a whole number is four bytes. Those of 16 vectors lie side
 by side, and four bytes of a row, repeated, meet them, so that a register holds a sum of each of 16 vectors and there is
 nothing to put together. With `int8_rows` four registers are put together after every 256 products of each. Where the
-processor has tiles (tiles.py), 32 rows at a time meet the same sixteens.
+processor has tiles (tiles.py), 16 rows at a time meet the same sixteens.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from pellucid.generation.compiled.vectors import ALLOCATES, BYTES, COMPILED, OCT
 
 SIXTEENS_FIT = dots.WAY is dots.by_vnni
 FEWEST = 12 if TILES_FIT else 20  # vectors that are worth being filled up, to a tile or to 32
-ROWS, MOST = (32, 2) if TILES_FIT else (4, 4)  # at a time, and of sixteens: their sums take half of the registers
+ROWS, MOST = (16 if TILES_FIT else 4), 4  # at a time, and of sixteens: their sums take half of the registers (tiles)
 BLOCK = 64  # rows that a span of the vectors is kept near for
 
 
@@ -134,7 +134,7 @@ def _times_all(
     for begin in range(start, end, BLOCK):
         stop, sixteen = min(begin + BLOCK, end), 0
         while sixteen < count:
-            if sixteen + 4 <= count and MOST == 4:
+            if sixteen + 4 <= count:
                 together = 4
                 _rows_times_sixteens(room, w, begin, stop, last, width, first_row, span, sixteen, 4)
             elif sixteen + 2 <= count:
@@ -148,6 +148,12 @@ def _times_all(
 
 
 @njit(**ALLOCATES)
+def aligned(array: Any) -> Any:
+    """Without its first numbers of four bytes, up to where a line of the cache begins: else each load takes two."""
+    return array[-array.ctypes.data % 64 // 4 :]
+
+
+@njit(**ALLOCATES)
 def rows_in_sixteens(
     out: Any, o_step: Any, numbers: Any, x_scales: Any, x_sums: Any, span: Any, begun: Any, n: Any, w: Any,
     w_scales: Any, width: Any, first_row: Any, start: Any, end: Any, offset: Any,
@@ -157,8 +163,8 @@ def rows_in_sixteens(
     if count == 0 or end - start < ROWS:
         return 0
     done, spans = min(n, 16 * count), width // span
-    sides, scales = np.empty(4 * count * width, np.int32), np.empty(16 * count * spans, np.float32)
-    begins, sums = np.empty(16 * count * spans, np.int32), np.empty(BLOCK * MOST * 16, np.float32)
+    sides, scales = aligned(np.empty(4 * count * width + 16, np.int32)), np.empty(16 * count * spans, np.float32)
+    begins, sums = np.empty(16 * count * spans, np.int32), aligned(np.empty(BLOCK * MOST * 16 + 16, np.float32))
     side_by_side(numbers, x_scales, x_sums, span, begun, done, width, offset, sides, scales, begins)
     room = (sides, scales, begins, sums)
     if TILES_FIT:

@@ -23,7 +23,7 @@ from pellucid.generation.compiled.vectors import BYTE, FLOATS, INT, INTS, call, 
 SIDE = 16  # rows of a tile, and vectors of one
 DEEP = 64  # numbers of a row in a tile
 VOID, LONG = ir.VoidType(), ir.IntType(64)
-SUMS, WEIGHTS, VECTORS = 0, 4, 6  # the numbers of the tiles: four, two and two
+WEIGHTS, VECTORS = 6, 7  # the tiles that are not sums; those are numbered from 0 on
 ASK_FOR, TILE_DATA = 0x1023, 18  # of Linux's arch_prctl, number 158
 
 
@@ -128,12 +128,8 @@ def add_tiles(
     _: Any, sums: Any, to: Any, w: Any, w_at: Any, w_pitch: Any, span: Any, sides: Any, at: Any, pitch: Any,
     scales: Any, begins: Any, group: Any, step: Any, rows: Any, count: Any,
 ) -> Any:  # fmt: skip
-    """Add a span of 16 or 32 rows times one or two sixteens of vectors, scaled, to their sums: as `span_adder` says.
-
-    Two and two, as a tile that is loaded then meets two others.
-    """
+    """Add a span of 16 rows times so many sixteens of vectors, scaled, to their sums: what `span_adder` says."""
     side_count = count.literal_value
-    tiles = [(s, e) for s in range(rows.literal_value // SIDE) for e in range(side_count)]
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         kinds = signature.args
@@ -149,29 +145,24 @@ def add_tiles(
             call(builder, "llvm.x86.tileloadd64", VOID, [number(tile), place, between])
 
         groups = [there(group, e, step) for e in range(side_count)]
-        for tile, (_, e) in enumerate(tiles):
-            load(SUMS + tile, start(kinds[10], begins, groups[e]), LONG(0))  # the same for each row
+        for e in range(side_count):
+            load(e, start(kinds[10], begins, groups[e]), LONG(0))  # the same for each row
         firsts = [there(at, e, pitch) for e in range(side_count)]
-        sixteen_rows = builder.mul(w_pitch, w_pitch.type(SIDE))
         with cgutils.for_range_slice(builder, to.type(0), span, to.type(DEEP), to.type) as (k, _):
-            for tile, (s, e) in enumerate(tiles):
-                if e == 0:
-                    load(WEIGHTS + s, start(kinds[2], w, builder.add(there(w_at, s, sixteen_rows), k)), w_pitch)
-                if s == 0:
-                    index = builder.add(firsts[e], builder.mul(k, to.type(SIDE // 4)))
-                    load(VECTORS + e, start(kinds[6], sides, index), LONG(DEEP))
-                factors = [number(one) for one in (SUMS + tile, WEIGHTS + s, VECTORS + e)]
-                call(builder, "llvm.x86.tdpbusd", VOID, factors)
-        found = [cgutils.alloca_once(builder, ir.ArrayType(INTS, SIDE)) for _ in tiles]
-        for tile, room in enumerate(found):
-            place = builder.bitcast(room, BYTE.as_pointer())
-            call(builder, "llvm.x86.tilestored64", VOID, [number(SUMS + tile), place, LONG(DEEP)])
-        for (s, e), room in zip(tiles, found, strict=True):
+            load(WEIGHTS, start(kinds[2], w, builder.add(w_at, k)), w_pitch)
+            for e in range(side_count):
+                index = builder.add(firsts[e], builder.mul(k, to.type(SIDE // 4)))
+                load(VECTORS, start(kinds[6], sides, index), LONG(DEEP))
+                call(builder, "llvm.x86.tdpbusd", VOID, [number(one) for one in (e, WEIGHTS, VECTORS)])
+        found = [cgutils.alloca_once(builder, ir.ArrayType(INTS, SIDE)) for _ in range(side_count)]
+        for e in range(side_count):
+            place = builder.bitcast(found[e], BYTE.as_pointer())
+            call(builder, "llvm.x86.tilestored64", VOID, [number(e), place, LONG(DEEP)])
+        for e in range(side_count):
             scale = builder.load(start(kinds[9], scales, groups[e], FLOATS), align=4)
             for r in range(SIDE):
-                line = builder.load(builder.gep(room, [INT(0), INT(r)]), align=4)
-                row = ((s * SIDE + r) * side_count + e) * SIDE
-                target = start(kinds[0], sums, builder.add(to, to.type(row)), FLOATS)
+                line = builder.load(builder.gep(found[e], [INT(0), INT(r)]), align=4)
+                target = start(kinds[0], sums, builder.add(to, to.type((r * side_count + e) * SIDE)), FLOATS)
                 factors = [scale, builder.sitofp(line, FLOATS), builder.load(target, align=4)]
                 builder.store(call(builder, "llvm.fma.v16f32", FLOATS, factors), target, align=4)
         return context.get_dummy_value()
