@@ -12,7 +12,7 @@ import numpy as np
 from numba import njit, types
 from numba.extending import overload
 
-from pellucid.generation.compiled.products import float_rows
+from pellucid.generation.compiled.products import ROWS, float_rows
 from pellucid.generation.compiled.steps import MOST_AHEAD, ask_for, copy, first_seen, keep, norm, softmax, turn
 from pellucid.generation.compiled.tiled import AT_ONCE, attend_by_tiles
 from pellucid.generation.compiled.tiles import TILES_FIT
@@ -110,7 +110,7 @@ def attend_by_rows(
     while row < end:
         first = ((layer * texts + slots[row]) * groups + group) * size
         together = 4 if row + 4 <= end and are_of_one_text(slots, row) else 1
-        low, high = first_seen(places[row], sizes) // SIDE * SIDE, (places[row + together - 1] + SIDE) // SIDE * SIDE
+        low, high = first_seen(places[row], sizes) // SIDE * SIDE, (places[row + together - 1] + ROWS) // ROWS * ROWS
         if row + together < end and slots[row + together] != slots[row]:
             ahead = ((layer * texts + slots[row + together]) * groups + group) * size + low * padded
             count = min(places[row + together] + 1 - low, MOST_AHEAD) * padded

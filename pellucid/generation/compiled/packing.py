@@ -171,7 +171,8 @@ def zeros(shape: tuple[int, ...], dtype: Any) -> NDArray[Any]:
     size = math.prod(shape) * np.dtype(dtype).itemsize
     room = np.zeros(size + LINE, np.uint8)
     start = -room.ctypes.data % LINE
-    return room[start : start + size].view(dtype).reshape(shape)
+    found: NDArray[Any] = room[start : start + size].view(dtype).reshape(shape)
+    return found
 
 
 def fill(numbers: NDArray[Any], scales: NDArray[np.float32], part: Tensor | Quantised, dtype: Dtype) -> None:
