@@ -33,7 +33,7 @@ def add_products_of_bytes(builder: Any, sums: Any, weights: Any, vectors: Any) -
     return way(builder, sums, *(builder.bitcast(one, OCTETS) for one in (weights, vectors)))
 
 
-add_span = add_tiles if TILES_FIT else span_adder(16, 4, add_products_of_bytes)
+add_span = span_adder(16, 4, add_products_of_bytes)
 
 
 @intrinsic
@@ -95,14 +95,21 @@ def _rows_times_sixteens(
     for s in range(spans):
         at, group = 4 * (sixteen * width + s * span), 16 * (sixteen * spans + s)
         for row in range(begin, end, ROWS):
-            if sixteen == 0:  # the next rows are asked for in the order in which they lie, as much as is read here
-                ahead = (first_row + end) * width + (s * (end - begin) + row - begin) * span
-                for k in range(0, ROWS * span, BYTES):
-                    fetch(w, ahead + k)
             to, place = (row - begin) * count * 16, (first_row + min(row, last)) * width + s * span
-            add_span(
-                sums, to, w, place, width, span, sides, at, 4 * width, scales, begins, group, 16 * spans, ROWS, count
-            )
+            # The next rows are asked for in the order in which they lie, as much as is read here.
+            ahead = (first_row + end) * width + (s * (end - begin) + row - begin) * span if sixteen == 0 else place
+            if TILES_FIT:
+                add_tiles(
+                    sums, to, w, place, width, span, sides, at, 4 * width, scales, begins, group, 16 * spans, ahead,
+                    count,
+                )  # fmt: skip
+            else:
+                for k in range(0, ROWS * span if sixteen == 0 else 0, BYTES):
+                    fetch(w, ahead + k)
+                add_span(
+                    sums, to, w, place, width, span, sides, at, 4 * width, scales, begins, group, 16 * spans, ROWS,
+                    count,
+                )  # fmt: skip
 
 
 @njit(**WITHIN)

@@ -18,7 +18,7 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 
 from pellucid.generation.compiled.dots import WAY, has, without
-from pellucid.generation.compiled.vectors import BYTE, FLOATS, INT, INTS, call, place_of
+from pellucid.generation.compiled.vectors import BYTE, FLOATS, INT, INTS, ask, call, place_of
 
 SIDE = 16  # rows of a tile, and vectors of one
 DEEP = 64  # numbers of a row in a tile
@@ -126,14 +126,17 @@ def add_products(_: Any, sums: Any, a: Any, b: Any) -> Any:
 @intrinsic(prefer_literal=True)
 def add_tiles(
     _: Any, sums: Any, to: Any, w: Any, w_at: Any, w_pitch: Any, span: Any, sides: Any, at: Any, pitch: Any,
-    scales: Any, begins: Any, group: Any, step: Any, rows: Any, count: Any,
+    scales: Any, begins: Any, group: Any, step: Any, ahead: Any, count: Any,
 ) -> Any:  # fmt: skip
-    """Add a span of 16 rows times so many sixteens of vectors, scaled, to their sums: what `span_adder` says."""
+    """Add a span of 16 rows times so many sixteens of vectors, scaled, to their sums: what `span_adder` says.
+
+    As many bytes are asked for from w[ahead] on, a few with each product: all at once would be waited for.
+    """
     side_count = count.literal_value
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         kinds = signature.args
-        sums, to, w, w_at, w_pitch, span, sides, at, pitch, scales, begins, group, step, *_ = arguments
+        sums, to, w, w_at, w_pitch, span, sides, at, pitch, scales, begins, group, step, ahead, _ = arguments
 
         def start(kind: Any, array: Any, index: Any, vector: Any = BYTE) -> Any:
             return builder.bitcast(place_of(context, builder, kind, array, index), vector.as_pointer())
@@ -154,6 +157,9 @@ def add_tiles(
                 index = builder.add(firsts[e], builder.mul(k, to.type(SIDE // 4)))
                 load(VECTORS, start(kinds[6], sides, index), LONG(DEEP))
                 call(builder, "llvm.x86.tdpbusd", VOID, [number(one) for one in (e, WEIGHTS, VECTORS)])
+                for line in range(SIDE * e // side_count, SIDE * (e + 1) // side_count):
+                    far = builder.add(builder.mul(k, to.type(SIDE)), to.type(line * DEEP))
+                    ask(builder, place_of(context, builder, kinds[2], w, builder.add(ahead, far)))
         found = [cgutils.alloca_once(builder, ir.ArrayType(INTS, SIDE)) for _ in range(side_count)]
         for e in range(side_count):
             place = builder.bitcast(found[e], BYTE.as_pointer())
@@ -167,5 +173,5 @@ def add_tiles(
                 builder.store(call(builder, "llvm.fma.v16f32", FLOATS, factors), target, align=4)
         return context.get_dummy_value()
 
-    arrays = (sums, to, w, w_at, w_pitch, span, sides, at, pitch, scales, begins, group, step, rows, count)
+    arrays = (sums, to, w, w_at, w_pitch, span, sides, at, pitch, scales, begins, group, step, ahead, count)
     return types.void(*arrays), generate

@@ -91,16 +91,20 @@ def load_bytes(_: Any, array: Any, index: Any) -> Any:
     return octets(array, types.intp), generate
 
 
+def ask(builder: Any, place: Any) -> None:
+    """Have the cache line of a place read."""
+    kind = ir.FunctionType(ir.VoidType(), [place.type, INT, INT, INT])
+    name = "llvm.prefetch.p0" if place.type.is_opaque else f"llvm.prefetch.p0{place.type.pointee.intrinsic_name}"
+    function = cgutils.get_or_insert_function(builder.module, kind, name)
+    builder.call(function, [place, INT(0), INT(3), INT(1)])  # to read, into the nearest cache, data
+
+
 @intrinsic
 def fetch(_: Any, array: Any, index: Any) -> Any:
     """Ask for the cache line of array[index], which may lie behind the end: it will be read soon."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        place = place_of(context, builder, signature.args[0], *arguments)
-        kind = ir.FunctionType(ir.VoidType(), [place.type, INT, INT, INT])
-        name = "llvm.prefetch.p0" if place.type.is_opaque else f"llvm.prefetch.p0{place.type.pointee.intrinsic_name}"
-        function = cgutils.get_or_insert_function(builder.module, kind, name)
-        builder.call(function, [place, INT(0), INT(3), INT(1)])  # to read, into the nearest cache, data
+        ask(builder, place_of(context, builder, signature.args[0], *arguments))
         return context.get_dummy_value()
 
     return types.void(array, types.intp), generate
