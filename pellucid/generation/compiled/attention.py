@@ -13,22 +13,21 @@ from numba import njit, types
 from numba.extending import overload
 
 from pellucid.generation.compiled.products import ROWS, float_rows
-from pellucid.generation.compiled.steps import MOST_AHEAD, ask_for, copy, first_seen, keep, norm, softmax, turn
+from pellucid.generation.compiled.steps import MOST_AHEAD, ask_for, copy, first_seen, keep, norm, padded, softmax, turn
 from pellucid.generation.compiled.tiled import AT_ONCE, attend_by_tiles
 from pellucid.generation.compiled.tiles import TILES_FIT
 from pellucid.generation.compiled.vectors import COMPILED, LANES, WITHIN, load, multiply_add, put, spread, zeros
 
 # N tokens, H heads of queries, G of keys and values, K width of a head, S places in the cache
 
-SIDE = 32  # places that are looked at together: S, and K in the cache, are padded to multiples
+PLACES = 32  # places that are looked at together: S, and K in the cache, are padded to multiples
 
 
 @njit(**WITHIN)
 def file_head(j: Any, layer: Any, slots: Any, places: Any, sizes: Any, vectors: Any, cache: Any, room: Any) -> None:
     """Head j of queries, keys and values side by side: normed and rotated, then to the queries or into the cache."""
-    width, padded = sizes.d_head, cache.keys.shape[4]
-    step = (sizes.heads + 2 * sizes.kv_heads) * width
-    pitch = (step + 3) // 4 * 4
+    width, wide = sizes.d_head, cache.keys.shape[4]
+    pitch = padded((sizes.heads + 2 * sizes.kv_heads) * width)
     scale = np.float32(1 / np.sqrt(width))
     key, value = j - sizes.heads, j - sizes.heads - sizes.kv_heads
     for row in range(slots.shape[0]):
@@ -41,7 +40,7 @@ def file_head(j: Any, layer: Any, slots: Any, places: Any, sizes: Any, vectors: 
             if sizes.turned:
                 turn(room.heads, at, cache.cosines[place], cache.sines[place])
         if key < 0:
-            query = room.queries[(row * sizes.heads + j) * padded :]
+            query = room.queries[(row * sizes.heads + j) * wide :]
             for i in range(width):
                 query[i] = head[i] * scale
         elif value < 0:
@@ -103,31 +102,34 @@ def attend_by_rows(
 
     What the next text left is asked for meanwhile: it lies elsewhere, and the processor does not guess where.
     """
-    _, texts, groups, length, padded = cache.keys.shape
+    _, texts, groups, length, wide = cache.keys.shape
     keys, values, group = cache.keys.reshape(-1), cache.values.reshape(-1), head // (sizes.heads // sizes.kv_heads)
-    scores, mixed, size = thread * AT_ONCE * length, thread * AT_ONCE * padded, length * padded
+    scores, mixed, size = thread * AT_ONCE * length, thread * AT_ONCE * wide, length * wide
     row = begin
     while row < end:
         first = ((layer * texts + slots[row]) * groups + group) * size
         together = 4 if row + 4 <= end and are_of_one_text(slots, row) else 1
-        low, high = first_seen(places[row], sizes) // SIDE * SIDE, (places[row + together - 1] + ROWS) // ROWS * ROWS
+        low, high = (
+            first_seen(places[row], sizes) // PLACES * PLACES,
+            (places[row + together - 1] + ROWS) // ROWS * ROWS,
+        )
         if row + together < end and slots[row + together] != slots[row]:
-            ahead = ((layer * texts + slots[row + together]) * groups + group) * size + low * padded
-            count = min(places[row + together] + 1 - low, MOST_AHEAD) * padded
+            ahead = ((layer * texts + slots[row + together]) * groups + group) * size + low * wide
+            count = min(places[row + together] + 1 - low, MOST_AHEAD) * wide
             ask_for(keys, ahead, count)
             ask_for(values, ahead, count)
-        start = (row * sizes.heads + head) * padded
+        start = (row * sizes.heads + head) * wide
         float_rows(
-            room.scores, scores, length, room.queries, start, sizes.heads * padded, together, keys, first, padded,
-            padded, low, high,
+            room.scores, scores, length, room.queries, start, sizes.heads * wide, together, keys, first, wide,
+            wide, low, high,
         )  # fmt: skip
         for t in range(together):
             place, at = places[row + t], scores + t * length
             softmax(room.scores, at + first_seen(place, sizes), at + place + 1, at + low, at + high)
-        start, last = first + low * padded, places[row + together - 1] + 1
-        mix(room.mixed, mixed, room.scores, scores + low, length, together, values, start, padded, last - low)
+        start, last = first + low * wide, places[row + together - 1] + 1
+        mix(room.mixed, mixed, room.scores, scores + low, length, together, values, start, wide, last - low)
         for t in range(together):
-            to, found = (row + t) * step + head * sizes.d_head, mixed + t * padded
+            to, found = (row + t) * step + head * sizes.d_head, mixed + t * wide
             copy(room.mixed, found, room.context, to, sizes.d_head)
         row += together
 

@@ -13,9 +13,10 @@ from numpy.typing import NDArray
 
 from pellucid.compute import keep_freed_memory, settle_threads
 from pellucid.config import ModelConfig
-from pellucid.generation.compiled.attention import SIDE
+from pellucid.generation.compiled.attention import PLACES
 from pellucid.generation.compiled.packing import BITS, Dtype, pack, zeros
 from pellucid.generation.compiled.passes import Cache, Room, forward
+from pellucid.generation.compiled.products import SIDE
 from pellucid.generation.compiled.stretches import LONG, Stretches
 from pellucid.generation.compiled.team import Team
 from pellucid.generation.compiled.tiled import AT_ONCE, tiles_wanted
@@ -128,7 +129,7 @@ class CompiledModel:
         wanted = [len(ids) - 1] if wanted is None else wanted
         check_there(self.config, slots.count, ids, which, places)
         vocabulary = self.config.vocab_size
-        out = np.empty((len(wanted), -(-vocabulary // 4) * 4), np.float32)
+        out = np.empty((len(wanted), -(-vocabulary // SIDE) * SIDE), np.float32)
         with self._turn:
             slots.grow(max(places) + 1)
             if len(ids) > LONG and slots.stretches:
@@ -172,8 +173,8 @@ class CompiledModel:
             self._rows = rows = max(rows, self._rows)
             sizes, matrices = self.packed.sizes, self.packed.matrices
             widths = [matrix[2] for matrix in matrices]
-            heads = -(-(sizes.heads + 2 * sizes.kv_heads) * sizes.d_head // 4) * 4
-            wide = max(matrices.contract[2], -(-sizes.d_ff // 4) * 4)
+            heads = -(-(sizes.heads + 2 * sizes.kv_heads) * sizes.d_head // SIDE) * SIDE
+            wide = max(matrices.contract[2], -(-sizes.d_ff // SIDE) * SIDE)
             shapes = {
                 "x": matrices.attention[2],
                 "normed": matrices.attention[2],
@@ -211,8 +212,8 @@ class Slots:
         self.cache = self._of(min(LEAST, config.context_length))
 
     def _of(self, length: int) -> Cache:
-        config, length = self.config, -(-length // SIDE) * SIDE
-        shape = (config.n_layers, self.count, config.n_kv_heads, length, -(-config.d_head // SIDE) * SIDE)
+        config, length = self.config, -(-length // PLACES) * PLACES
+        shape = (config.n_layers, self.count, config.n_kv_heads, length, -(-config.d_head // PLACES) * PLACES)
         angles = np.zeros((length, 0), np.float32)
         if config.positions == "rotary":
             frequencies = rotary_frequencies(config.d_head, config.rope_theta, config.rope_scaling)

@@ -20,7 +20,7 @@ from torch import Tensor
 from pellucid.compute import one_thread, return_freed_memory
 from pellucid.config import ModelConfig
 from pellucid.generation.compiled.passes import Matrices, Matrix, Sizes, Vectors
-from pellucid.generation.compiled.products import INT4_OFFSET, INT8_OFFSET, ROWS, STEP
+from pellucid.generation.compiled.products import INT4_OFFSET, INT8_OFFSET, SIDE, STEP
 from pellucid.model.formats.quantised import GROUP, Quantised, quantise
 from pellucid.model.formats.tensor_files import Piece
 
@@ -45,20 +45,19 @@ class Packed(NamedTuple):
 
 
 class Place(NamedTuple):
-    """Where a weight goes: its rows of a packed array, which may be wider, and their scales."""
+    """Where a weight goes: a packed array, which may be wider, its scales, and which row of them is the first."""
 
     numbers: NDArray[Any]
     scales: NDArray[np.float32]
     dtype: Dtype
+    first: int = 0
 
 
 def pack(config: ModelConfig, pieces: Iterable[Piece], dtype: Dtype) -> Packed:
     """Our state dict, whole or quantised, in pieces of any size and order."""
     packed, places = room_for(config, dtype)
     for name, start, rows in pieces:
-        place = places[name]
-        part = slice(start, start + (len(rows.numbers) if isinstance(rows, Quantised) else len(rows)))
-        fill(place.numbers[part], place.scales[part], rows, place.dtype)
+        fill(places[name], start, rows)
     return_freed_memory()
     return packed
 
@@ -149,19 +148,27 @@ def room_for_vectors(config: ModelConfig) -> tuple[Vectors, dict[str, Place]]:
 def room_for_matrix(
     inputs: int, blocks: Sequence[dict[str, int]], dtype: Dtype, step: int
 ) -> tuple[Matrix, dict[str, Place]]:
-    """Blocks of matrices (name → rows) below each other, each block padded to whole fours of rows, and their places."""
-    width, pitch = -(-inputs // step) * step, -(-sum(blocks[0].values()) // ROWS) * ROWS
+    """Blocks of matrices (name → rows) below each other, each padded to whole sixteens of rows, and their places.
+
+    Of 4 bits 16 rows lie side by side, four bytes of each, and so do their scales (products.py says why).
+    """
+    width, pitch = -(-inputs // step) * step, -(-sum(blocks[0].values()) // SIDE) * SIDE
     shape = (len(blocks) * pitch, width // 2 if dtype == "int4" else width)
     offset = {"int8": INT8_OFFSET, "int4": INT4_OFFSET * 17}.get(dtype, 0)
     numbers = zeros(shape, NUMBERS[dtype])
     if offset:
         numbers.fill(offset)
-    scales = np.zeros({"int8": (shape[0],), "int4": (shape[0], width // GROUP)}.get(dtype, (0,)), np.float32)
+    sides = (shape[0] // SIDE, width // GROUP, SIDE)
+    scales = np.zeros({"int8": (shape[0],), "int4": sides}.get(dtype, (0,)), np.float32)
+    lines, their_scales = numbers, scales
+    if dtype == "int4":  # (sixteens, 16, bytes / 4) and (sixteens, 16, groups)
+        lines = numbers.view(np.uint32).reshape(len(scales), -1, SIDE).swapaxes(1, 2)
+        their_scales = scales.swapaxes(1, 2)
     places = {}
     for i, block in enumerate(blocks):
         at = i * pitch
         for name, rows in block.items():
-            places[name] = Place(numbers[at : at + rows], scales[at : at + rows], dtype)
+            places[name] = Place(lines, their_scales, dtype, at)
             at += rows
     return (numbers.reshape(-1), scales, width), places
 
@@ -175,23 +182,29 @@ def zeros(shape: tuple[int, ...], dtype: Any) -> NDArray[Any]:
     return found
 
 
-def fill(numbers: NDArray[Any], scales: NDArray[np.float32], part: Tensor | Quantised, dtype: Dtype) -> None:
-    """Put rows of a matrix, or a vector, into their place, in the asked precision.
+def fill(place: Place, start: int, part: Tensor | Quantised) -> None:
+    """Put rows of a matrix, from `start` on, or a vector, into their place, in the asked precision.
 
     Only the search for the scales of int4 is work enough for more than one thread; the rest waits for the memory.
     """
+    numbers, scales, dtype, first = place
+    begin, count = first + start, len(part.numbers) if isinstance(part, Quantised) else len(part)
+    rows = slice(begin, begin + count)
     with nullcontext() if dtype == "int4" else one_thread():
         if dtype in BITS:
             if not isinstance(part, Quantised) or part.bits != BITS[dtype]:
                 part = quantise(plain(part), BITS[dtype])
             found = part.numbers.cpu().numpy().view(np.uint8)
-            offset = np.uint8(INT8_OFFSET if dtype == "int8" else 0)
-            np.bitwise_xor(found, offset, out=numbers[:, : found.shape[1]])  # no copy between
-            scales[...] = part.scales.cpu().numpy()
+            if dtype == "int8":
+                np.bitwise_xor(found, np.uint8(INT8_OFFSET), out=numbers[rows, : found.shape[1]])  # no copy between
+                scales[rows] = part.scales.cpu().numpy()
+            else:
+                sides = np.divmod(np.arange(begin, begin + count), SIDE)
+                numbers[sides], scales[sides] = found.view(np.uint32), part.scales.cpu().numpy()
         else:
             weight = plain(part)
             found = weight.bfloat16().view(torch.uint16).numpy() if dtype == "bfloat16" else weight.numpy()
-            numbers[..., : found.shape[-1]] = found
+            numbers[rows][..., : found.shape[-1]] = found
 
 
 def plain(part: Tensor | Quantised) -> Tensor:

@@ -25,6 +25,7 @@ from pellucid.generation.compiled.steps import (
     look_up,
     meet,
     norm,
+    padded,
     part,
     share,
     take,
@@ -133,7 +134,7 @@ def _queries_keys_values(
     """Norm, queries, and keys and values into the cache."""
     n, taken, width = slots.shape[0], (room.numbers, room.scales, room.sums), matrices.attention[2]
     heads = (sizes.heads + 2 * sizes.kv_heads) * sizes.d_head
-    pitch = (heads + 3) // 4 * 4
+    pitch = padded(heads)
     for row in range(*share(n, thread, threads)):
         weight, bias = vectors.norms[2 * layer], vectors.norm_biases[2 * layer]
         norm(room.x, row * width, weight, bias, room.normed, row * width, sizes.eps, sizes.centred)
@@ -177,8 +178,8 @@ def _attention(
     meet(arrived, threads)
     take_all(room.context, n, joined, matrices.output, taken, arrived, thread, threads)
     first, count, start, end = part(n, sizes.d_model, thread, threads)
-    d4 = (sizes.d_model + 3) // 4 * 4
-    product(room.normed, width, room.context, joined, taken, first, count, matrices.output, layer * d4, start, end)
+    at = layer * padded(sizes.d_model)
+    product(room.normed, width, room.context, joined, taken, first, count, matrices.output, at, start, end)
     add_to(room.x, width, room.normed, width, vectors.output[layer], first, count, start, end)
     meet(arrived, threads)
 
@@ -196,7 +197,7 @@ def _feed_forward(
         take(room.normed, row * width, width, matrices.expand, taken, row)
     meet(arrived, threads)
     first, count, start, end = part(n, sizes.d_ff, thread, threads)
-    rows = (sizes.d_ff + 3) // 4 * 4
+    rows = padded(sizes.d_ff)
     if sizes.gated:
         at = 2 * layer * rows
         product(room.gate, wide, room.normed, width, taken, first, count, matrices.expand, at, start, end)
@@ -211,8 +212,8 @@ def _feed_forward(
     meet(arrived, threads)
     take_all(room.wide, n, wide, matrices.contract, taken, arrived, thread, threads)
     first, count, start, end = part(n, sizes.d_model, thread, threads)
-    d4 = (sizes.d_model + 3) // 4 * 4
-    product(room.normed, width, room.wide, wide, taken, first, count, matrices.contract, layer * d4, start, end)
+    at = layer * padded(sizes.d_model)
+    product(room.normed, width, room.wide, wide, taken, first, count, matrices.contract, at, start, end)
     add_to(room.x, width, room.normed, width, vectors.contract[layer], first, count, start, end)
     meet(arrived, threads)
 

@@ -33,7 +33,9 @@ from pellucid.generation.compiled.vectors import (
     load_four,
     low_nibbles,
     multiply_add,
+    put,
     put_four,
+    repeat_four,
     spread,
     times,
     totals,
@@ -44,7 +46,8 @@ from pellucid.model.formats.quantised import GROUP
 
 # N vectors, O outputs, I inputs (padded with zeros), G groups of inputs
 
-ROWS = 4  # of the matrix, taken at a time: O is padded to a multiple
+ROWS = 4  # of the matrix, taken at a time
+SIDE = 16  # rows of nibbles, which lie side by side; O is padded to a multiple
 FOUR_FIT = has("avx512f")  # registers hold the sums of four rows and four vectors at once
 AHEAD = 4096  # bytes before those that are read, at least, that others are asked for
 INT8_OFFSET, INT4_OFFSET = 128, 8
@@ -263,14 +266,25 @@ def int8_rows(
 
 
 @njit(**COMPILED)
-def _group(numbers: Any, scales: Any, sums: Any, g: Any, offset: Any) -> Any:
-    """A group of a vector: its bytes, its scale 16 times, and where sums begin so that the offset falls out."""
-    return load_bytes(numbers, g * GROUP), spread(scales[g]), first(np.int32(-offset * sums[g]))
+def _begin_groups(sums: Any, g: Any) -> Any:
+    """Where the sums of two groups of a vector begin, so that the offset falls out."""
+    return spread(np.int32(-INT4_OFFSET * sums[g])), spread(np.int32(-INT4_OFFSET * sums[g + 1]))
 
 
 @njit(**COMPILED)
-def _add_nibbles(x: Any, scale: Any, begin: Any, w: Any, w_scale: Any, so_far: Any) -> Any:
-    return multiply_add(times(scale, spread(w_scale)), as_floats(dot_nibbles(begin, w, x)), so_far)
+def _add_groups(sums: Any, low: Any, high: Any, numbers: Any, x: Any) -> Any:
+    """Four numbers of 16 rows, from each of two groups, times those of a vector, added to the groups' sums."""
+    return (
+        dot_nibbles(sums[0], low, repeat_four(numbers, x)),
+        dot_nibbles(sums[1], high, repeat_four(numbers, x + GROUP)),
+    )
+
+
+@njit(**COMPILED)
+def _scale_groups(so_far: Any, sums: Any, w_scales: Any, s: Any, x_scales: Any, g: Any) -> Any:
+    """Two groups' sums times the scales of the 16 rows and of the vector, added to what there is so far."""
+    so_far = multiply_add(times(load(w_scales, s), spread(x_scales[g])), as_floats(sums[0]), so_far)
+    return multiply_add(times(load(w_scales, s + SIDE), spread(x_scales[g + 1])), as_floats(sums[1]), so_far)
 
 
 @njit(**COMPILED)
@@ -278,35 +292,54 @@ def int4_rows(
     out: Any, o_step: Any, numbers: Any, x_scales: Any, x_sums: Any, groups: Any, begun: Any, n: Any, w: Any,
     w_scales: Any, first_row: Any, start: Any, end: Any,
 ) -> None:  # fmt: skip
-    """As `int8_rows`, two numbers to a byte: the lower halves of 64 bytes are a group, the upper halves the next.
+    """As `int8_rows`, two numbers to a byte: the lower halves of 64 bytes of a row are a group, the upper the next.
 
-    Each row has a scale for each group.
+    Each row has a scale for each group. 16 rows lie side by side, four bytes of each in 64, as packing.py arranges
+    them: what four numbers of a vector meet, and a register then has the sums of 16 rows.
     """
-    width = groups * GROUP // 2
-    far = _ahead(w, width)
-    for row in range(start, end, ROWS):
-        place, scale = (first_row + row) * width, (first_row + row) * groups
-        for v in range(begun, n):
-            sums = _nothing()
+    width, row = groups * GROUP // 2, start
+    while row < end:
+        place, scale, v = (first_row + row) * width, (first_row + row) * groups, begun
+        while FOUR_FIT and v + 4 <= n:
+            f0, f1, f2, f3 = _nothing()
             for g in range(0, groups, 2):
-                x, x_scale, begin = _group(numbers, x_scales, x_sums, v * groups + g, INT4_OFFSET)
-                y, y_scale, y_begin = _group(numbers, x_scales, x_sums, v * groups + g + 1, INT4_OFFSET)
-                k, s = place + g * (GROUP // 2), scale + g
-                _ask_by_turns(w, place, g * (GROUP // 2), BYTES, width, far, v - begun, n - begun)
-                a, b = load_bytes(w, k), load_bytes(w, k + width)
-                c, d = load_bytes(w, k + 2 * width), load_bytes(w, k + 3 * width)
-                s0 = _add_nibbles(x, x_scale, begin, low_nibbles(a), w_scales[s], sums[0])
-                s1 = _add_nibbles(x, x_scale, begin, low_nibbles(b), w_scales[s + groups], sums[1])
-                s2 = _add_nibbles(x, x_scale, begin, low_nibbles(c), w_scales[s + 2 * groups], sums[2])
-                s3 = _add_nibbles(x, x_scale, begin, low_nibbles(d), w_scales[s + 3 * groups], sums[3])
-                s += 1
-                sums = (
-                    _add_nibbles(y, y_scale, y_begin, high_nibbles(a), w_scales[s], s0),
-                    _add_nibbles(y, y_scale, y_begin, high_nibbles(b), w_scales[s + groups], s1),
-                    _add_nibbles(y, y_scale, y_begin, high_nibbles(c), w_scales[s + 2 * groups], s2),
-                    _add_nibbles(y, y_scale, y_begin, high_nibbles(d), w_scales[s + 3 * groups], s3),
-                )
-            _put(out, v * o_step + row, sums)
+                g0, at = v * groups + g, place + g // 2 * SIDE * BYTES
+                g1, g2, g3 = g0 + groups, g0 + 2 * groups, g0 + 3 * groups
+                s0, s1 = _begin_groups(x_sums, g0), _begin_groups(x_sums, g1)
+                s2, s3 = _begin_groups(x_sums, g2), _begin_groups(x_sums, g3)
+                for k in range(0, GROUP, 4):
+                    if v == begun:
+                        fetch(w, at + k * SIDE + AHEAD)
+                    both = load_bytes(w, at + k * SIDE)
+                    low, high = low_nibbles(both), high_nibbles(both)
+                    s0 = _add_groups(s0, low, high, numbers, g0 * GROUP + k)
+                    s1 = _add_groups(s1, low, high, numbers, g1 * GROUP + k)
+                    s2 = _add_groups(s2, low, high, numbers, g2 * GROUP + k)
+                    s3 = _add_groups(s3, low, high, numbers, g3 * GROUP + k)
+                s = scale + g * SIDE
+                f0 = _scale_groups(f0, s0, w_scales, s, x_scales, g0)
+                f1 = _scale_groups(f1, s1, w_scales, s, x_scales, g1)
+                f2 = _scale_groups(f2, s2, w_scales, s, x_scales, g2)
+                f3 = _scale_groups(f3, s3, w_scales, s, x_scales, g3)
+            put(out, v * o_step + row, f0)
+            put(out, (v + 1) * o_step + row, f1)
+            put(out, (v + 2) * o_step + row, f2)
+            put(out, (v + 3) * o_step + row, f3)
+            v += 4
+        while v < n:
+            f0 = zeros()
+            for g in range(0, groups, 2):
+                g0, at = v * groups + g, place + g // 2 * SIDE * BYTES
+                s0 = _begin_groups(x_sums, g0)
+                for k in range(0, GROUP, 4):
+                    if v == begun:
+                        fetch(w, at + k * SIDE + AHEAD)
+                    both = load_bytes(w, at + k * SIDE)
+                    s0 = _add_groups(s0, low_nibbles(both), high_nibbles(both), numbers, g0 * GROUP + k)
+                f0 = _scale_groups(f0, s0, w_scales, scale + g * SIDE, x_scales, g0)
+            put(out, v * o_step + row, f0)
+            v += 1
+        row += SIDE
 
 
 # ---------------------------------------------------------------- one product, whatever the matrix is kept in

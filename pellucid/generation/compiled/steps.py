@@ -12,7 +12,7 @@ import numpy as np
 from numba import njit, types
 from numba.extending import overload
 
-from pellucid.generation.compiled.products import INT8_OFFSET, span_of, to_bytes
+from pellucid.generation.compiled.products import INT8_OFFSET, SIDE, span_of, to_bytes
 from pellucid.generation.compiled.vectors import COMPILED, add_together, fetch, let_others
 
 LOOSE = {**COMPILED, "fastmath": {"reassoc", "contract", "nsz"}}  # sums in vectors, in an order of their own
@@ -30,17 +30,23 @@ def share(count: Any, thread: Any, threads: Any) -> Any:
 
 
 @njit(**COMPILED)
+def padded(rows: Any) -> Any:
+    """How many rows a matrix of so many has here."""
+    return (rows + SIDE - 1) // SIDE * SIDE
+
+
+@njit(**COMPILED)
 def part(n: Any, rows: Any, thread: Any, threads: Any) -> Any:
     """A thread's part of a product of n vectors: its first vector and how many, its first row and where rows end.
 
-    Few vectors wait for the matrix, of which each thread reads some rows, in fours. Of many each thread takes some:
+    Few vectors wait for the matrix, of which each thread reads some rows, in sixteens. Of many each thread takes some:
     then what it makes is what it goes on with, and stays in its core's cache.
     """
     if n >= MANY * threads:
         first, last = share(n, thread, threads)
-        return first, last - first, 0, (rows + 3) // 4 * 4
-    fours = (rows + 3) // 4
-    return 0, n, fours * thread // threads * 4, fours * (thread + 1) // threads * 4
+        return first, last - first, 0, padded(rows)
+    begin, end = share(padded(rows) // SIDE, thread, threads)
+    return 0, n, begin * SIDE, end * SIDE
 
 
 @njit(**COMPILED)

@@ -21,7 +21,7 @@ from torch.nn import functional as F
 from pellucid.config import ModelConfig
 from pellucid.generation.compiled.packing import Packed
 from pellucid.generation.compiled.passes import Cache, Matrix
-from pellucid.generation.compiled.products import INT4_OFFSET, INT8_OFFSET, ROWS
+from pellucid.generation.compiled.products import INT4_OFFSET, INT8_OFFSET, SIDE
 from pellucid.model.cache import KVCache
 from pellucid.model.formats.quantised import GROUP
 from pellucid.model.gpt import GPT
@@ -85,9 +85,12 @@ class Kept(nn.Module):
         super().__init__()
         numbers, scales, width = matrix
         rows, self.inputs = shape
-        lines = len(scales) if scales.size else len(numbers) // width
-        self.numbers = as_tensor(numbers.reshape(lines, -1)[first : first + rows])
-        self.scales = as_tensor(scales[first : first + rows]) if scales.size else None
+        self.first, self.last, self.scales = first, first + rows, as_tensor(scales) if scales.size else None
+        if scales.ndim == 1:
+            lines = len(numbers) // width
+            self.numbers = as_tensor(numbers.reshape(lines, width))
+        else:
+            self.numbers = as_tensor(numbers.view(np.int32).reshape(len(scales), -1, SIDE))
         self.room, self.bias = room, bias
 
     def forward(self, x: Tensor) -> Tensor:
@@ -97,13 +100,21 @@ class Kept(nn.Module):
     def weight(self) -> Tensor:
         """(O, I), in the precision of the products."""
         if self.scales is None:
-            return self.numbers[:, : self.inputs].to(self.room.dtype)
-        whole = self.room[: len(self.numbers) * self.inputs].view(-1, self.inputs)
-        for part, numbers, scales in zip(
-            whole.split(FEW), self.numbers.split(FEW), self.scales.split(FEW), strict=True
-        ):
-            part.copy_(self.plain(numbers, scales))
+            return self.numbers[self.first : self.last, : self.inputs].to(self.room.dtype)
+        whole = self.room[: (self.last - self.first) * self.inputs].view(-1, self.inputs)
+        for start in range(self.first, self.last, FEW):
+            end = min(start + FEW, self.last)
+            whole[start - self.first : end - self.first] = self.plain(*self.rows(start, end))
         return whole
+
+    def rows(self, start: int, end: int) -> tuple[Tensor, Tensor]:
+        """Some rows of bytes, and their scales."""
+        assert self.scales is not None
+        if self.scales.dim() == 1:
+            return self.numbers[start:end], self.scales[start:end]
+        sides, part = slice(start // SIDE, -(-end // SIDE)), slice(start % SIDE, start % SIDE + end - start)
+        numbers, scales = (kept[sides].transpose(1, 2).flatten(0, 1)[part] for kept in (self.numbers, self.scales))
+        return numbers.contiguous().view(torch.uint8), scales
 
     def plain(self, numbers: Tensor, scales: Tensor | None) -> Tensor:
         """Some rows, in float32."""
@@ -121,8 +132,8 @@ class KeptEmbedding(Kept):
 
     def forward(self, ids: Tensor) -> Tensor:
         """(1, T) → (1, T, D)."""
-        scales = None if self.scales is None else self.scales[ids[0]]
-        return self.plain(self.numbers[ids[0]], scales)[None]
+        rows = ids[0] + self.first
+        return self.plain(self.numbers[rows], None if self.scales is None else self.scales[rows])[None]
 
 
 class LastBlock(nn.Module):
@@ -189,7 +200,7 @@ def norms(config: ModelConfig, packed: Packed) -> dict[str, NDArray[np.float32]]
 
 def padded(rows: int) -> int:
     """Rows that a matrix of so many takes in a packed one."""
-    return -(-rows // ROWS) * ROWS
+    return -(-rows // SIDE) * SIDE
 
 
 def as_tensor(array: NDArray[Any]) -> Tensor:

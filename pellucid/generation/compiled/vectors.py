@@ -100,6 +100,18 @@ def ask(builder: Any, place: Any) -> None:
 
 
 @intrinsic
+def repeat_four(_: Any, array: Any, index: Any) -> Any:
+    """16 times array[index : index + 4] of bytes."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        place = place_of(context, builder, signature.args[0], *arguments)
+        four = builder.load(builder.bitcast(place, INT.as_pointer()), align=1)
+        return builder.bitcast(repeated(builder, four, INTS), OCTETS)
+
+    return octets(array, types.intp), generate
+
+
+@intrinsic
 def fetch(_: Any, array: Any, index: Any) -> Any:
     """Ask for the cache line of array[index], which may lie behind the end: it will be read soon."""
 
@@ -160,8 +172,11 @@ def zeros(_: Any) -> Any:
 
 @intrinsic
 def spread(_: Any, number: Any) -> Any:
-    """16 times the same float."""
-    return floats(types.float32), lambda context, builder, signature, arguments: repeated(builder, arguments[0], FLOATS)
+    """16 times the same float, or whole number."""
+    whole = number == types.int32
+    return (
+        ints(types.int32) if whole else floats(types.float32)
+    ), lambda context, builder, signature, arguments: repeated(builder, arguments[0], INTS if whole else FLOATS)
 
 
 @intrinsic
