@@ -24,6 +24,7 @@ from pellucid.generation.compiled.sixteens import SIXTEENS_FIT, rows_in_sixteens
 from pellucid.generation.compiled.vectors import (
     BYTES,
     COMPILED,
+    add,
     as_floats,
     fetch,
     first,
@@ -330,12 +331,15 @@ def int4_rows(
             f0 = zeros()
             for g in range(0, groups, 2):
                 g0, at = v * groups + g, place + g // 2 * SIDE * BYTES
-                s0 = _begin_groups(x_sums, g0)
-                for k in range(0, GROUP, 4):
+                s0, s1 = _begin_groups(x_sums, g0), (spread(np.int32(0)), spread(np.int32(0)))
+                for k in range(0, GROUP, 8):  # two sums of each group: each addition waits for the one before
                     if v == begun:
                         fetch(w, at + k * SIDE + AHEAD)
-                    both = load_bytes(w, at + k * SIDE)
-                    s0 = _add_groups(s0, low_nibbles(both), high_nibbles(both), numbers, g0 * GROUP + k)
+                        fetch(w, at + k * SIDE + BYTES + AHEAD)
+                    one, other = load_bytes(w, at + k * SIDE), load_bytes(w, at + k * SIDE + BYTES)
+                    s0 = _add_groups(s0, low_nibbles(one), high_nibbles(one), numbers, g0 * GROUP + k)
+                    s1 = _add_groups(s1, low_nibbles(other), high_nibbles(other), numbers, g0 * GROUP + k + 4)
+                s0 = add(s0[0], s1[0]), add(s0[1], s1[1])
                 f0 = _scale_groups(f0, s0, w_scales, scale + g * SIDE, x_scales, g0)
             put(out, v * o_step + row, f0)
             v += 1

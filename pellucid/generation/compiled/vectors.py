@@ -194,6 +194,12 @@ def times(_: Any, a: Any, b: Any) -> Any:
 
 
 @intrinsic
+def add(_: Any, a: Any, b: Any) -> Any:
+    """a + b of whole numbers."""
+    return ints(ints, ints), lambda context, builder, signature, arguments: builder.add(*arguments)
+
+
+@intrinsic
 def multiply_add(_: Any, a: Any, b: Any, c: Any) -> Any:
     """a × b + c, rounded once."""
     return floats(floats, floats, floats), lambda context, builder, signature, arguments: call(
