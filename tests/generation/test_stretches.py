@@ -82,7 +82,7 @@ def test_a_long_prompt_takes_the_way_that_is_fastest_here(dtype: Any) -> None:
     ids = some_ids(model.config, 1, TOKENS)[0].tolist()
     found = FastReader(compiled).read([ids])[0]
     assert difference(found, torch.from_numpy(token_by_token(compiled, ids))) < TOLERANCE[dtype]
-    assert (compiled._stretches is None) == (dtype == "int8" and bytes_are_fastest())
+    assert (compiled._stretches is None) == (dtype in ("int8", "int4") and bytes_are_fastest())
 
 
 def test_of_the_last_block_a_stretch_takes_keys_and_values_alone() -> None:

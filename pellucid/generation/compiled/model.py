@@ -55,7 +55,7 @@ class CompiledModel:
         self._turn = threading.Lock()  # one room and one team: whoever calls meanwhile waits
         self._room: Room | None = None
         self._rows = 0  # tokens for which it has room
-        self._passes_are_fastest = dtype == "int8" and bytes_are_fastest()  # also for long prompts
+        self._passes_are_fastest = dtype in BITS and bytes_are_fastest()  # also for long prompts
         self._stretches: Stretches | None = None
 
     @classmethod
