@@ -106,6 +106,7 @@ def here() -> Callable[..., Any]:
 
 
 WAY = here()
+FOUR_FIT = has("avx512f")  # registers hold the sums of four rows, or of two groups, and four vectors at once
 
 
 @intrinsic

@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 from pellucid.compute import keep_freed_memory, settle_threads
 from pellucid.config import ModelConfig
 from pellucid.generation.compiled.attention import PLACES
+from pellucid.generation.compiled.nibbles import SIDE
 from pellucid.generation.compiled.packing import BITS, Dtype, pack, zeros
 from pellucid.generation.compiled.passes import Cache, Room, forward
-from pellucid.generation.compiled.products import SIDE
 from pellucid.generation.compiled.stretches import LONG, Stretches
 from pellucid.generation.compiled.team import Team
 from pellucid.generation.compiled.tiled import AT_ONCE, tiles_wanted

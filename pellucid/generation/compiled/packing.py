@@ -19,8 +19,9 @@ from torch import Tensor
 
 from pellucid.compute import one_thread, return_freed_memory
 from pellucid.config import ModelConfig
+from pellucid.generation.compiled.nibbles import INT4_OFFSET, SIDE
 from pellucid.generation.compiled.passes import Matrices, Matrix, Sizes, Vectors
-from pellucid.generation.compiled.products import INT4_OFFSET, INT8_OFFSET, SIDE, STEP
+from pellucid.generation.compiled.products import INT8_OFFSET, STEP
 from pellucid.model.formats.quantised import GROUP, Quantised, quantise
 from pellucid.model.formats.tensor_files import Piece
 
@@ -150,7 +151,7 @@ def room_for_matrix(
 ) -> tuple[Matrix, dict[str, Place]]:
     """Blocks of matrices (name → rows) below each other, each padded to whole sixteens of rows, and their places.
 
-    Of 4 bits 16 rows lie side by side, four bytes of each, and so do their scales (products.py says why).
+    Of 4 bits 16 rows lie side by side, four bytes of each, and so do their scales (nibbles.py says why).
     """
     width, pitch = -(-inputs // step) * step, -(-sum(blocks[0].values()) // SIDE) * SIDE
     shape = (len(blocks) * pitch, width // 2 if dtype == "int4" else width)

@@ -12,7 +12,8 @@ import numpy as np
 from numba import njit, types
 from numba.extending import overload
 
-from pellucid.generation.compiled.products import INT8_OFFSET, SIDE, span_of, to_bytes
+from pellucid.generation.compiled.nibbles import SIDE
+from pellucid.generation.compiled.products import INT8_OFFSET, span_of, to_bytes
 from pellucid.generation.compiled.vectors import COMPILED, add_together, fetch, let_others
 
 LOOSE = {**COMPILED, "fastmath": {"reassoc", "contract", "nsz"}}  # sums in vectors, in an order of their own
