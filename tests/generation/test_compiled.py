@@ -16,9 +16,10 @@ from hypothesis import strategies as st
 from numba import njit
 
 from pellucid.generation.compiled import model as compiled_model
+from pellucid.generation.compiled.floats import NONE
 from pellucid.generation.compiled.model import CompiledModel
 from pellucid.generation.compiled.packing import Dtype, pack
-from pellucid.generation.compiled.products import INT8_OFFSET, NONE, int8_rows, product, span_of, to_bytes
+from pellucid.generation.compiled.products import INT8_OFFSET, int8_rows, product, span_of, to_bytes
 from pellucid.generation.compiled.sixteens import FEWEST, rows_in_sixteens, sixteens_of
 from pellucid.generation.compiled.steps import MANY, largest, meet
 from pellucid.generation.compiled.team import Team
@@ -316,7 +317,17 @@ def bytes_times(x: Any, n: Any, matrix: Any, out: Any) -> Any:
     numbers, scales, sums = np.zeros(n * width, np.int8), np.zeros(n * width, np.float32), np.zeros(n * width, np.int32)
     to_bytes(x, 0, n * width // span, span, numbers, scales, sums, 0)
     product(
-        out, len(matrix[1]), x, width, (numbers, scales, sums), NONE, n, matrix, NONE, NONE, np.int64(len(matrix[1]))
+        out,
+        len(matrix[1]),
+        x,
+        width,
+        (numbers, scales, sums, NONE),
+        NONE,
+        n,
+        matrix,
+        NONE,
+        NONE,
+        np.int64(len(matrix[1])),
     )
     for place in range(n * width):
         x[place] = np.float32(numbers[place]) * scales[place // span]

@@ -14,18 +14,19 @@ from numpy.typing import NDArray
 from pellucid.compute import keep_freed_memory, settle_threads
 from pellucid.config import ModelConfig
 from pellucid.generation.compiled.attention import PLACES
+from pellucid.generation.compiled.floats import ROWS
 from pellucid.generation.compiled.nibbles import SIDE
-from pellucid.generation.compiled.packing import BITS, Dtype, pack, zeros
+from pellucid.generation.compiled.packing import BITS, Dtype, numbers_of, pack, zeros
 from pellucid.generation.compiled.passes import Cache, Room, forward
 from pellucid.generation.compiled.stretches import LONG, Stretches
 from pellucid.generation.compiled.team import Team
 from pellucid.generation.compiled.tiled import AT_ONCE, tiles_wanted
 from pellucid.generation.compiled.tiles import TILES_FIT, bytes_are_fastest
+from pellucid.generation.compiled.twelves import PART
 from pellucid.model.formats.folder import find_tensors, is_quantised, read_in_pieces, read_settings
 from pellucid.model.formats.quantised import GROUP, QUANTISED
 from pellucid.model.formats.tensor_files import Piece, read_header
 from pellucid.model.gpt import GPT, folder_of
-from pellucid.model.outline import Outline
 from pellucid.model.positions import rotary_frequencies
 from pellucid.model.precision import fastest_precision
 from pellucid.runtime import ConfigError, inform, problem
@@ -98,8 +99,7 @@ class CompiledModel:
 
     def parameter_count(self) -> int:
         """Trained numbers, as `GPT` counts them."""
-        with Outline():
-            return GPT(self.config).parameter_count()
+        return numbers_of(self.config)
 
     def slots(self, count: int, alike: bool = False) -> Slots:
         """Room for `count` texts. `alike`: their numbers must not depend on how a prompt is cut into calls.
@@ -186,11 +186,12 @@ class CompiledModel:
             }
             floats = [zeros((rows * width,), np.float32) for width in shapes.values()]
             bytes_ = max(widths) if self.dtype in BITS else 0
+            whole = threads * ROWS * PART if matrices.expand[0].dtype == np.uint32 else 0
             halves, paired = tiles_wanted(length, keys.shape[4]) if TILES_FIT and self.number_bytes == 2 else (0, 0)
             self._room = room = Room(
                 *floats,
                 zeros((rows * bytes_,), np.int8),
-                zeros((rows * bytes_ // GROUP,), np.float32),
+                zeros((max(rows * bytes_ // GROUP, whole),), np.float32),
                 zeros((rows * bytes_ // GROUP,), np.int32),
                 zeros((threads * AT_ONCE * length,), np.float32),
                 zeros((threads * AT_ONCE * keys.shape[4],), np.float32),

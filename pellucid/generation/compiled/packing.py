@@ -22,13 +22,18 @@ from pellucid.config import ModelConfig
 from pellucid.generation.compiled.nibbles import INT4_OFFSET, SIDE
 from pellucid.generation.compiled.passes import Matrices, Matrix, Sizes, Vectors
 from pellucid.generation.compiled.products import INT8_OFFSET, STEP
+from pellucid.generation.compiled.twelves import BLOCK, WORDS, Lost
 from pellucid.model.formats.quantised import GROUP, Quantised, quantise
 from pellucid.model.formats.tensor_files import Piece
+from pellucid.model.gpt import GPT
+from pellucid.model.outline import Outline
 
 Dtype = Literal["float32", "bfloat16", "int8", "int4"]
-NUMBERS = {"float32": np.float32, "bfloat16": np.uint16, "int8": np.uint8, "int4": np.uint8}
+Kind = Literal[Dtype, "twelve"]  # how matrices are kept: what bfloat16 is may be so in twelve bits
+NUMBERS = {"float32": np.float32, "bfloat16": np.uint16, "twelve": np.uint32, "int8": np.uint8, "int4": np.uint8}
 BITS = {"int8": 8, "int4": 4}
 LINE = 64  # bytes of the cache that are read together
+LARGE = 1 << 25  # numbers from which on bfloat16 is kept in twelve bits: so many are read from the memory each time
 
 
 class Packed(NamedTuple):
@@ -41,8 +46,8 @@ class Packed(NamedTuple):
     @property
     def nbytes(self) -> int:
         """Memory that the weights take."""
-        matrices = {id(matrix[0]): matrix[0].nbytes + matrix[1].nbytes for matrix in self.matrices}  # tied ones once
-        return sum(matrices.values()) + sum(vector.nbytes for vector in self.vectors)
+        parts = {id(part): part.nbytes for matrix in self.matrices for part in matrix if isinstance(part, np.ndarray)}
+        return sum(parts.values()) + sum(vector.nbytes for vector in self.vectors)  # tied matrices once
 
 
 class Place(NamedTuple):
@@ -50,8 +55,9 @@ class Place(NamedTuple):
 
     numbers: NDArray[Any]
     scales: NDArray[np.float32]
-    dtype: Dtype
+    dtype: Kind
     first: int = 0
+    lost: Lost | None = None  # where what twelve bits can't keep is put down
 
 
 def pack(config: ModelConfig, pieces: Iterable[Piece], dtype: Dtype) -> Packed:
@@ -60,7 +66,12 @@ def pack(config: ModelConfig, pieces: Iterable[Piece], dtype: Dtype) -> Packed:
     for name, start, rows in pieces:
         fill(places[name], start, rows)
     return_freed_memory()
-    return packed
+    return packed._replace(matrices=Matrices(*map(with_lost, packed.matrices)))
+
+
+def with_lost(matrix: Matrix) -> Matrix:
+    """A matrix in twelve bits with the numbers that these can't keep; any other as it is."""
+    return (*matrix[:3], *matrix[3].in_order()) if len(matrix) > 3 else matrix
 
 
 def room_for(config: ModelConfig, dtype: Dtype) -> tuple[Packed, dict[str, Place]]:
@@ -72,19 +83,20 @@ def room_for(config: ModelConfig, dtype: Dtype) -> tuple[Packed, dict[str, Place
         centred=not gated, gated=gated, turned=config.positions == "rotary", headed=config.query_key_norm,
     )  # fmt: skip
     vectors, places = room_for_vectors(config)
+    kind: Kind = "twelve" if dtype == "bfloat16" and numbers_of(config) >= LARGE else dtype
 
     def stacked(inputs: int, *blocks: dict[str, int]) -> Matrix:
         """In each layer one block below the other: name → rows."""
         named = [{f"blocks.{i}.{name}.weight": rows for name, rows in block.items()} for i in range(layers)
                  for block in blocks]  # fmt: skip
-        found, there = room_for_matrix(inputs, named, dtype, STEP[dtype])
+        found, there = room_for_matrix(inputs, named, kind, STEP[kind])
         places.update(there)
         return found
 
     def top(name: str) -> Matrix:
         """One row for each token; never in fewer than 8 bits."""
-        kind: Dtype = "int8" if dtype == "int4" else dtype
-        found, there = room_for_matrix(d, [{name: config.vocab_size}], kind, STEP[dtype])
+        least: Kind = "int8" if kind == "int4" else kind
+        found, there = room_for_matrix(d, [{name: config.vocab_size}], least, STEP[kind])
         places.update(there)
         return found
 
@@ -99,6 +111,12 @@ def room_for(config: ModelConfig, dtype: Dtype) -> tuple[Packed, dict[str, Place
         embedding if config.tied else top("output_layer.weight"),
     )
     return Packed(sizes, matrices, vectors), places
+
+
+def numbers_of(config: ModelConfig) -> int:
+    """Trained numbers of a model."""
+    with Outline():
+        return GPT(config).parameter_count()
 
 
 def attention_rows(config: ModelConfig) -> dict[str, int]:
@@ -147,21 +165,22 @@ def room_for_vectors(config: ModelConfig) -> tuple[Vectors, dict[str, Place]]:
 
 
 def room_for_matrix(
-    inputs: int, blocks: Sequence[dict[str, int]], dtype: Dtype, step: int
+    inputs: int, blocks: Sequence[dict[str, int]], dtype: Kind, step: int
 ) -> tuple[Matrix, dict[str, Place]]:
     """Blocks of matrices (name → rows) below each other, each padded to whole sixteens of rows, and their places.
 
     Of 4 bits 16 rows lie side by side, four bytes of each, and so do their scales (nibbles.py says why).
     """
     width, pitch = -(-inputs // step) * step, -(-sum(blocks[0].values()) // SIDE) * SIDE
-    shape = (len(blocks) * pitch, width // 2 if dtype == "int4" else width)
+    taken = {"int4": width // 2, "twelve": width // BLOCK * WORDS}
+    shape = (len(blocks) * pitch, taken.get(dtype, width))
     offset = {"int8": INT8_OFFSET, "int4": INT4_OFFSET * 17}.get(dtype, 0)
     numbers = zeros(shape, NUMBERS[dtype])
     if offset:
         numbers.fill(offset)
     sides = (shape[0] // SIDE, width // GROUP, SIDE)
-    scales = np.zeros({"int8": (shape[0],), "int4": sides}.get(dtype, (0,)), np.float32)
-    lines, their_scales = numbers, scales
+    scales = np.zeros({"int8": shape[:1], "twelve": shape[:1], "int4": sides}.get(dtype, (0,)), np.float32)
+    lines, their_scales, lost = numbers, scales, Lost(shape[0]) if dtype == "twelve" else None
     if dtype == "int4":  # (sixteens, 16, bytes / 4) and (sixteens, 16, groups)
         lines = numbers.view(np.uint32).reshape(len(scales), -1, SIDE).swapaxes(1, 2)
         their_scales = scales.swapaxes(1, 2)
@@ -169,9 +188,9 @@ def room_for_matrix(
     for i, block in enumerate(blocks):
         at = i * pitch
         for name, rows in block.items():
-            places[name] = Place(lines, their_scales, dtype, at)
+            places[name] = Place(lines, their_scales, dtype, at, lost)
             at += rows
-    return (numbers.reshape(-1), scales, width), places
+    return (numbers.reshape(-1), scales, width, *([lost] if lost else [])), places
 
 
 def zeros(shape: tuple[int, ...], dtype: Any) -> NDArray[Any]:
@@ -188,7 +207,7 @@ def fill(place: Place, start: int, part: Tensor | Quantised) -> None:
 
     Only the search for the scales of int4 is work enough for more than one thread; the rest waits for the memory.
     """
-    numbers, scales, dtype, first = place
+    numbers, scales, dtype, first, lost = place
     begin, count = first + start, len(part.numbers) if isinstance(part, Quantised) else len(part)
     rows = slice(begin, begin + count)
     with nullcontext() if dtype == "int4" else one_thread():
@@ -204,8 +223,11 @@ def fill(place: Place, start: int, part: Tensor | Quantised) -> None:
                 numbers[sides], scales[sides] = found.view(np.uint32), part.scales.cpu().numpy()
         else:
             weight = plain(part)
-            found = weight.bfloat16().view(torch.uint16).numpy() if dtype == "bfloat16" else weight.numpy()
-            numbers[rows][..., : found.shape[-1]] = found
+            found = weight.numpy() if dtype == "float32" else weight.bfloat16().view(torch.uint16).numpy()
+            if lost:
+                lost.keep(np.ascontiguousarray(found), begin, numbers.reshape(-1), scales)
+            else:
+                numbers[rows][..., : found.shape[-1]] = found
 
 
 def plain(part: Tensor | Quantised) -> Tensor:

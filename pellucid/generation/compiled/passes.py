@@ -36,7 +36,7 @@ from pellucid.generation.compiled.vectors import COMPILED, WITHIN
 # N tokens, D width of the model, H heads of queries, G of keys and values, K width of a head, S places in the cache
 
 Floats = NDArray[np.float32]
-Matrix = tuple[NDArray[Any], Floats, int]  # numbers, scales, and inputs with their padding
+Matrix = tuple[Any, ...]  # numbers, scales, inputs with their padding; in twelve bits what `Lost` has, too
 
 
 class Sizes(NamedTuple):
@@ -132,7 +132,7 @@ def _queries_keys_values(
     thread: Any, threads: Any,
 ) -> None:  # fmt: skip
     """Norm, queries, and keys and values into the cache."""
-    n, taken, width = slots.shape[0], (room.numbers, room.scales, room.sums), matrices.attention[2]
+    n, taken, width = slots.shape[0], (room.numbers, room.scales, room.sums, thread), matrices.attention[2]
     heads = (sizes.heads + 2 * sizes.kv_heads) * sizes.d_head
     pitch = padded(heads)
     for row in range(*share(n, thread, threads)):
@@ -171,7 +171,7 @@ def _attention(
     arrived: Any, thread: Any, threads: Any,
 ) -> None:  # fmt: skip
     """Attention of the queries, shortcut."""
-    n, taken = slots.shape[0], (room.numbers, room.scales, room.sums)
+    n, taken = slots.shape[0], (room.numbers, room.scales, room.sums, thread)
     width, joined = matrices.attention[2], matrices.output[2]
     for head in range(*share(sizes.heads, thread, threads)):
         attend(head, layer, slots, places, long, sizes, cache, room, joined, thread)
@@ -189,7 +189,7 @@ def _feed_forward(
     layer: Any, n: Any, sizes: Any, matrices: Any, vectors: Any, room: Any, arrived: Any, thread: Any, threads: Any
 ) -> None:
     """Norm, feed-forward, shortcut."""
-    taken = (room.numbers, room.scales, room.sums)
+    taken = (room.numbers, room.scales, room.sums, thread)
     width, wide = matrices.expand[2], matrices.contract[2]
     for row in range(*share(n, thread, threads)):
         weight, bias = vectors.norms[2 * layer + 1], vectors.norm_biases[2 * layer + 1]
@@ -230,7 +230,7 @@ def forward(
     In the last layer the other rows leave their keys and values, and no more. Nothing is checked here. Each of the
     threads calls it with the same arguments and its own number.
     """
-    width, taken = matrices.attention[2], (room.numbers, room.scales, room.sums)
+    width, taken = matrices.attention[2], (room.numbers, room.scales, room.sums, thread)
     _begin(ids, places, sizes, matrices, vectors, room, thread, threads)
     meet(arrived, threads)
     for layer in range(sizes.layers):

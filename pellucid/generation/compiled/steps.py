@@ -14,6 +14,7 @@ from numba.extending import overload
 
 from pellucid.generation.compiled.nibbles import SIDE
 from pellucid.generation.compiled.products import INT8_OFFSET, span_of, to_bytes
+from pellucid.generation.compiled.twelves import place_of_row, put_row
 from pellucid.generation.compiled.vectors import COMPILED, add_together, fetch, let_others
 
 LOOSE = {**COMPILED, "fastmath": {"reassoc", "contract", "nsz"}}  # sums in vectors, in an order of their own
@@ -193,7 +194,7 @@ def take(x: Any, at: Any, width: Any, matrix: Any, taken: Any, row: Any) -> None
 def _take(x: Any, at: Any, width: Any, matrix: Any, taken: Any, row: Any) -> Any:
     def bytewise(x, at, width, matrix, taken, row):  # type: ignore[no-untyped-def]
         span = span_of(matrix)
-        to_bytes(x, at, width // span, span, *taken, row * (width // span))
+        to_bytes(x, at, width // span, span, *taken[:3], row * (width // span))
 
     def nothing(x, at, width, matrix, taken, row):  # type: ignore[no-untyped-def]
         pass
@@ -202,7 +203,7 @@ def _take(x: Any, at: Any, width: Any, matrix: Any, taken: Any, row: Any) -> Any
 
 
 def look_up(matrix: Any, row: Any, out: Any, at: Any, width: Any) -> None:
-    """One row of a matrix as floats: a token's vector."""
+    """One row of a matrix as floats: a token's vector. In twelve bits with its padding, and as bfloat16 if `out` is."""
     raise NotImplementedError("compiled only")
 
 
@@ -221,7 +222,14 @@ def _look_up(matrix: Any, row: Any, out: Any, at: Any, width: Any) -> Any:
         for i in range(width):
             vector[i] = (np.float32(kept[i]) - np.float32(INT8_OFFSET)) * matrix[1][row]
 
-    return {types.float32: floats, types.uint16: halves, types.uint8: bytewise}[matrix[0].dtype]
+    def twelves(matrix, row, out, at, width):  # type: ignore[no-untyped-def]
+        words, scales, pitch, begins, columns, values = matrix
+        put_row(words, place_of_row(row, pitch), pitch, scales[row], out, at)
+        for i in range(begins[row], begins[row + 1]):
+            keep(out, at + columns[i], values[i])
+
+    kinds = {types.float32: floats, types.uint16: halves, types.uint32: twelves, types.uint8: bytewise}
+    return kinds[matrix[0].dtype]
 
 
 @njit(**LOOSE)
@@ -254,7 +262,7 @@ def _take_them_all(x: Any, n: Any, width: Any, matrix: Any, taken: Any, arrived:
     def bytewise(x, n, width, matrix, taken, arrived, thread, threads):  # type: ignore[no-untyped-def]
         span = span_of(matrix)
         start, end = share(n * (width // span), thread, threads)
-        to_bytes(x, start * span, end - start, span, *taken, start)
+        to_bytes(x, start * span, end - start, span, *taken[:3], start)
         meet(arrived, threads)
 
     def nothing(x, n, width, matrix, taken, arrived, thread, threads):  # type: ignore[no-untyped-def]

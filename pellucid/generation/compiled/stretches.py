@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numba import njit
 from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -23,6 +24,8 @@ from pellucid.generation.compiled.nibbles import INT4_OFFSET, SIDE
 from pellucid.generation.compiled.packing import Packed
 from pellucid.generation.compiled.passes import Cache, Matrix
 from pellucid.generation.compiled.products import INT8_OFFSET
+from pellucid.generation.compiled.steps import look_up
+from pellucid.generation.compiled.vectors import COMPILED
 from pellucid.model.cache import KVCache
 from pellucid.model.formats.quantised import GROUP
 from pellucid.model.gpt import GPT
@@ -108,6 +111,11 @@ class Kept(nn.Module):
             whole[start - self.first : end - self.first] = self.plain(*self.rows(start, end))
         return whole
 
+    def look_up(self, ids: Tensor) -> Tensor:
+        """Some rows (T, I), in float32."""
+        rows = ids + self.first
+        return self.plain(self.numbers[rows], None if self.scales is None else self.scales[rows])
+
     def rows(self, start: int, end: int) -> tuple[Tensor, Tensor]:
         """Some rows of bytes, and their scales."""
         assert self.scales is not None
@@ -128,13 +136,52 @@ class Kept(nn.Module):
         return both.sub_(INT4_OFFSET).mul_(scales[:, :, None]).flatten(1)[:, : self.inputs]
 
 
-class KeptEmbedding(Kept):
+class KeptInTwelve(Kept):
+    """The same of a matrix in twelve bits."""
+
+    def __init__(
+        self, matrix: Matrix, first: int, shape: Sequence[int], room: Tensor, bias: Tensor | None = None
+    ) -> None:
+        nn.Module.__init__(self)
+        rows, self.inputs = shape
+        self.matrix, self.room, self.bias = matrix, room, bias
+        self.all = np.arange(first, first + rows)
+
+    def weight(self) -> Tensor:
+        """(O, I), in the precision of the products."""
+        return self.whole(self.all, self.room)
+
+    def look_up(self, ids: Tensor) -> Tensor:
+        """Some rows (T, I), in float32."""
+        return self.whole(self.all[ids.numpy()], torch.empty(len(ids) * self.matrix[2]))
+
+    def whole(self, rows: NDArray[np.int64], room: Tensor) -> Tensor:
+        """Some rows, in `room`."""
+        out = room.view(torch.uint16) if room.dtype == torch.bfloat16 else room
+        whole_rows(self.matrix, rows, out.numpy())
+        return room[: len(rows) * self.matrix[2]].view(len(rows), -1)[:, : self.inputs]
+
+
+@njit(**COMPILED)
+def whole_rows(matrix: Any, rows: Any, out: Any) -> None:
+    """Some `rows` of a matrix below each other, each with its padding.
+
+    By one thread: those of torch's product before are still looking for work, and two of ours took longer.
+    """
+    for i in range(rows.shape[0]):
+        look_up(matrix, rows[i], out, i * matrix[2], matrix[2])
+
+
+class KeptEmbedding(nn.Module):
     """Rows of a packed matrix, looked up."""
+
+    def __init__(self, kept: Kept) -> None:
+        super().__init__()
+        self.kept = kept
 
     def forward(self, ids: Tensor) -> Tensor:
         """(1, T) → (1, T, D)."""
-        rows = ids[0] + self.first
-        return self.plain(self.numbers[rows], None if self.scales is None else self.scales[rows])[None]
+        return self.kept.look_up(ids[0])[None]
 
 
 class LastBlock(nn.Module):
@@ -156,12 +203,17 @@ def over(config: ModelConfig, packed: Packed, dtype: torch.dtype) -> GPT:
     matrices, vectors = packed.matrices, packed.vectors
     with Outline():
         model = GPT(config).eval()
-    largest = config.d_model * max(config.d_ff, config.n_heads * config.d_head)
+    in_twelve = matrices.expand[0].dtype == np.uint32
+    inputs, heads = max(matrices.expand[2], matrices.output[2]), config.n_heads * config.d_head
+    largest = max(max(config.d_model, config.d_ff, heads) * inputs, config.d_model * matrices.contract[2])
     room = torch.empty(largest if matrices.expand[1].size else 0, dtype=dtype)
+
+    def kept(matrix: Matrix, first: int, shape: Sequence[int], bias: Tensor | None = None) -> Kept:
+        return (KeptInTwelve if in_twelve else Kept)(matrix, first, shape, room, bias)
 
     def keep(part: Any, name: str, matrix: Matrix, first: int, bias: NDArray[np.float32] | None) -> int:
         shape = getattr(part, name).weight.shape
-        setattr(part, name, Kept(matrix, first, shape, room, None if bias is None else as_tensor(bias[: shape[0]])))
+        setattr(part, name, kept(matrix, first, shape, None if bias is None else as_tensor(bias[: shape[0]])))
         return int(shape[0])
 
     blocks: Any = model.blocks
@@ -179,10 +231,10 @@ def over(config: ModelConfig, packed: Packed, dtype: torch.dtype) -> GPT:
             keep(feed_forward, "expand", matrices.expand, i * wide, vectors.expand[i])
         keep(feed_forward, "contract", matrices.contract, i * rows, vectors.contract[i])
     shape = (config.vocab_size, config.d_model)
-    model.token_embedding = KeptEmbedding(matrices.embedding, 0, shape, room)  # type: ignore[assignment]
+    model.token_embedding = KeptEmbedding(kept(matrices.embedding, 0, shape))  # type: ignore[assignment]
     found = {"position_embedding.weight": vectors.positions, **norms(config, packed)}
-    kept = {name: as_tensor(array) for name, array in found.items() if name in model.state_dict()}
-    model.load_state_dict(kept, strict=False, assign=True)
+    plain = {name: as_tensor(array) for name, array in found.items() if name in model.state_dict()}
+    model.load_state_dict(plain, strict=False, assign=True)
     blocks[-1] = LastBlock(blocks[-1])
     return model
 

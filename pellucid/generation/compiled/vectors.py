@@ -81,6 +81,17 @@ def load(_: Any, array: Any, index: Any) -> Any:
 
 
 @intrinsic
+def load_words(_: Any, array: Any, index: Any) -> Any:
+    """array[index : index + 16] of uint32."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        place = place_of(context, builder, signature.args[0], *arguments)
+        return builder.load(builder.bitcast(place, INTS.as_pointer()), align=4)
+
+    return ints(array, types.intp), generate
+
+
+@intrinsic
 def load_bytes(_: Any, array: Any, index: Any) -> Any:
     """array[index : index + 64]."""
 
@@ -91,12 +102,12 @@ def load_bytes(_: Any, array: Any, index: Any) -> Any:
     return octets(array, types.intp), generate
 
 
-def ask(builder: Any, place: Any) -> None:
-    """Have the cache line of a place read."""
+def ask(builder: Any, place: Any, nearness: int = 3) -> None:
+    """Have the cache line of a place read, into the nearest cache (3) or the one behind it (2)."""
     kind = ir.FunctionType(ir.VoidType(), [place.type, INT, INT, INT])
     name = "llvm.prefetch.p0" if place.type.is_opaque else f"llvm.prefetch.p0{place.type.pointee.intrinsic_name}"
     function = cgutils.get_or_insert_function(builder.module, kind, name)
-    builder.call(function, [place, INT(0), INT(3), INT(1)])  # to read, into the nearest cache, data
+    builder.call(function, [place, INT(0), INT(nearness), INT(1)])  # to read, data
 
 
 @intrinsic
@@ -123,6 +134,17 @@ def fetch(_: Any, array: Any, index: Any) -> Any:
 
 
 @intrinsic
+def fetch_early(_: Any, array: Any, index: Any) -> Any:
+    """The same, into the second cache only: the nearest one waits for a few lines at a time."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        ask(builder, place_of(context, builder, signature.args[0], *arguments), nearness=2)
+        return context.get_dummy_value()
+
+    return types.void(array, types.intp), generate
+
+
+@intrinsic
 def load_four(_: Any, array: Any, index: Any) -> Any:
     """array[index : index + 4] of float32, as the first four of 16."""
 
@@ -136,11 +158,14 @@ def load_four(_: Any, array: Any, index: Any) -> Any:
 
 @intrinsic
 def put(_: Any, array: Any, index: Any, a: Any) -> Any:
-    """array[index : index + as many as there are] = a."""
+    """array[index : index + as many as there are] = a; of floats the upper halves where it is of uint16: bfloat16."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        place = place_of(context, builder, signature.args[0], *arguments[:2])
-        builder.store(arguments[2], builder.bitcast(place, a.of.as_pointer()), align=array.dtype.bitwidth // 8)
+        place, numbers = place_of(context, builder, signature.args[0], *arguments[:2]), arguments[2]
+        if array.dtype == types.uint16 and a is floats:
+            upper = builder.lshr(builder.bitcast(numbers, INTS), ir.Constant(INTS, [16] * LANES))
+            numbers = builder.trunc(upper, ir.VectorType(HALF, LANES))
+        builder.store(numbers, builder.bitcast(place, numbers.type.as_pointer()), align=array.dtype.bitwidth // 8)
         return context.get_dummy_value()
 
     return types.void(array, types.intp, a), generate
