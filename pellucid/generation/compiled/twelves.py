@@ -23,7 +23,6 @@ from numba import njit
 from numba.extending import intrinsic
 from numpy.typing import NDArray
 
-from pellucid.generation.compiled.dots import FOUR_FIT
 from pellucid.generation.compiled.floats import ROWS, add_four, nothing
 from pellucid.generation.compiled.vectors import (
     COMPILED,
@@ -279,7 +278,7 @@ def _some_vectors(
     """n vectors times four rows that are whole, from whole[w] on. What comes next begins at words[following]."""
     b, c, d = w + width, w + 2 * width, w + 3 * width
     v = 0
-    while FOUR_FIT and v + 4 <= n:
+    while v + 4 <= n:
         x0, x1, x2, x3 = i + v * i_step, i + (v + 1) * i_step, i + (v + 2) * i_step, i + (v + 3) * i_step
         s0, s1, s2, s3 = nothing(), nothing(), nothing(), nothing()
         for k in range(0, width, LANES):
