@@ -197,3 +197,25 @@ def test_in_a_container_its_limit_is_the_memory_there_is(tmp_path: Path) -> None
         assert memory_bytes(groups) == {"all": 3e6, "free": 1.5e6}
         (folder / limit).write_text("max\n")
         assert memory_bytes(groups)["all"] == whole["all"]
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="Linux says what a process has, glibc what it keeps")
+def test_a_process_that_has_grown_after_a_step_returns_what_is_free() -> None:
+    """In a process of its own, since what a heap keeps depends on all that was before."""
+    code = """
+from pellucid.compute import KeptMemory, keep_freed_memory, resident_bytes
+keep_freed_memory()
+memory, sizes = KeptMemory(), []
+for step in range(4):
+    blocks = [b"." * (1 << 20) for _ in range(0 if step == 0 else 300)]
+    end = b"." * 1000  # the heap can't end before it
+    blocks.clear()
+    sizes.append(resident_bytes() >> 20)
+    memory.step_ended()
+    sizes.append(resident_bytes() >> 20)
+print(*sizes)
+"""
+    printed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    first, usual, grown, returned, again, kept, *_ = map(int, printed.split())
+    assert usual == first and grown > first + 250 and returned < first + 50
+    assert again > first + 250 and kept == again  # that is what every step takes

@@ -52,17 +52,22 @@ class Adafactor(torch.optim.Optimizer):
         for part, rows in zip(parts(gradient), parts(state["row_var"], gradient.shape[1]), strict=True):
             squares = part.square()
             rows.lerp_(squares.mean(dim=1, keepdim=True), newest)
-            columns += squares.sum(dim=0, keepdim=True)
+            columns += squares.new_ones(1, len(squares)) @ squares  # their sum takes twice as long
         state["col_var"].lerp_(columns.div_(len(gradient)), newest)
         return state["row_var"], state["col_var"]
 
 
 def step_instead(gradient: Tensor, rows: Tensor, columns: Tensor) -> float:
     """Divide a gradient by the roots of its second moments, in its place; its norm then."""
-    shares, squared = rows / rows.mean().clamp(min=SMALLEST), 0.0
-    for part, share in zip(parts(gradient), parts(shares, gradient.shape[1]), strict=True):
-        part.div_((share * columns).clamp_(min=SMALLEST**2).sqrt_())
-        squared += float(part.norm()) ** 2
+    finite, largest = torch.finfo(torch.float32).max, 1 / SMALLEST
+    by_row = (rows / rows.mean().clamp(min=SMALLEST)).rsqrt_().clamp_(max=finite)
+    by_column = columns.rsqrt().clamp_(max=finite)
+    bounded, squared = float(by_row.max()) * float(by_column.max()) <= largest, 0.0
+    for part, own in zip(parts(gradient), parts(by_row, gradient.shape[1]), strict=True):
+        factors = own * by_column
+        part.mul_(factors if bounded else factors.clamp_(max=largest))
+        flat = part.flatten()
+        squared += float(torch.dot(flat, flat))  # its norm takes twice as long
     return math.sqrt(squared)
 
 

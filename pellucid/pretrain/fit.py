@@ -20,7 +20,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from pellucid.compute import exact_products, keep_freed_memory, settle_threads
+from pellucid.compute import KeptMemory, exact_products, keep_freed_memory, settle_threads
 from pellucid.config import FitConfig, as_dict
 from pellucid.model.gpt import GPT
 from pellucid.pretrain.alike import find_alike
@@ -147,6 +147,7 @@ class Sitting:
         self.open_log()
         self.began, self.before = time.monotonic(), self.state.progress.seconds
         self.saved = self.settled = time.monotonic()
+        self.memory = KeptMemory()
         self.evaluated = self.evaluation = 0.0  # seconds of this sitting's evaluations, and of the last one
 
     @property
@@ -246,6 +247,7 @@ class Sitting:
         else:
             self.empty += 1
         self.write(line if trained else line | {"loss": None})
+        self.memory.step_ended()
         return record
 
     def settle(self) -> None:

@@ -24,7 +24,7 @@ from pellucid.pretrain.task import Task, cut, rows_of
 
 DTYPES = ("bfloat16", "float32")
 TRIAL_TOKENS = 1024  # of each step of a trial: enough to tell, and a trial takes no more memory than the run
-LONG = 1.0  # seconds of a step that make one enough: products are most of it
+LONG = 0.5  # seconds of a step that make one enough: products are most of it
 AT_THE_END = 1.0  # of a run, where a linear schedule's rate is 0
 SLOWER = 2.0  # times as long as in another precision: that, too
 
