@@ -13,7 +13,6 @@ import statistics
 import sys
 import time
 from collections.abc import Iterator
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pellucid.runtime import ConfigError, problem
@@ -22,7 +21,7 @@ if TYPE_CHECKING:
     import torch
 
 
-GROWN = 1.1  # times what a process had: then it has grown
+MANY, FEW_PROGRAMS = 1 << 25, "64"
 
 
 def seed_everything(seed: int) -> None:
@@ -76,30 +75,16 @@ def return_freed_memory() -> None:
         ctypes.CDLL("libc.so.6").malloc_trim(0)
 
 
-class KeptMemory:
-    """Freed memory that is kept from step to step: it goes back where steps of many shapes leave ever more holes.
+def keep_few_programs(numbers: int) -> None:
+    """Of a model of so many numbers: where they are many, let oneDNN keep few of the programs that it writes.
 
-    Without it the heap of a finetune of GPT-2 124M grew by a fifth in 30 steps (docs/performance.md).
+    It writes one for each shape of a product and keeps 1,024 of them, between which the heap grows: by the end of an
+    epoch of conversations, all of other lengths, GPT-2's finetuning took twice its memory. A large model's products
+    take so long that to write some again is nothing; a small one's would wait. oneDNN reads the wish at its first
+    product, and what the user has set stays. Page: oneDNN, "Primitive Cache".
     """
-
-    def __init__(self) -> None:
-        self.usual = 0  # bytes that the process has after a step
-
-    def step_ended(self) -> None:
-        """Return what is free, if the process has grown by a tenth since the first step, or the last return."""
-        resident = resident_bytes()
-        if not self.usual:
-            self.usual = resident
-        elif resident > GROWN * self.usual:
-            return_freed_memory()
-            self.usual = 0  # the next step takes again what every step takes
-
-
-def resident_bytes() -> int:
-    """Memory that this process has just now; 0 where Linux does not say it."""
-    with contextlib.suppress(OSError):
-        return int(Path("/proc/self/statm").read_text(encoding="utf-8").split()[1]) * os.sysconf("SC_PAGE_SIZE")
-    return 0
+    if numbers >= MANY:
+        os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", FEW_PROGRAMS)
 
 
 @functools.cache

@@ -13,7 +13,14 @@ from pathlib import Path
 import pytest
 import torch
 
-from pellucid.compute import most_threads, peak_memory_bytes, pick_device, settle_threads, usable_cores
+from pellucid.compute import (
+    keep_few_programs,
+    most_threads,
+    peak_memory_bytes,
+    pick_device,
+    settle_threads,
+    usable_cores,
+)
 from pellucid.machine import memory_bytes
 from pellucid.runtime import (
     ConfigError,
@@ -199,23 +206,13 @@ def test_in_a_container_its_limit_is_the_memory_there_is(tmp_path: Path) -> None
         assert memory_bytes(groups)["all"] == whole["all"]
 
 
-@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="Linux says what a process has, glibc what it keeps")
-def test_a_process_that_has_grown_after_a_step_returns_what_is_free() -> None:
-    """In a process of its own, since what a heap keeps depends on all that was before."""
-    code = """
-from pellucid.compute import KeptMemory, keep_freed_memory, resident_bytes
-keep_freed_memory()
-memory, sizes = KeptMemory(), []
-for step in range(4):
-    blocks = [b"." * (1 << 20) for _ in range(0 if step == 0 else 300)]
-    end = b"." * 1000  # the heap can't end before it
-    blocks.clear()
-    sizes.append(resident_bytes() >> 20)
-    memory.step_ended()
-    sizes.append(resident_bytes() >> 20)
-print(*sizes)
-"""
-    printed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
-    first, usual, grown, returned, again, kept, *_ = map(int, printed.split())
-    assert usual == first and grown > first + 250 and returned < first + 50
-    assert again > first + 250 and kept == again  # that is what every step takes
+def test_onednn_keeps_few_programs_of_a_large_model_and_what_the_user_has_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    name = "ONEDNN_PRIMITIVE_CACHE_CAPACITY"
+    monkeypatch.setenv(name, "500")
+    keep_few_programs(124_000_000)
+    assert os.environ[name] == "500"
+    del os.environ[name]
+    keep_few_programs(1_000_000)
+    assert name not in os.environ
+    keep_few_programs(124_000_000)
+    assert os.environ[name] == "64"

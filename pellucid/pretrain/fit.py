@@ -20,7 +20,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from pellucid.compute import KeptMemory, exact_products, keep_freed_memory, settle_threads
+from pellucid.compute import exact_products, keep_few_programs, keep_freed_memory, settle_threads
 from pellucid.config import FitConfig, as_dict
 from pellucid.model.gpt import GPT
 from pellucid.pretrain.alike import find_alike
@@ -85,6 +85,7 @@ def fit(
         if launch() and world().first:
             write_text(folder / LAUNCH, launch())
         exact_products()  # before the first product
+        keep_few_programs(sum(parameter.numel() for parameter in model.parameters()))
         keep_freed_memory()
         if not config.steps:
             settle_threads()  # before precisions are tried
@@ -147,7 +148,6 @@ class Sitting:
         self.open_log()
         self.began, self.before = time.monotonic(), self.state.progress.seconds
         self.saved = self.settled = time.monotonic()
-        self.memory = KeptMemory()
         self.evaluated = self.evaluation = 0.0  # seconds of this sitting's evaluations, and of the last one
 
     @property
@@ -247,7 +247,6 @@ class Sitting:
         else:
             self.empty += 1
         self.write(line if trained else line | {"loss": None})
-        self.memory.step_ended()
         return record
 
     def settle(self) -> None:
