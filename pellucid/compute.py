@@ -21,7 +21,8 @@ if TYPE_CHECKING:
     import torch
 
 
-MANY, FEW_PROGRAMS = 1 << 25, "64"
+LARGE = 1 << 25  # numbers of a model
+FEW_PROGRAMS = "64"
 
 
 def seed_everything(seed: int) -> None:
@@ -83,7 +84,7 @@ def keep_few_programs(numbers: int) -> None:
     take so long that to write some again is nothing; a small one's would wait. oneDNN reads the wish at its first
     product, and what the user has set stays. Page: oneDNN, "Primitive Cache".
     """
-    if numbers >= MANY:
+    if numbers >= LARGE:
         os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", FEW_PROGRAMS)
 
 

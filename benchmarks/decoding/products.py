@@ -12,8 +12,7 @@ from typing import Any
 import numpy as np
 from numba import njit
 
-from pellucid.generation.compiled.floats import NONE
-from pellucid.generation.compiled.products import product
+from pellucid.generation.compiled.products import NONE, product
 
 SHAPES = [(1152, 768), (384, 3072), (12544, 768)]
 LEAST = 2e7  # products that are timed at once

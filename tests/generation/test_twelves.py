@@ -17,11 +17,11 @@ from torch import Tensor
 
 from pellucid.config import PRESETS
 from pellucid.generation.compiled import packing
-from pellucid.generation.compiled.floats import NONE, ROWS
+from pellucid.generation.compiled.floats import ROWS
 from pellucid.generation.compiled.model import CompiledModel
 from pellucid.generation.compiled.packing import Kind, fill, pack, room_for_matrix, with_lost
 from pellucid.generation.compiled.passes import Matrix
-from pellucid.generation.compiled.products import STEP, product
+from pellucid.generation.compiled.products import NONE, STEP, product
 from pellucid.generation.compiled.stretches import LONG, whole_rows
 from pellucid.generation.compiled.twelves import BLOCK, PART
 from pellucid.generation.engine import stream_ids

@@ -18,6 +18,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
+from pellucid import compute
 from pellucid.config import FitConfig, ModelConfig
 from pellucid.model.gpt import GPT
 from pellucid.pretrain.checkpoint import Saver, State, newest_checkpoint, snapshot
@@ -140,6 +141,18 @@ def test_the_model_learns_what_is_to_be_learnt(shards: Shards, shape: ModelConfi
     losses = [line["loss"] for line in read_lines(tmp_path / "metrics.jsonl") if line["split"] == "train"]
     assert losses[0] > 5
     assert losses[-1] < 0.6 * losses[0]
+
+
+@pytest.mark.parametrize("large", [0, 1 << 40])
+def test_before_a_large_model_trains_onednn_is_told_to_keep_few_programs(
+    large: int, shards: Shards, shape: ModelConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "")  # so that what is set here ends with the test
+    del os.environ["ONEDNN_PRIMITIVE_CACHE_CAPACITY"]
+    monkeypatch.setattr(compute, "LARGE", large)
+    config = FitConfig(steps=1, batch_size=2, dtype="float32")
+    fit(fresh(shape), LanguageModelling(shards, config, CONTEXT), config, tmp_path)
+    assert os.environ.get("ONEDNN_PRIMITIVE_CACHE_CAPACITY") == (None if large else compute.FEW_PROGRAMS)
 
 
 def test_the_rate_rises_stays_and_falls_in_a_straight_line_to_zero() -> None:

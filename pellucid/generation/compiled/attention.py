@@ -12,7 +12,7 @@ import numpy as np
 from numba import njit, types
 from numba.extending import overload
 
-from pellucid.generation.compiled.floats import ROWS, float_rows, how_far
+from pellucid.generation.compiled.floats import ROWS, float_rows
 from pellucid.generation.compiled.steps import MOST_AHEAD, ask_for, copy, first_seen, keep, norm, padded, softmax, turn
 from pellucid.generation.compiled.tiled import AT_ONCE, attend_by_tiles
 from pellucid.generation.compiled.tiles import TILES_FIT
@@ -121,7 +121,7 @@ def attend_by_rows(
         start = (row * sizes.heads + head) * wide
         float_rows(
             room.scores, scores, length, room.queries, start, sizes.heads * wide, together, keys, first, wide,
-            wide, low, high, how_far(keys, wide),
+            wide, low, high,
         )  # fmt: skip
         for t in range(together):
             place, at = places[row + t], scores + t * length

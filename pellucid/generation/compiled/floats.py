@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
 from numba import njit
 
 from pellucid.generation.compiled.dots import FOUR_FIT
@@ -17,8 +16,6 @@ from pellucid.generation.compiled.vectors import COMPILED, fetch, load, multiply
 
 ROWS = 4  # of the matrix, taken at a time
 AHEAD = 4096  # bytes before those that are read, at least, that others are asked for
-
-NONE = np.int64(0)  # not the literal, for which Numba would compile a function once more
 
 
 @njit(**COMPILED)
@@ -71,14 +68,13 @@ def put_sums(out: Any, at: Any, sums: Any) -> None:
 @njit(**COMPILED)
 def float_rows(
     out: Any, o: Any, o_step: Any, x: Any, i: Any, i_step: Any, n: Any, w: Any, at: Any, width: Any, pitch: Any,
-    start: Any, end: Any, far: Any,
+    start: Any, end: Any,
 ) -> None:  # fmt: skip
     """Rows `start` to `end` of a matrix in float32 or bfloat16 times n vectors.
 
     Vector v begins at x[i + v × i_step], row r of the matrix at w[at + r × pitch]; out[o + v × o_step + r] is for both.
-    `far` is what `how_far` says, or 0 where no rows follow.
     """
-    following = ROWS * pitch if far else NONE
+    far = how_far(w, pitch)
     for row in range(start, end, ROWS):
         a = at + row * pitch
         b, c, d = a + pitch, a + 2 * pitch, a + 3 * pitch
@@ -91,10 +87,10 @@ def float_rows(
                     ask_in_order(w, a, k, 16, far)
                 elif n < 16:  # so many vectors do not wait for all: with each four they ask for some rows
                     if v < 8:
-                        fetch(w, a + (v // 2) * pitch + k + following)
-                        fetch(w, a + (v // 2 + 1) * pitch + k + following)
+                        fetch(w, a + (v // 2) * pitch + k + ROWS * pitch)
+                        fetch(w, a + (v // 2 + 1) * pitch + k + ROWS * pitch)
                 elif v < 16:
-                    fetch(w, a + (v // 4) * pitch + k + 2 * following)
+                    fetch(w, a + (v // 4) * pitch + k + 2 * ROWS * pitch)
                 wa, wb, wc, wd = load(w, a + k), load(w, b + k), load(w, c + k), load(w, d + k)
                 s0 = add_four(load(x, x0 + k), wa, wb, wc, wd, s0)
                 s1 = add_four(load(x, x1 + k), wa, wb, wc, wd, s1)

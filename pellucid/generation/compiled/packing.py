@@ -22,7 +22,7 @@ from pellucid.config import ModelConfig
 from pellucid.generation.compiled.nibbles import INT4_OFFSET, SIDE
 from pellucid.generation.compiled.passes import Matrices, Matrix, Sizes, Vectors
 from pellucid.generation.compiled.products import INT8_OFFSET, STEP
-from pellucid.generation.compiled.twelves import BLOCK, WORDS, Lost
+from pellucid.generation.compiled.twelves import BLOCK, WORDS, Keeper
 from pellucid.model.formats.quantised import GROUP, Quantised, quantise
 from pellucid.model.formats.tensor_files import Piece
 from pellucid.model.gpt import GPT
@@ -57,7 +57,7 @@ class Place(NamedTuple):
     scales: NDArray[np.float32]
     dtype: Kind
     first: int = 0
-    lost: Lost | None = None  # where what twelve bits can't keep is put down
+    keeper: Keeper | None = None  # of a matrix in twelve bits
 
 
 def pack(config: ModelConfig, pieces: Iterable[Piece], dtype: Dtype) -> Packed:
@@ -71,7 +71,7 @@ def pack(config: ModelConfig, pieces: Iterable[Piece], dtype: Dtype) -> Packed:
 
 def with_lost(matrix: Matrix) -> Matrix:
     """A matrix in twelve bits with the numbers that these can't keep; any other as it is."""
-    return (*matrix[:3], *matrix[3].in_order()) if len(matrix) > 3 else matrix
+    return (*matrix[:3], *matrix[3].lost()) if len(matrix) > 3 else matrix
 
 
 def room_for(config: ModelConfig, dtype: Dtype) -> tuple[Packed, dict[str, Place]]:
@@ -180,7 +180,7 @@ def room_for_matrix(
         numbers.fill(offset)
     sides = (shape[0] // SIDE, width // GROUP, SIDE)
     scales = np.zeros({"int8": shape[:1], "twelve": shape[:1], "int4": sides}.get(dtype, (0,)), np.float32)
-    lines, their_scales, lost = numbers, scales, Lost(shape[0]) if dtype == "twelve" else None
+    lines, their_scales, keeper = numbers, scales, Keeper(shape[0]) if dtype == "twelve" else None
     if dtype == "int4":  # (sixteens, 16, bytes / 4) and (sixteens, 16, groups)
         lines = numbers.view(np.uint32).reshape(len(scales), -1, SIDE).swapaxes(1, 2)
         their_scales = scales.swapaxes(1, 2)
@@ -188,9 +188,9 @@ def room_for_matrix(
     for i, block in enumerate(blocks):
         at = i * pitch
         for name, rows in block.items():
-            places[name] = Place(lines, their_scales, dtype, at, lost)
+            places[name] = Place(lines, their_scales, dtype, at, keeper)
             at += rows
-    return (numbers.reshape(-1), scales, width, *([lost] if lost else [])), places
+    return (numbers.reshape(-1), scales, width, *([keeper] if keeper else [])), places
 
 
 def zeros(shape: tuple[int, ...], dtype: Any) -> NDArray[Any]:
@@ -207,7 +207,7 @@ def fill(place: Place, start: int, part: Tensor | Quantised) -> None:
 
     Only the search for the scales of int4 is work enough for more than one thread; the rest waits for the memory.
     """
-    numbers, scales, dtype, first, lost = place
+    numbers, scales, dtype, first, keeper = place
     begin, count = first + start, len(part.numbers) if isinstance(part, Quantised) else len(part)
     rows = slice(begin, begin + count)
     with nullcontext() if dtype == "int4" else one_thread():
@@ -224,8 +224,8 @@ def fill(place: Place, start: int, part: Tensor | Quantised) -> None:
         else:
             weight = plain(part)
             found = weight.numpy() if dtype == "float32" else weight.bfloat16().view(torch.uint16).numpy()
-            if lost:
-                lost.keep(np.ascontiguousarray(found), begin, numbers.reshape(-1), scales)
+            if keeper:
+                keeper.put(np.ascontiguousarray(found), begin, numbers.reshape(-1), scales)
             else:
                 numbers[rows][..., : found.shape[-1]] = found
 

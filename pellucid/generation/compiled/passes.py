@@ -36,7 +36,7 @@ from pellucid.generation.compiled.vectors import COMPILED, WITHIN
 # N tokens, D width of the model, H heads of queries, G of keys and values, K width of a head, S places in the cache
 
 Floats = NDArray[np.float32]
-Matrix = tuple[Any, ...]  # numbers, scales, inputs with their padding; in twelve bits what `Lost` has, too
+Matrix = tuple[Any, ...]  # numbers, scales, inputs with their padding; in twelve bits what was lost, too
 
 
 class Sizes(NamedTuple):

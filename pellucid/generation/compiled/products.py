@@ -40,13 +40,10 @@ from pellucid.model.formats.quantised import GROUP
 # N vectors, O outputs, I inputs (padded with zeros), G groups of inputs
 
 INT8_OFFSET = 128
-STEP = {
-    "float32": 32,
-    "bfloat16": 32,
-    "twelve": BLOCK,
-    "int8": GROUP,
-    "int4": 2 * GROUP,
-}  # what I is padded to a multiple of
+# What I is padded to a multiple of.
+STEP = {"float32": 32, "bfloat16": 32, "twelve": BLOCK, "int8": GROUP, "int4": 2 * GROUP}
+
+NONE = np.int64(0)  # not the literal, for which Numba would compile a function once more
 
 # ---------------------------------------------------------------- bytes
 
@@ -187,9 +184,10 @@ def _product(
     numbers, scales = matrix[0], matrix[1]
 
     def of_floats(out, o_step, x, i_step, taken, first, n, matrix, first_row, start, end):  # type: ignore[no-untyped-def]
-        (w, _, width), far = matrix, how_far(matrix[0], matrix[2])
-        x_at = first * i_step
-        float_rows(out, first * o_step, o_step, x, x_at, i_step, n, w, first_row * width, width, width, start, end, far)
+        w, _, width = matrix
+        float_rows(
+            out, first * o_step, o_step, x, first * i_step, i_step, n, w, first_row * width, width, width, start, end
+        )
 
     def of_twelves(out, o_step, x, i_step, taken, first, n, matrix, first_row, start, end):  # type: ignore[no-untyped-def]
         room, at = taken[1], taken[3] * ROWS * PART

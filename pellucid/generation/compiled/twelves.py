@@ -2,7 +2,8 @@
 
 Of a number's 16 bits, 8 say its exponent, and in a row of weights nearly all exponents are among the 15 largest. So a
 row keeps what the largest is, and a number four bits: how far its own is above the lowest of the 15, or 0 for zero.
-What is smaller yet (one weight in ten thousand) stands in a list, and is added to the sums in the end.
+What is smaller yet (of a bell-shaped row one weight in some 7,600) stands in a list, and is added to the sums in the
+end.
 
 In memory (128 numbers of a row are 48 words of 32 bits, those of four rows lie behind each other): 16 words with sign
 and fraction of the first 64 numbers, 16 with those of the rest, 16 with all exponents. A word's two halves have the
@@ -124,17 +125,17 @@ def list_lost(source: Any, scales: Any, first: Any, lost: Any, rows: Any, column
                     at += 1
 
 
-class Lost:
-    """The numbers that a matrix of some rows can't keep: how many stand before each row's, their columns, and they."""
+class Keeper:
+    """Puts the rows of one matrix into their words, in any order, and knows which numbers were lost by that."""
 
     def __init__(self, rows: int) -> None:
         self._rows = rows
         self._found: list[tuple[NDArray[np.int32], NDArray[np.int32], NDArray[np.float32]]] = []
 
-    def keep(
+    def put(
         self, source: NDArray[np.uint16], first: int, words: NDArray[np.uint32], scales: NDArray[np.float32]
     ) -> None:
-        """Put some rows into their place, from row `first` on."""
+        """Some rows of bfloat16, of which the first is row `first` there."""
         width = len(words) // len(scales) * BLOCK // WORDS
         counts = np.zeros(len(source), np.int32)
         keep_rows(source, np.zeros(width, np.uint16), first, words, scales, counts)
@@ -144,8 +145,8 @@ class Lost:
             list_lost(source, scales, first, counts, *found)
             self._found.append(found)
 
-    def in_order(self) -> tuple[NDArray[np.int32], NDArray[np.int32], NDArray[np.float32]]:
-        """How many there are before each row and in all (O + 1,), their columns, and the numbers."""
+    def lost(self) -> tuple[NDArray[np.int32], NDArray[np.int32], NDArray[np.float32]]:
+        """How many numbers were lost before each row and in all (O + 1,), their columns, and they, row by row."""
         none = np.zeros(0, np.int32), np.zeros(0, np.int32), np.zeros(0, np.float32)
         rows, columns, values = (np.concatenate(parts) for parts in zip(none, *self._found, strict=True))
         order = np.argsort(rows, kind="stable")

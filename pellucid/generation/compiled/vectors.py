@@ -80,26 +80,26 @@ def load(_: Any, array: Any, index: Any) -> Any:
     return floats(array, types.intp), generate
 
 
-@intrinsic
-def load_words(_: Any, array: Any, index: Any) -> Any:
-    """array[index : index + 16] of uint32."""
+def as_they_lie(vector: ir.VectorType) -> Any:
+    """How a vector is loaded whose numbers are those of the array, or parts of them."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         place = place_of(context, builder, signature.args[0], *arguments)
-        return builder.load(builder.bitcast(place, INTS.as_pointer()), align=4)
+        return builder.load(builder.bitcast(place, vector.as_pointer()), align=vector.element.width // 8)
 
-    return ints(array, types.intp), generate
+    return generate
 
 
 @intrinsic
 def load_bytes(_: Any, array: Any, index: Any) -> Any:
     """array[index : index + 64]."""
+    return octets(array, types.intp), as_they_lie(OCTETS)
 
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        place = place_of(context, builder, signature.args[0], *arguments)
-        return builder.load(builder.bitcast(place, OCTETS.as_pointer()), align=1)
 
-    return octets(array, types.intp), generate
+@intrinsic
+def load_words(_: Any, array: Any, index: Any) -> Any:
+    """array[index : index + 16] of uint32."""
+    return ints(array, types.intp), as_they_lie(INTS)
 
 
 def ask(builder: Any, place: Any, nearness: int = 3) -> None:
@@ -108,6 +108,16 @@ def ask(builder: Any, place: Any, nearness: int = 3) -> None:
     name = "llvm.prefetch.p0" if place.type.is_opaque else f"llvm.prefetch.p0{place.type.pointee.intrinsic_name}"
     function = cgutils.get_or_insert_function(builder.module, kind, name)
     builder.call(function, [place, INT(0), INT(nearness), INT(1)])  # to read, data
+
+
+def asking(nearness: int) -> Any:
+    """How the cache line of a place in an array is asked for."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        ask(builder, place_of(context, builder, signature.args[0], *arguments), nearness)
+        return context.get_dummy_value()
+
+    return generate
 
 
 @intrinsic
@@ -125,23 +135,13 @@ def repeat_four(_: Any, array: Any, index: Any) -> Any:
 @intrinsic
 def fetch(_: Any, array: Any, index: Any) -> Any:
     """Ask for the cache line of array[index], which may lie behind the end: it will be read soon."""
-
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        ask(builder, place_of(context, builder, signature.args[0], *arguments))
-        return context.get_dummy_value()
-
-    return types.void(array, types.intp), generate
+    return types.void(array, types.intp), asking(nearness=3)
 
 
 @intrinsic
 def fetch_early(_: Any, array: Any, index: Any) -> Any:
     """The same, into the second cache only: the nearest one waits for a few lines at a time."""
-
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        ask(builder, place_of(context, builder, signature.args[0], *arguments), nearness=2)
-        return context.get_dummy_value()
-
-    return types.void(array, types.intp), generate
+    return types.void(array, types.intp), asking(nearness=2)
 
 
 @intrinsic
