@@ -53,7 +53,8 @@ def test_the_report_holds_the_numbers_of_every_stage(quickstart: Path) -> None:
         assert report[stage].keys() >= names
         assert all(isinstance(report[stage][name], float) for name in names - {"families"})
     assert set(report["instruct"]["families"]) <= set(FAMILIES)
-    assert 0 < report["pretrain"]["floor_loss"] < report["pretrain"]["test_loss"] < 10
+    # Untrained it is 10.75, and beside other tests the seconds of this run may be enough for a single step.
+    assert 0 < report["pretrain"]["floor_loss"] < report["pretrain"]["test_loss"] < 11
     assert 0 < report["machine"]["peak_memory_gb"] < 3
 
 
