@@ -115,8 +115,7 @@ class CausalAttention(nn.Module):
             mask = cache.mask(x.shape[1], self.window)
             k, v = cache.store(layer, k, v)  # (B, G, S, K)
             context = self.attend(q, k, v, mask, causal=False)
-        mixed: Tensor = self.output(self.join_heads(context))
-        return mixed
+        return together(self.join_heads(context), self.output)[0]
 
     def queries_keys_values(self, x: Tensor, rotation: Rotation | None) -> tuple[Tensor, Tensor, Tensor]:
         """(B, T, D) → queries (B, H, T, K), keys and values (B, G, T, K), normed and rotated where the model does."""

@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pellucid.config import ModelConfig
+from pellucid.model import products
 
 # B batch, T tokens, D width of the model
 
@@ -65,6 +66,8 @@ class FeedForward(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, T, D) → (B, T, D)."""
+        if products.are_ours(x) and (plain := plain_layers(self.expand, self.contract)):
+            return products.feed_forward(x, *plain)
         contracted: Tensor = self.contract(F.gelu(self.expand(x), approximate="tanh"))
         return contracted
 
@@ -89,11 +92,20 @@ def together(x: Tensor, *parts: nn.Module) -> Sequence[Tensor]:
 
     Layers that are more than linear ones (LoRA's, or watched by a hook) are asked one by one.
     """
-    plain = [part for part in parts if type(part) is nn.Linear and not part._forward_hooks]
-    if x.device.type != "cpu" or not torch.is_grad_enabled() or len(plain) < len(parts):
+    plain = plain_layers(*parts) if products.are_ours(x) else []
+    if not plain:
         return [part(x) for part in parts]
-    dtype = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else x.dtype
-    weight = torch.cat([part.weight.to(dtype) for part in plain])
-    biases = [bias.to(dtype) for part in plain for name, bias in part.named_parameters() if name == "bias"]
-    wide = F.linear(x.to(dtype), weight, torch.cat(biases) if biases else None)
+    wide = products.linear(x, [part.weight for part in plain], [part.bias for part in plain if part.bias is not None])
     return torch.split(wide, [part.out_features for part in plain], dim=-1)
+
+
+def plain_layers(*parts: nn.Module) -> list[nn.Linear]:
+    """The parts, where all of them are linear layers and nothing more, as LoRA's are or those that a hook watches."""
+    if any(type(part) is not nn.Linear or watched(part) for part in parts):
+        return []
+    return [part for part in parts if isinstance(part, nn.Linear)]
+
+
+def watched(part: nn.Module) -> bool:
+    """Whether a hook looks at what goes into a module or comes out."""
+    return any((part._forward_hooks, part._forward_pre_hooks, part._backward_hooks, part._backward_pre_hooks))

@@ -16,6 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from pellucid.compiled.threads import in_parts, worth_compiling
 from pellucid.model.gpt import GPT
 from pellucid.model.segments import Segments
 from pellucid.pretrain.alike import Alike
@@ -23,6 +24,7 @@ from pellucid.pretrain.alike import Alike
 # B batch, T tokens, N trained tokens, D width, V vocabulary
 
 ROWS = 1024  # positions whose logits exist at one time
+TURNED = 256  # of them, which oneDNN turns fastest
 FEW = 64  # of them, whose softmax fits into the processor's cache
 AT_ONCE = 2**26  # bytes of logits that exist at one time where nothing is trained
 
@@ -101,15 +103,11 @@ class ProjectedLoss(torch.autograd.Function):
         hidden_gradient = torch.empty_like(hidden)
         weight_gradient = torch.empty_like(weight if ctx.needs_input_grad[1] else hidden[:0])
         inputs, table = in_precision_of_products(hidden, weight)  # (N, D), (V, D), or a little more of each
-        room = inputs.new_empty(min(ROWS, len(inputs)), len(table))
-        words = room[:, : len(weight)]
         for first in range(0, len(inputs), ROWS):
-            x, wanted = inputs[first : first + ROWS], targets[first : first + ROWS, None]
-            gradient = torch.mm(x, table.mT, out=room[: len(x)])  # (R, V), first the logits themselves
-            for top in range(0, len(wanted), FEW):
-                rows = slice(top, min(top + FEW, len(wanted)))
-                total -= to_gradient(words[rows], wanted[rows], times)
-            hidden_gradient[first : first + ROWS] = (gradient @ table)[: len(wanted)]
+            x, wanted = inputs[first : first + ROWS], targets[first : first + ROWS]
+            loss, gradient = gradient_of_logits(x, table, wanted, len(weight), times)
+            total += loss
+            hidden_gradient[first : first + ROWS] = gradient_of_vectors(gradient, table)[: len(wanted)]
             if not ctx.needs_input_grad[1]:  # a frozen projection, beside adapters for instance
                 continue
             if x.dtype == weight.dtype:
@@ -134,17 +132,52 @@ class ProjectedLoss(torch.autograd.Function):
         return found[0], found[1] if ctx.needs_input_grad[1] else None, None, None
 
 
+def gradient_of_logits(x: Tensor, table: Tensor, wanted: Tensor, words: int, times: int) -> tuple[Tensor, Tensor]:
+    """Sum of the losses of x (R, D) against the `wanted` tokens, of which there may be fewer; gradient of the logits.
+
+    The logits are (R, V), products with the table (V, D), whose first `words` rows are tokens, the last one `times`.
+    """
+    if len(x) % 16 == 0 and worth_compiling(x, len(x) * words):
+        logits = table @ x.mT  # (V, R)
+        return columns_to_gradient(logits, wanted, words, times), logits.mT
+    logits, total = x @ table.mT, x.new_zeros((), dtype=torch.float32)
+    for top in range(0, len(wanted), FEW):
+        rows = slice(top, min(top + FEW, len(wanted)))
+        total += to_gradient(logits[rows, :words], wanted[rows, None], times)
+    return total, logits
+
+
+def columns_to_gradient(logits: Tensor, wanted: Tensor, words: int, times: int) -> Tensor:
+    """As `to_gradient`, of logits (V, R), compiled."""
+    from pellucid.pretrain.compiled.softmax import softmax
+
+    places = torch.arange(len(wanted))
+    picked = logits[wanted, places].float()
+    norms, sums = torch.empty(2, logits.shape[1])
+    in_parts(softmax, logits, words, times, norms, sums)
+    losses = norms[: len(wanted)] - picked
+    logits[wanted, places] = torch.expm1(-losses).to(logits.dtype)
+    total: Tensor = losses.sum()
+    return total
+
+
+def gradient_of_vectors(gradient: Tensor, table: Tensor) -> Tensor:
+    """Gradient of the logits (R, V) times the table (V, D), a part at a time where it lies column by column."""
+    turned = gradient.stride(1) > gradient.stride(0)
+    return torch.cat([part @ table for part in torch.split(gradient, TURNED)]) if turned else gradient @ table
+
+
 def to_gradient(logits: Tensor, wanted: Tensor, times: int = 1) -> Tensor:
-    """Put softmax − one-hot in the place of logits (R, V); the sum of log-probabilities of the `wanted` (R, 1).
+    """Put softmax − one-hot in the place of logits (R, V); the sum of the losses of the `wanted` (R, 1).
 
     The last column stands for `times` tokens.
     """
     scores = logits.float()  # the logits themselves where they are float32
     if times > 1:
         scores[:, -1] += math.log(times)
-    total = (scores.gather(1, wanted) - scores.amax(1, keepdim=True)).sum()
+    total = (scores.amax(1, keepdim=True) - scores.gather(1, wanted)).sum()
     torch.softmax(scores, 1, out=scores)
-    total += scores.amax(1).log().sum()  # the largest probability is 1 / (the sum that softmax divides by)
+    total -= scores.amax(1).log().sum()  # the largest probability is 1 / (the sum that softmax divides by)
     scores.scatter_add_(1, wanted, scores.new_full((1, 1), -1.0).expand_as(wanted))
     if logits.dtype != scores.dtype:
         logits.copy_(scores)

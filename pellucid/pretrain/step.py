@@ -26,7 +26,7 @@ from pellucid.pretrain.optim import rate_scale, set_rate
 from pellucid.pretrain.task import Task, cut, pieces, rows_of
 from pellucid.runtime import PellucidError, inform, problem
 
-KEPT = 64  # bytes that a token leaves for the way back, for each number of its vector in each block
+KEPT = 56  # bytes that a token leaves for the way back, for each number of its vector in each block
 AT_ONCE = 2**30  # of these that a CPU takes
 
 

@@ -15,14 +15,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numba import njit
 
+from pellucid.compiled.team import Team, meet
+from pellucid.compiled.vectors import load, load_four, put_four, times, totals
 from pellucid.generation.compiled import model as compiled_model
 from pellucid.generation.compiled.model import CompiledModel
 from pellucid.generation.compiled.packing import Dtype, pack
 from pellucid.generation.compiled.products import INT8_OFFSET, NONE, int8_rows, product, span_of, to_bytes
 from pellucid.generation.compiled.sixteens import FEWEST, rows_in_sixteens, sixteens_of
-from pellucid.generation.compiled.steps import MANY, largest, meet
-from pellucid.generation.compiled.team import Team
-from pellucid.generation.compiled.vectors import load, load_four, put_four, times, totals
+from pellucid.generation.compiled.steps import MANY, largest
 from pellucid.generation.engine import continue_plainly, decode, stream_ids
 from pellucid.generation.fast import FastReader, Index
 from pellucid.generation.reader import Reader

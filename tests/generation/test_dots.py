@@ -14,8 +14,7 @@ from llvmlite import binding, ir
 from numba import njit
 from numba.extending import intrinsic
 
-from pellucid.generation.compiled import dots
-from pellucid.generation.compiled.vectors import (
+from pellucid.compiled.vectors import (
     INTS,
     OCTETS,
     as_floats,
@@ -27,6 +26,7 @@ from pellucid.generation.compiled.vectors import (
     totals,
     zeros,
 )
+from pellucid.generation.compiled import dots
 
 FEATURES = {dots.by_vnni: "avx512vnni", dots.by_avx_vnni: "avxvnni", dots.by_avx2: "avx2", dots.nibbles_by_avx2: "avx2"}
 AT_HAND = [dots.without, *(way for way, feature in FEATURES.items() if dots.has(feature))]

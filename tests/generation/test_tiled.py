@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from numba import njit
 from numpy.typing import NDArray
 
+from pellucid.compiled.vectors import COMPILED
 from pellucid.generation.compiled.passes import Cache
 from pellucid.generation.compiled.tiled import (
     AT_ONCE,
@@ -23,7 +24,6 @@ from pellucid.generation.compiled.tiled import (
     tiles_wanted,
 )
 from pellucid.generation.compiled.tiles import TILES_FIT
-from pellucid.generation.compiled.vectors import COMPILED
 
 needs_tiles = pytest.mark.skipif(not TILES_FIT, reason="this processor has no AMX, or the system does not permit it")
 

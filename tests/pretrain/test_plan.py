@@ -53,7 +53,7 @@ def test_activations_are_what_autograd_really_keeps(dtype: str) -> None:
 
 
 def test_a_batch_that_a_cpu_reads_in_parts_is_planned_in_parts() -> None:
-    whole, parts = (FitConfig(steps=1, batch_size=8, micro_batch_size=rows, dtype="bfloat16") for rows in (8, 0))
+    whole, parts = (FitConfig(steps=1, batch_size=16, micro_batch_size=rows, dtype="bfloat16") for rows in (16, 0))
     sizes = [plan.memory(PRESETS["gpt2"], each, 512).activations for each in (whole, parts)]
     assert sizes[1] < sizes[0] / 2
 

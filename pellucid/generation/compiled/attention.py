@@ -12,11 +12,11 @@ import numpy as np
 from numba import njit, types
 from numba.extending import overload
 
+from pellucid.compiled.vectors import COMPILED, LANES, WITHIN, load, multiply_add, put, spread, zeros
 from pellucid.generation.compiled.floats import ROWS, float_rows
 from pellucid.generation.compiled.steps import MOST_AHEAD, ask_for, copy, first_seen, keep, norm, padded, softmax, turn
 from pellucid.generation.compiled.tiled import AT_ONCE, attend_by_tiles
 from pellucid.generation.compiled.tiles import TILES_FIT
-from pellucid.generation.compiled.vectors import COMPILED, LANES, WITHIN, load, multiply_add, put, spread, zeros
 
 # N tokens, H heads of queries, G of keys and values, K width of a head, S places in the cache
 

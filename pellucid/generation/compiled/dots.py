@@ -14,7 +14,7 @@ from numba.core import config
 from numba.core.codegen import get_host_cpu_features
 from numba.extending import intrinsic
 
-from pellucid.generation.compiled.vectors import BYTES, HALF, INT, INTS, LANES, call, ints, octets
+from pellucid.compiled.vectors import BYTES, HALF, INT, INTS, LANES, call, ints, octets
 
 EIGHT = ir.VectorType(INT, LANES // 2)
 HALVES = ir.VectorType(HALF, LANES)

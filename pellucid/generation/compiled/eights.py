@@ -14,8 +14,8 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
+from pellucid.compiled.vectors import BYTE, FLOAT, INT, LANES, Vector, call, ints, place_of, repeated
 from pellucid.generation.compiled.dots import EIGHT, HALVES, multiply_pairs
-from pellucid.generation.compiled.vectors import BYTE, FLOAT, INT, LANES, Vector, call, ints, place_of, repeated
 
 EIGHT_FLOATS, FOUR_FLOATS = ir.VectorType(FLOAT, 8), ir.VectorType(FLOAT, 4)
 halves, eight_ints, four_floats = Vector("16 halves", HALVES), Vector("8 ints", EIGHT), Vector("4 floats", FOUR_FLOATS)

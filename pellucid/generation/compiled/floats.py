@@ -11,8 +11,8 @@ from typing import Any
 
 from numba import njit
 
+from pellucid.compiled.vectors import COMPILED, fetch, load, multiply_add, put_four, totals, zeros
 from pellucid.generation.compiled.dots import FOUR_FIT
-from pellucid.generation.compiled.vectors import COMPILED, fetch, load, multiply_add, put_four, totals, zeros
 
 ROWS = 4  # of the matrix, taken at a time
 AHEAD = 4096  # bytes before those that are read, at least, that others are asked for

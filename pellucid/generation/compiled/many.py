@@ -16,6 +16,8 @@ from typing import Any
 import numpy as np
 from numba import njit
 
+from pellucid.compiled.vectors import ALLOCATES, BYTES, COMPILED, LANES, WITHIN, fetch, load_bytes, put
+from pellucid.compiled.vectors import first as first_lane
 from pellucid.generation.compiled.dots import WAY, by_avx2, dot, has
 from pellucid.generation.compiled.eights import (
     add_pairs,
@@ -29,8 +31,6 @@ from pellucid.generation.compiled.eights import (
     put_side_by_side,
     put_times,
 )
-from pellucid.generation.compiled.vectors import ALLOCATES, BYTES, COMPILED, LANES, WITHIN, fetch, load_bytes, put
-from pellucid.generation.compiled.vectors import first as first_lane
 
 # N vectors, in E eights; R rows of the matrix at a time
 

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from pellucid.compiled.team import Team
 from pellucid.compute import keep_freed_memory, settle_threads
 from pellucid.config import ModelConfig
 from pellucid.generation.compiled.attention import PLACES
@@ -19,7 +20,6 @@ from pellucid.generation.compiled.nibbles import SIDE
 from pellucid.generation.compiled.packing import BITS, Dtype, numbers_of, pack, zeros
 from pellucid.generation.compiled.passes import Cache, Room, forward
 from pellucid.generation.compiled.stretches import LONG, Stretches
-from pellucid.generation.compiled.team import Team
 from pellucid.generation.compiled.tiled import AT_ONCE, tiles_wanted
 from pellucid.generation.compiled.tiles import TILES_FIT, bytes_are_fastest
 from pellucid.generation.compiled.twelves import PART

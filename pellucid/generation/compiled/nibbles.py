@@ -12,8 +12,7 @@ from typing import Any
 import numpy as np
 from numba import njit
 
-from pellucid.generation.compiled.dots import FOUR_FIT, dot_nibbles
-from pellucid.generation.compiled.vectors import (
+from pellucid.compiled.vectors import (
     BYTES,
     COMPILED,
     add,
@@ -30,6 +29,7 @@ from pellucid.generation.compiled.vectors import (
     times,
     zeros,
 )
+from pellucid.generation.compiled.dots import FOUR_FIT, dot_nibbles
 from pellucid.model.formats.quantised import GROUP
 
 # N vectors, O outputs, G groups of inputs

@@ -14,6 +14,8 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
+from pellucid.compiled.team import meet, share
+from pellucid.compiled.vectors import COMPILED, WITHIN
 from pellucid.generation.compiled.attention import attend, file_head
 from pellucid.generation.compiled.products import product
 from pellucid.generation.compiled.steps import (
@@ -23,15 +25,12 @@ from pellucid.generation.compiled.steps import (
     gate,
     gelu,
     look_up,
-    meet,
     norm,
     padded,
     part,
-    share,
     take,
     take_all,
 )
-from pellucid.generation.compiled.vectors import COMPILED, WITHIN
 
 # N tokens, D width of the model, H heads of queries, G of keys and values, K width of a head, S places in the cache
 

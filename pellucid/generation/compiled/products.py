@@ -14,13 +14,7 @@ import numpy as np
 from numba import njit, types
 from numba.extending import overload
 
-from pellucid.generation.compiled.dots import FOUR_FIT, dot
-from pellucid.generation.compiled.floats import ROWS, ask_by_turns, ask_in_order, float_rows, how_far, nothing
-from pellucid.generation.compiled.many import EIGHTS_FIT, few_rows, many_rows
-from pellucid.generation.compiled.nibbles import int4_rows
-from pellucid.generation.compiled.sixteens import SIXTEENS_FIT, rows_in_sixteens
-from pellucid.generation.compiled.twelves import BLOCK, PART, twelve_rows
-from pellucid.generation.compiled.vectors import (
+from pellucid.compiled.vectors import (
     BYTES,
     COMPILED,
     as_floats,
@@ -35,6 +29,12 @@ from pellucid.generation.compiled.vectors import (
     whole_totals,
     zeros,
 )
+from pellucid.generation.compiled.dots import FOUR_FIT, dot
+from pellucid.generation.compiled.floats import ROWS, ask_by_turns, ask_in_order, float_rows, how_far, nothing
+from pellucid.generation.compiled.many import EIGHTS_FIT, few_rows, many_rows
+from pellucid.generation.compiled.nibbles import int4_rows
+from pellucid.generation.compiled.sixteens import SIXTEENS_FIT, rows_in_sixteens
+from pellucid.generation.compiled.twelves import BLOCK, PART, twelve_rows
 from pellucid.model.formats.quantised import GROUP
 
 # N vectors, O outputs, I inputs (padded with zeros), G groups of inputs

@@ -14,10 +14,10 @@ import numpy as np
 from numba import njit, types
 from numba.extending import intrinsic
 
+from pellucid.compiled.vectors import ALLOCATES, BYTES, COMPILED, OCTETS, WITHIN, fetch, place_of
 from pellucid.generation.compiled import dots
 from pellucid.generation.compiled.eights import EIGHT, columns_of_four, put_eight, span_adder
 from pellucid.generation.compiled.tiles import TILES_FIT, add_tiles, begin_tiles, end_tiles
-from pellucid.generation.compiled.vectors import ALLOCATES, BYTES, COMPILED, OCTETS, WITHIN, fetch, place_of
 
 # N vectors, in S sixteens; R rows of the matrix at a time
 

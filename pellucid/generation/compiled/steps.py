@@ -1,4 +1,4 @@
-"""The small steps of a pass, compiled: how threads share and meet, norms, bends, softmax, and what bytes need.
+"""The small steps of a pass, compiled: what part a thread has, norms, bends, softmax, and what bytes need.
 
 Loops run over slices, from 0: of an index that might be negative Numba counts from the end, and such loops stay one
 number at a time, ten times as slow (docs/performance.md).
@@ -12,10 +12,11 @@ import numpy as np
 from numba import njit, types
 from numba.extending import overload
 
+from pellucid.compiled.team import meet, share
+from pellucid.compiled.vectors import COMPILED, fetch
 from pellucid.generation.compiled.nibbles import SIDE
 from pellucid.generation.compiled.products import INT8_OFFSET, span_of, to_bytes
 from pellucid.generation.compiled.twelves import place_of_row, put_row
-from pellucid.generation.compiled.vectors import COMPILED, add_together, fetch, let_others
 
 LOOSE = {**COMPILED, "fastmath": {"reassoc", "contract", "nsz"}}  # sums in vectors, in an order of their own
 
@@ -23,12 +24,6 @@ MANY = 64  # vectors for each thread, from which on it reads all of the matrix
 MOST_AHEAD = 64  # places of the next text that are asked for ahead: the nearest cache keeps no more
 
 # ---------------------------------------------------------------- threads
-
-
-@njit(**COMPILED)
-def share(count: Any, thread: Any, threads: Any) -> Any:
-    """Where a thread's share of `count` things begins and ends."""
-    return count * thread // threads, count * (thread + 1) // threads
 
 
 @njit(**COMPILED)
@@ -49,18 +44,6 @@ def part(n: Any, rows: Any, thread: Any, threads: Any) -> Any:
         return first, last - first, 0, padded(rows)
     begin, end = share(padded(rows) // SIDE, thread, threads)
     return 0, n, begin * SIDE, end * SIDE
-
-
-@njit(**COMPILED)
-def meet(arrived: Any, threads: Any) -> None:
-    """Wait until all threads have come here."""
-    if threads == 1:
-        return
-    all_of_them = (add_together(arrived, 0, 1) // threads + 1) * threads
-    waited = 0
-    while add_together(arrived, 0, 0) < all_of_them:
-        waited += 1
-        let_others(waited % 256 == 0)
 
 
 @njit(**COMPILED)

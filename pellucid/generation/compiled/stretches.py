@@ -19,13 +19,13 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from pellucid.compiled.vectors import COMPILED
 from pellucid.config import ModelConfig
 from pellucid.generation.compiled.nibbles import INT4_OFFSET, SIDE
 from pellucid.generation.compiled.packing import Packed
 from pellucid.generation.compiled.passes import Cache, Matrix
 from pellucid.generation.compiled.products import INT8_OFFSET
 from pellucid.generation.compiled.steps import look_up
-from pellucid.generation.compiled.vectors import COMPILED
 from pellucid.model.cache import KVCache
 from pellucid.model.formats.quantised import GROUP
 from pellucid.model.gpt import GPT

@@ -15,11 +15,11 @@ import numpy as np
 from numba import njit, types
 from numba.extending import intrinsic
 
+from pellucid.compiled.vectors import COMPILED, place_of
 from pellucid.generation.compiled.eights import EIGHT_FLOATS, columns_of_four
 from pellucid.generation.compiled.sixteens import put_side_by_side
 from pellucid.generation.compiled.steps import copy, first_seen, softmax
 from pellucid.generation.compiled.tiles import add_products, begin_tiles, clear_tile, end_tiles, load_tile, put_tile
-from pellucid.generation.compiled.vectors import COMPILED, place_of
 
 # N tokens, H heads of queries, G of keys and values, K width of a head, S places in the cache
 

@@ -17,8 +17,8 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
+from pellucid.compiled.vectors import BYTE, FLOATS, INT, INTS, ask, call, place_of
 from pellucid.generation.compiled.dots import WAY, has, without
-from pellucid.generation.compiled.vectors import BYTE, FLOATS, INT, INTS, ask, call, place_of
 
 SIDE = 16  # rows of a tile, and vectors of one
 DEEP = 64  # numbers of a row in a tile

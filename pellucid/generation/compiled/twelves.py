@@ -24,8 +24,7 @@ from numba import njit
 from numba.extending import intrinsic
 from numpy.typing import NDArray
 
-from pellucid.generation.compiled.floats import ROWS, add_four, nothing
-from pellucid.generation.compiled.vectors import (
+from pellucid.compiled.vectors import (
     COMPILED,
     FLOATS,
     HALF,
@@ -46,6 +45,7 @@ from pellucid.generation.compiled.vectors import (
     times,
     totals,
 )
+from pellucid.generation.compiled.floats import ROWS, add_four, nothing
 
 # N vectors, O outputs, I inputs
 

@@ -28,6 +28,8 @@ BYTES = 64
 FLOAT, INT, BYTE, HALF = ir.FloatType(), ir.IntType(32), ir.IntType(8), ir.IntType(16)
 FLOATS, INTS = ir.VectorType(FLOAT, LANES), ir.VectorType(INT, LANES)
 OCTETS = ir.VectorType(BYTE, BYTES)
+LOWEST, HIGHEST = -87.0, 88.0  # whose exponentials are numbers as floats are, and not smaller or larger ones
+POLYNOMIAL = (1.9875691500e-4, 1.3981999507e-3, 8.3334519073e-3, 4.1665795894e-2, 1.6666665459e-1, 5.0000001201e-1)
 
 
 class Vector(types.Type):
@@ -172,6 +174,23 @@ def put(_: Any, array: Any, index: Any, a: Any) -> Any:
 
 
 @intrinsic
+def put_rounded(_: Any, array: Any, index: Any, a: Any) -> Any:
+    """array[index : index + 16] = a; of uint16 as the nearest bfloat16, of two the even one."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        place, numbers = place_of(context, builder, signature.args[0], *arguments[:2]), arguments[2]
+        if array.dtype == types.uint16:
+            upper, bits = ir.Constant(INTS, [16] * LANES), builder.bitcast(numbers, INTS)
+            odd = builder.and_(builder.lshr(bits, upper), ir.Constant(INTS, [1] * LANES))
+            half = builder.add(odd, ir.Constant(INTS, [0x7FFF] * LANES))
+            numbers = builder.trunc(builder.lshr(builder.add(bits, half), upper), ir.VectorType(HALF, LANES))
+        builder.store(numbers, builder.bitcast(place, numbers.type.as_pointer()), align=array.dtype.bitwidth // 8)
+        return context.get_dummy_value()
+
+    return types.void(array, types.intp, floats), generate
+
+
+@intrinsic
 def put_four(_: Any, array: Any, index: Any, a: Any) -> Any:
     """array[index : index + 4] = the first four."""
 
@@ -222,6 +241,63 @@ def times(_: Any, a: Any, b: Any) -> Any:
 def add(_: Any, a: Any, b: Any) -> Any:
     """a + b of whole numbers."""
     return ints(ints, ints), lambda context, builder, signature, arguments: builder.add(*arguments)
+
+
+@intrinsic
+def plus(_: Any, a: Any, b: Any) -> Any:
+    """a + b of floats."""
+    return floats(floats, floats), lambda context, builder, signature, arguments: builder.fadd(*arguments)
+
+
+@intrinsic
+def minus(_: Any, a: Any, b: Any) -> Any:
+    """a − b."""
+    return floats(floats, floats), lambda context, builder, signature, arguments: builder.fsub(*arguments)
+
+
+@intrinsic
+def over(_: Any, a: Any, b: Any) -> Any:
+    """a / b."""
+    return floats(floats, floats), lambda context, builder, signature, arguments: builder.fdiv(*arguments)
+
+
+@intrinsic
+def larger(_: Any, a: Any, b: Any) -> Any:
+    """The larger of each two."""
+    return floats(floats, floats), lambda context, builder, signature, arguments: larger_of(builder, *arguments)
+
+
+@intrinsic
+def exponentials(_: Any, a: Any) -> Any:
+    """e to the power of each: 2 to a whole power times a polynomial of the rest. Page: Moshier, Cephes, `expf`.
+
+    Numbers below LOWEST count as it, those above HIGHEST as that: there it is nearly 0, and nearly infinite.
+    """
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        def fused(a: Any, b: Any, c: Any) -> Any:
+            return call(builder, "llvm.fma.v16f32", FLOATS, [a, b, c])
+
+        a = larger_of(builder, arguments[0], same(LOWEST))
+        a = builder.select(builder.fcmp_ordered("<", a, same(HIGHEST)), a, same(HIGHEST))
+        power = call(builder, "llvm.rint.v16f32", FLOATS, [builder.fmul(a, same(1.4426950408889634))])
+        rest = fused(power, same(2.12194440e-4), fused(power, same(-0.693359375), a))  # log 2 in two parts
+        y = same(POLYNOMIAL[0])
+        for factor in POLYNOMIAL[1:]:
+            y = fused(y, rest, same(factor))
+        y = fused(y, builder.fmul(rest, rest), builder.fadd(rest, same(1.0)))
+        exponent = builder.add(builder.fptosi(power, INTS), ir.Constant(INTS, [127] * LANES))
+        return builder.fmul(y, builder.bitcast(builder.shl(exponent, ir.Constant(INTS, [23] * LANES)), FLOATS))
+
+    return floats(floats), generate
+
+
+def same(number: float) -> ir.Constant:
+    return ir.Constant(FLOATS, [number] * LANES)
+
+
+def larger_of(builder: Any, a: Any, b: Any) -> Any:
+    return builder.select(builder.fcmp_ordered(">", a, b), a, b)
 
 
 @intrinsic

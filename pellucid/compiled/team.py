@@ -9,7 +9,10 @@ from queue import SimpleQueue
 from typing import Any
 
 import numpy as np
+from numba import njit
 from numpy.typing import NDArray
+
+from pellucid.compiled.vectors import COMPILED, add_together, let_others
 
 Queue = SimpleQueue[Any]
 
@@ -17,7 +20,7 @@ Queue = SimpleQueue[Any]
 class Team:
     """`run(function, …)` calls function(…, arrived, thread, threads) in every thread at once, and waits for all.
 
-    The function itself sees to it that the threads meet, at its end at least (`steps.meet`, which counts `arrived`).
+    The function itself sees to it that the threads meet, at its end at least (`meet`, which counts `arrived`).
     """
 
     def __init__(self, threads: int) -> None:
@@ -63,3 +66,21 @@ def _work(queue: Queue, number: int, threads: int) -> None:
 def _send_home(queues: Sequence[Queue]) -> None:
     for queue in queues:
         queue.put(None)
+
+
+@njit(**COMPILED)
+def share(count: Any, thread: Any, threads: Any) -> Any:
+    """Where a thread's share of `count` things begins and ends."""
+    return count * thread // threads, count * (thread + 1) // threads
+
+
+@njit(**COMPILED)
+def meet(arrived: Any, threads: Any) -> None:
+    """Wait until all threads have come here."""
+    if threads == 1:
+        return
+    all_of_them = (add_together(arrived, 0, 1) // threads + 1) * threads
+    waited = 0
+    while add_together(arrived, 0, 0) < all_of_them:
+        waited += 1
+        let_others(waited % 256 == 0)

@@ -1,0 +1,1 @@
+"""What the loss spends beside its products, compiled by Numba."""
