@@ -95,7 +95,8 @@ def together(x: Tensor, *parts: nn.Module) -> Sequence[Tensor]:
     plain = plain_layers(*parts) if products.are_ours(x) else []
     if not plain:
         return [part(x) for part in parts]
-    wide = products.linear(x, [part.weight for part in plain], [part.bias for part in plain if part.bias is not None])
+    biases = [bias for part in plain for name, bias in part.named_parameters() if name == "bias"]
+    wide = products.linear(x, [part.weight for part in plain], biases)
     return torch.split(wide, [part.out_features for part in plain], dim=-1)
 
 
