@@ -62,7 +62,7 @@ class Linear(torch.autograd.Function):
         rows, weight = ctx.saved_tensors
         x = product(gradient, weight).view(*gradients[0].shape[:-1], -1) if ctx.needs_input_grad[0] else None
         parts = len(ctx.lengths)
-        weights = torch.split(gradient.mT @ rows, ctx.lengths) if any(wanted[:parts]) else (None,) * parts
+        weights = torch.split(by_columns(gradient, rows), ctx.lengths) if any(wanted[:parts]) else (None,) * parts
         biases = torch.split(gradient.sum(0), ctx.lengths) if len(wanted) > parts else ()
         return x, None, *(found if want else None for found, want in zip((*weights, *biases), wanted, strict=True))
 
@@ -86,9 +86,9 @@ class FeedForward(torch.autograd.Function):
         x = product(below, expand).view(*gradients[0].shape[:-1], -1) if wanted[0] else None
         return (
             x,
-            below.mT @ rows if wanted[1] else None,
+            by_columns(below, rows) if wanted[1] else None,
             below.sum(0) if wanted[2] else None,
-            gradient.mT @ bent if wanted[3] else None,
+            by_columns(gradient, bent) if wanted[3] else None,
             gradient.sum(0) if wanted[4] else None,
         )
 
@@ -126,6 +126,18 @@ def gelu_back(wide: Tensor, gradient: Tensor) -> tuple[Tensor, Tensor]:
 def is_for_compiled(wide: Tensor) -> bool:
     """Whether these are many, and in sixteens."""
     return worth_compiling(wide, wide.numel()) and wide.numel() % 16 == 0
+
+
+def by_columns(gradient: Tensor, rows: Tensor) -> Tensor:
+    """A weight's gradient (N, D): that of what it gave (M, N), turned, times what it was given (M, D)."""
+    many = max(gradient.numel(), rows.numel())
+    sixteens = gradient.shape[0] % 16 == gradient.shape[1] % 16 == 0
+    if gradient.dtype != torch.bfloat16 or not sixteens or not worth_compiling(gradient, many):
+        return gradient.mT @ rows
+    from pellucid.compiled.turned import turn
+
+    in_parts(turn, gradient.contiguous(), turned := gradient.new_empty(gradient.mT.shape), len(gradient))
+    return product(turned, rows)
 
 
 def product(rows: Tensor, table: Tensor, bias: Tensor | None = None) -> Tensor:
