@@ -20,6 +20,7 @@ from torch import nn
 from pellucid.compute import is_out_of_memory
 from pellucid.config import FitConfig, ModelConfig
 from pellucid.model.gpt import GPT
+from pellucid.pretrain.adafactor import Adafactor
 from pellucid.pretrain.checkpoint import random_state, set_random_state
 from pellucid.pretrain.distributed import Shared, world
 from pellucid.pretrain.optim import rate_scale, set_rate
@@ -53,7 +54,8 @@ def train_step(
     model.train()
     shared = shared or Shared(model)
     rows = config.micro_batch_size if rows is None else rows
-    total, count, seen, rows = gradients_within_memory(shared, task, config, step, rows)
+    short = matrices_of_adafactor(model, optimizers) if config.dtype == "bfloat16" else []
+    total, count, seen, rows = gradients_within_memory(shared, task, config, step, rows, short)
     scale = rate_scale(share, config)
     set_rate(optimizers, scale)
     mean, grad_norm = total / max(count, 1), 0.0
@@ -75,22 +77,30 @@ def train_step(
     return {**record, "count": int(count), "seen": int(seen), "rows": rows}
 
 
+def matrices_of_adafactor(model: nn.Module, optimizers: Sequence[torch.optim.Optimizer]) -> list[nn.Parameter]:
+    """What it moves of linear layers on a CPU: it reads gradients in any precision, and is there to save memory."""
+    own = (optimizer for optimizer in optimizers if isinstance(optimizer, Adafactor))
+    moved = {parameter for optimizer in own for group in optimizer.param_groups for parameter in group["params"]}
+    layers = {module.weight for module in model.modules() if isinstance(module, nn.Linear)}
+    return [parameter for parameter in moved & layers if parameter.device.type == "cpu"]
+
+
 def step_scaled(optimizer: torch.optim.Optimizer, factor: float) -> None:
-    """A step with the gradients times `factor`. AdamW divides them as it reads them, which saves a pass over all.
+    """A step with the gradients times `factor`. AdamW and Adafactor divide them as they read them, which saves a pass.
 
     It cannot on Apple's GPUs, nor where parameters are divided over processes.
     """
     own = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     whole = not hasattr(own[0], "full_tensor") and own[0].device.type in ("cpu", "cuda")
-    if isinstance(optimizer, torch.optim.AdamW) and whole:
-        optimizer.grad_scale = torch.tensor(1 / factor)  # type: ignore[attr-defined]
+    if isinstance(optimizer, (torch.optim.AdamW, Adafactor)) and whole:
+        optimizer.grad_scale = torch.tensor(1 / factor)  # type: ignore[union-attr]
     elif factor != 1:
         torch._foreach_mul_([parameter.grad for parameter in own if parameter.grad is not None], factor)
     optimizer.step()
 
 
 def gradients_within_memory(
-    shared: Shared, task: Task, config: FitConfig, step: int, rows: int
+    shared: Shared, task: Task, config: FitConfig, step: int, rows: int, short: Sequence[nn.Parameter] = ()
 ) -> tuple[float, float, float, int]:
     """As `add_gradients`, summed over all processes, which halve what they read at once where memory ran out in any.
 
@@ -103,7 +113,7 @@ def gradients_within_memory(
         usual = rows or usual_rows(shared.model, batches)
         try:
             with waited_for(shared.divided, where):
-                found = add_gradients(shared, task, config, batches, usual, where)
+                found = add_gradients(shared, task, config, batches, usual, where, short)
         except (MemoryError, RuntimeError) as error:
             if not is_out_of_memory(error):
                 raise
@@ -163,11 +173,22 @@ def micro_batch_of(rows: int, shape: ModelConfig, tokens: float) -> int:
 
 
 def add_gradients(
-    shared: Shared, task: Task, config: FitConfig, batches: Sequence[Any], rows: int, where: str
+    shared: Shared,
+    task: Task,
+    config: FitConfig,
+    batches: Sequence[Any],
+    rows: int,
+    where: str,
+    short: Sequence[nn.Parameter] = (),
 ) -> tuple[float, int, int]:
-    """Add up the gradients of this process's part of the batches; (sum of the losses, trained tokens, tokens read)."""
+    """Add up the gradients of this process's part of the batches; (sum of the losses, trained tokens, tokens read).
+
+    Where there is nothing to add up, those of `short` stay in bfloat16, in which products gave them.
+    """
     here = world()
     mine = list(pieces(batches, rows, here.rank, here.size))
+    for parameter in short:
+        parameter.grad_dtype = torch.bfloat16 if len(mine) == here.size == 1 else parameter.dtype
     losses, count, seen = [], 0, 0
     for number, (batch, counts) in enumerate(mine):
         last = number == len(mine) - 1
